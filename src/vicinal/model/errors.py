@@ -1,0 +1,117 @@
+"""The error tree. Every error names the value, the limit and the remedy.
+
+VicinalError
+├── InvalidArgumentError (also ValueError)    a value outside its documented range
+│   ├── DimensionError                        a vector of the wrong dimension
+│   ├── VectorValueError                      NaN, infinity, or a zero vector under cosine
+│   ├── DuplicateIdError                      one id twice in a batch
+│   ├── FilterError                           a filter that does not parse or does not apply; has .column
+│   ├── UnknownFieldError                     a field that strict mode does not know
+│   └── LimitError                            above a bound of model/limits.py
+├── CollectionMismatchError                   an existing collection has another configuration
+├── NotFoundError                             no such collection
+├── ClosedError                               the database or collection was closed
+├── ReadOnlyError                             a write to a database opened read-only
+├── LockedError                               another process is the writer; names its pid and host
+├── NotADatabaseError                         the directory is something else
+├── FormatVersionError                        written by a newer Vicinal
+├── CorruptionError                           a file failed its checks; names the file
+├── StorageError                              the operating system refused (disk full, I/O error)
+└── CancelledError                            the caller's progress callback asked to stop
+"""
+
+from __future__ import annotations
+
+
+class VicinalError(Exception):
+    """Base of every error that Vicinal raises on purpose."""
+
+
+class InvalidArgumentError(VicinalError, ValueError):
+    """A value is outside its documented range."""
+
+
+class DimensionError(InvalidArgumentError):
+    """A vector has another dimension than the collection."""
+
+
+class VectorValueError(InvalidArgumentError):
+    """A vector holds NaN or infinity, or is zero under the cosine metric."""
+
+
+class DuplicateIdError(InvalidArgumentError):
+    """One id stands twice in a batch."""
+
+
+class FilterError(InvalidArgumentError):
+    """A filter does not parse or does not apply.
+
+    Attributes
+    ----------
+    column : 1-based column of the fault in a text filter, or None.
+    """
+
+    def __init__(self, message: str, column: int | None = None) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+class UnknownFieldError(InvalidArgumentError):
+    """A field is not known to the collection in strict mode."""
+
+
+class LimitError(InvalidArgumentError):
+    """A value is above a bound of `vicinal.model.limits`."""
+
+
+class CollectionMismatchError(VicinalError):
+    """An existing collection has another configuration than the one asked for."""
+
+
+class NotFoundError(VicinalError, KeyError):
+    """There is no such collection."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class ClosedError(VicinalError):
+    """The database or collection was closed."""
+
+
+class ReadOnlyError(VicinalError):
+    """The database was opened read-only."""
+
+
+class LockedError(VicinalError):
+    """Another process holds the database for writing."""
+
+
+class NotADatabaseError(VicinalError):
+    """The path is not a Vicinal database."""
+
+
+class FormatVersionError(VicinalError):
+    """The database was written by a newer version."""
+
+
+class CorruptionError(VicinalError):
+    """A file failed its magic, version, size or checksum."""
+
+
+class StorageError(VicinalError, OSError):
+    """The operating system refused an operation."""
+
+
+class CancelledError(VicinalError):
+    """A progress callback returned False, so the work stopped; nothing is half done."""
+
+
+class InternalError(VicinalError):
+    """A bug in Vicinal; please report it."""
+
+
+def invariant(condition: object, message: str) -> None:
+    """Raise InternalError unless condition holds; survives `python -O`."""
+    if not condition:
+        raise InternalError(f"invariant broken: {message}")

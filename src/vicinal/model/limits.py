@@ -1,0 +1,21 @@
+"""Every bound of the product, in one place. Each has a test; raising one is a decision, not a patch."""
+
+from __future__ import annotations
+
+DIM_MAX = 65_536
+K_MAX = 10_000
+EF_MAX = 100_000
+BATCH_QUERIES_MAX = 1_000_000
+THREADS_MAX = 256
+M_MIN, M_MAX = 4, 128
+EF_CONSTRUCTION_MAX = 4_096
+ID_BYTES_MAX = 1_024
+PAYLOAD_BYTES_MAX = 16 * 2**20
+NAME_BYTES_MAX = 128
+FILTER_TEXT_BYTES_MAX = 1 << 20
+FILTER_DEPTH_MAX = 64
+FILTER_NODES_MAX = 10_000
+FILTER_LIST_MAX = 100_000
+PATH_DEPTH_MAX = 16
+SCROLL_LIMIT_MAX = 100_000
+INT_ID_MIN, INT_ID_MAX = -(2**63), 2**63 - 1
