@@ -42,7 +42,10 @@ def to_matrix(
     if array.ndim != 2:
         raise InvalidArgumentError(f"{what}: shape is {array.shape}; give (n, {config.dim})")
     if array.shape[1] != config.columns:
-        given, unit = array.shape[1], " bytes (8 dimensions each)" if dtype is VectorType.BIT else ""
+        given, unit = (
+            array.shape[1],
+            " bytes (8 dimensions each)" if dtype is VectorType.BIT else "",
+        )
         raise DimensionError(
             f"{what}: dimension is {given}{unit}, the collection's is {config.columns}{unit}"
         )

@@ -44,7 +44,9 @@ def open(
         mode = Durability(durability)
     except ValueError:
         known = ", ".join(d.value for d in Durability)
-        raise InvalidArgumentError(f"unknown durability {durability!r}; known are {known}") from None
+        raise InvalidArgumentError(
+            f"unknown durability {durability!r}; known are {known}"
+        ) from None
     return Database(EngineDatabase(path, read_only=read_only, durability=mode))
 
 

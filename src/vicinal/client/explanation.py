@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vicinal.engine.collection import Collection
 from vicinal.engine.reader import SegmentRun
-from vicinal.model.filter import Filter
+from vicinal.model.filter import Filter, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def explain(
         points=engine.reader.count(None),
         k=k,
         ef_search=ef_search,
-        where=None if where is None else where.to_text(),
+        where=None if where is None else to_text(where),
         matches=sum(run.plan.n_matches for run in runs),
         total_ms=sum(run.seconds for run in runs) * 1e3,
         segments=segments,

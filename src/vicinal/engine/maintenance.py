@@ -13,7 +13,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vicinal.engine.records import Manifest, SegmentEntry, encode_manifest
-from vicinal.engine.segment import SealedSegment, Segment, TailSegment
+from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.engine.segment_files import (
     Progress,
     live_rows,
@@ -256,5 +256,3 @@ class Maintenance:
 def _same_tier(segments: Sequence[Segment]) -> bool:
     sizes = [max(1, s.n_live) for s in segments]
     return max(sizes) <= TIER_RATIO * min(sizes)
-
-

@@ -19,7 +19,7 @@ from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
 from vicinal.engine.segment import Rows, Segment
 from vicinal.engine.state import CollectionState, View
 from vicinal.model.errors import UnknownFieldError
-from vicinal.model.filter import Filter
+from vicinal.model.filter import Filter, fields, path_text
 from vicinal.model.hits import Point
 from vicinal.model.ids import decode_id
 
@@ -77,7 +77,16 @@ class Reader:
             if runs is not None:
                 runs.clear()
             return self._search_view(
-                state.view, queries, k, where, ef_search, exact, threads, with_payload, with_vectors, runs
+                state.view,
+                queries,
+                k,
+                where,
+                ef_search,
+                exact,
+                threads,
+                with_payload,
+                with_vectors,
+                runs,
             )
 
         for _ in range(OPTIMISTIC_ATTEMPTS):
@@ -135,11 +144,11 @@ class Reader:
         segments = [s for s in self._state.view.segments if s.n_live]
         for segment in segments:
             segment.match(where)  # makes the indexes that know which fields exist
-        for path in where.fields():
+        for path in fields(where):
             if path != ("id",) and segments and not any(s.has_field(path) for s in segments):
                 known = sorted({f for s in segments for f in s.sample_fields()})
                 raise UnknownFieldError(
-                    f"field {'.'.join(path)!r} is in no point of {self._state.name!r}; known are {', '.join(known)}"
+                    f"field {path_text(path)} is in no point of {self._state.name!r}; known are {', '.join(known)}"
                 )
 
     def points(self, segment: Segment, local: Sequence[int], *, with_vectors: bool) -> list[Point]:

@@ -21,8 +21,7 @@ from vicinal.engine.reader import Reader
 from vicinal.engine.segment import Segment
 from vicinal.engine.state import CollectionState
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.filter import Filter, parse_path
-from vicinal.model.filter.path import lookup
+from vicinal.model.filter import Filter, Path, getter, split_path
 from vicinal.model.hits import Page, Point
 
 
@@ -68,7 +67,7 @@ class Scroller:
         with_vectors: bool,
     ) -> Page:
         """Return up to limit points after the cursor."""
-        path = None if order_by is None else parse_path(order_by)
+        path = None if order_by is None else split_path(order_by)
         after = None if cursor is None else _decode(cursor, order_by, descending)
 
         def attempt() -> Page:
@@ -95,7 +94,7 @@ class Scroller:
         self,
         segment: Segment,
         where: Filter | None,
-        path: tuple[str, ...] | None,
+        path: Path | None,
         descending: bool,
         after: _Place | None,
     ) -> Iterator[tuple[_Place, Segment, int]]:
@@ -106,11 +105,13 @@ class Scroller:
         else:
             local = segment.ordered(path, rows, descending=descending)
 
+        value_of = None if path is None else getter(path)
+
         def place(row: int) -> _Place:
             number = int(segment.global_rows(np.asarray([row], np.int64))[0])
-            if path is None:
+            if value_of is None:
                 return _Place(0, number)
-            key = order_key(lookup(segment.payload(row), path))
+            key = order_key(value_of(segment.payload(row)))
             # Points without the field come last whichever way the others go.
             missing = key is None
             turned: Any = key
@@ -137,7 +138,9 @@ def _first_after(local: npt.NDArray[np.int64], place: Any, after: _Place) -> int
 def _encode(place: _Place, order_by: str | None, descending: bool) -> str:
     missing, key = (False, None) if order_by is None else place.key
     plain = key.key if isinstance(key, _Descending) else key
-    raw = msgspec.msgpack.encode([order_by, descending, missing, None if missing else plain, place.row])
+    raw = msgspec.msgpack.encode(
+        [order_by, descending, missing, None if missing else plain, place.row]
+    )
     return base64.urlsafe_b64encode(raw).decode("ascii")
 
 

@@ -137,4 +137,3 @@ class Writer:
 
     def _now_ms(self) -> int:
         return int(self._state.clock() * 1000)
-

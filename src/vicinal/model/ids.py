@@ -181,6 +181,8 @@ def _encode_int_array(values: npt.NDArray[np.int64]) -> list[bytes]:
     flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1)
     packed = np.empty((len(flat), 9), np.uint8)
     packed[:, 0] = 0x69
-    packed[:, 1:] = (flat.view(np.uint64) ^ np.uint64(_SIGN)).astype(">u8").view(np.uint8).reshape(-1, 8)
+    packed[:, 1:] = (
+        (flat.view(np.uint64) ^ np.uint64(_SIGN)).astype(">u8").view(np.uint8).reshape(-1, 8)
+    )
     raw = packed.tobytes()
     return [raw[i : i + 9] for i in range(0, len(raw), 9)]
