@@ -287,8 +287,8 @@ class Collection:
 
         Returns
         -------
-        Page : a list of Point with `.cursor`, None on the last page. A point written between two pages may be missed or, when
-        its place moves, come again; no other point is.
+        Page : a list of Point with `.cursor`, None on the last page. A point written between two
+        pages may be missed or, when its place moves, come again; no other point is.
         """
         if type(limit) is not int or not 1 <= limit <= SCROLL_LIMIT_MAX:
             raise _out_of_range("limit", limit, 1, SCROLL_LIMIT_MAX)
@@ -312,7 +312,8 @@ class Collection:
         ef_search: int | None = None,
         exact: bool = False,
     ) -> Explanation:
-        """Run one search and say how it was done: for each segment the strategy, why, the estimated and the actual cost."""
+        """Run one search and say how it was done: for each segment the strategy, why, the
+        estimated and the actual cost."""
         hits = self.search(query, k=k, where=where, ef_search=ef_search, exact=exact)
         if isinstance(hits, HitsBatch):
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")

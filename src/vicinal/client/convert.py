@@ -1,7 +1,7 @@
 """What users hand over, turned into what the engine takes: keys, one C-ordered matrix, payload bytes.
 
-Conversions are those a user expects and no others: lists and float64 become the collection's float type, integers become
-int8 where they fit, tables become columns. Whatever would lose information raises.
+Conversions are those a user expects and no others: lists and float64 become the collection's
+float type, integers become int8 where they fit, tables become columns. Whatever would lose information raises.
 """
 
 from __future__ import annotations

@@ -25,9 +25,11 @@ def open(
     ----------
     path : a directory, or ":memory:" for one that vanishes when it is closed.
     read_only : look without taking the lock, beside a process that writes; shows the state at the time of opening.
-    durability : what an acknowledged write survives. "sync": power loss. "interval": a crash of the process; a power cut may take
-        the last 100 ms (up to 400 ms under sustained writes). "none": a crash of the process; a power cut may take whatever
-        the operating system had not written, usually up to 30 s. In every mode a batch is whole or absent.
+    durability : what an acknowledged write survives. "sync": power loss. "interval": a crash of
+    the process; a power cut may take
+        the last 100 ms (up to 400 ms under sustained writes). "none": a crash of the process; a
+        power cut may take whatever the operating system had not written, usually up to 30 s. In
+        every mode a batch is whole or absent.
 
     Raises
     ------

@@ -20,7 +20,8 @@ class Explanation:
     ----------
     where : the filter as it was understood, or None.
     matches : points that pass it, exactly.
-    segments : for each segment its rows, matches, strategy, reason, ef_search, estimated distance computations, milliseconds.
+    segments : for each segment its rows, matches, strategy, reason, ef_search, estimated distance
+    computations, milliseconds.
     """
 
     collection: str

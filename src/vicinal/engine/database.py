@@ -61,7 +61,8 @@ class Database:
 
         changes : the options that the caller named; each must agree with what exists.
 
-        Raises CollectionMismatchError naming the option that differs, NotFoundError where there is none and config is None.
+        Raises CollectionMismatchError naming the option that differs, NotFoundError where there
+        is none and config is None.
         """
         with self._lock:
             self._check_open()

@@ -1,7 +1,8 @@
 """Work behind the writers' backs: linking the tail into its graph, sealing it into files, merging segments.
 
-A rewrite never blocks searches and holds the writers up only for the switch: it copies live rows of its sources into a new
-segment, and under the lock carries over what died or changed meanwhile, commits the new manifest, and swaps the view.
+A rewrite never blocks searches and holds the writers up only for the switch: it copies live rows
+of its sources into a new segment, and under the lock carries over what died or changed meanwhile,
+commits the new manifest, and swaps the view.
 """
 
 from __future__ import annotations

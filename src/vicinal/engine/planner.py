@@ -4,8 +4,8 @@ scan    compute the distance of every match: exact, and cheapest when there are 
 filter  traverse the graph, stepping over failing nodes to their neighbours: between the two.
 gate    traverse the graph as if there were no filter, keep only matches: cheapest when most pass.
 
-Costs are in distance computations, the unit that dominates all three. The crossovers are constants of one place, so that a
-calibration can replace them.
+Costs are in distance computations, the unit that dominates all three. The crossovers are
+constants of one place, so that a calibration can replace them.
 """
 
 from __future__ import annotations

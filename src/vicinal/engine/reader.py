@@ -1,7 +1,7 @@
 """Searches, point look-ups and counts: readers take no lock unless writers keep changing what they look at.
 
-A reader notes the epoch, works on one view, and looks at the epoch again. If a batch was applied meanwhile and could have mixed
-two states into one answer, it starts anew, the last time under the writers' lock.
+A reader notes the epoch, works on one view, and looks at the epoch again. If a batch was applied
+meanwhile and could have mixed two states into one answer, it starts anew, the last time under the writers' lock.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SegmentRun:
     seconds: float
 
 
-class _Moved(Exception):
+class _MovedError(Exception):
     """A row was replaced while it was looked at."""
 
 
@@ -94,7 +94,7 @@ class Reader:
             epoch = state.epoch
             try:
                 found = attempt()
-            except _Moved:
+            except _MovedError:
                 continue
             if state.epoch == epoch or (where is None and not _has_duplicates(found.ids)):
                 return found
@@ -108,7 +108,7 @@ class Reader:
         for _ in range(OPTIMISTIC_ATTEMPTS):
             try:
                 return self._get(keys, with_vectors=with_vectors)
-            except _Moved:
+            except _MovedError:
                 continue
         with state.lock:
             return self._get(keys, with_vectors=with_vectors)
@@ -325,7 +325,7 @@ class Reader:
                         point.vector = vector
                         wanted += 1
             if wanted != len(rows):
-                raise _Moved  # a batch was in the store and not yet in memory, or a segment was rewritten
+                raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
         return points
 
 

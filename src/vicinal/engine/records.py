@@ -1,8 +1,10 @@
 """The bytes of the two records the truth is made of: a point's record and a log record.
 
-A point's record is a fixed header (row, version, expiry) and the payload. A log record carries the resolved effects of one
-batch: which rows were added with which ids and vectors, which rows died, which rows' payload changed. It holds no filter and
-reads no clock, so that replaying it decides nothing and replaying it twice changes nothing.
+A point's record is a fixed header (row, version, expiry) and the payload. A log record carries
+the resolved effects of one
+batch: which rows were added with which ids and vectors, which rows died, which rows' payload
+changed. It holds no filter and reads no clock, so that replaying it decides nothing and replaying
+it twice changes nothing.
 """
 
 from __future__ import annotations

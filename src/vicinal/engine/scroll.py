@@ -1,7 +1,7 @@
 """Reading points page by page, in the order of writing or of a payload field.
 
-A cursor holds the place of the last point given: its row, and its sort key where there is an order. The next page begins after
-that place, so points written or deleted meanwhile move no others.
+A cursor holds the place of the last point given: its row, and its sort key where there is an
+order. The next page begins after that place, so points written or deleted meanwhile move no others.
 """
 
 from __future__ import annotations

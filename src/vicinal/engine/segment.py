@@ -1,4 +1,5 @@
-"""Segments: runs of rows with their index, ids and payload. A sealed one lives in files, the tail in memory and the log.
+"""Segments: runs of rows with their index, ids and payload. A sealed one lives in files, the tail
+in memory and the log.
 
 A row has a global number, which never changes, and a local one, which is its place in its segment. Rows are only ever
 appended or marked dead; so readers take no lock. `dead` and `dirty` change under the collection's lock alone.

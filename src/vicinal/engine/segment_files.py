@@ -1,7 +1,8 @@
 """Segments on disk: how one is written from live rows of others, and how one is opened.
 
-A segment is a folder: vectors.bin (primary once the log behind it is trimmed), rows.bin (row numbers and ids, likewise),
-payload.bin and graph.bin (derived: rebuilt when damaged). It is written under a temporary name and renamed when whole.
+A segment is a folder: vectors.bin (primary once the log behind it is trimmed), rows.bin (row
+numbers and ids, likewise), payload.bin and graph.bin (derived: rebuilt when damaged). It is
+written under a temporary name and renamed when whole.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def write_segment(
 ) -> None:
     """Write segment `number` from the given local rows of sources, whose global rows ascend.
 
-    Raises StorageError where the disk refuses, CancelledError where progress returned False; either way nothing of it stays.
+    Raises StorageError where the disk refuses, CancelledError where progress returned False;
+    either way nothing of it stays.
     """
     target = segment_path(collection, number)
     temporary = target.with_name(f"{number}.tmp")

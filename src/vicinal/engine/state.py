@@ -1,7 +1,8 @@
 """The state of one open collection: its store, its view of segments, and how a log record changes them.
 
-Invariants. A record is applied to memory after the store holds it, and in the order of the log. `epoch` grows after each
-application, so a reader that finds it unchanged saw one state throughout. The view is replaced, never changed.
+Invariants. A record is applied to memory after the store holds it, and in the order of the log.
+`epoch` grows after each application, so a reader that finds it unchanged saw one state
+throughout. The view is replaced, never changed.
 """
 
 from __future__ import annotations
