@@ -1,0 +1,13 @@
+// The extension module vicinal.native._ext; each topic binds itself in its own file.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void init_errors(nb::module_& m);
+void init_base(nb::module_& m);
+
+NB_MODULE(_ext, m) {
+  m.doc() = "Native core of Vicinal. Use it through vicinal.index.";
+  init_errors(m);
+  init_base(m);
+}
