@@ -1,4 +1,6 @@
-"""The one door to the C++ extension: only this module imports `_ext`, and only vicinal.index imports this module.
+"""The one door to the C++ extension.
+
+Only this module imports `_ext`, and only vicinal.index imports this module.
 
 Every call checks dtype, shape and layout and casts nothing; long calls release the GIL.
 """
