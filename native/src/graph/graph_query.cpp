@@ -74,7 +74,7 @@ struct GraphIndex::Search {
 void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const {
   constexpr std::size_t block = 256;
   float distances[block];
-  std::uint32_t rows[block];
+  std::uint32_t rows[block] = {};
   if (pass == nullptr) {
     for (std::size_t at = first; at < last; at += block) {
       const std::size_t n = std::min(block, last - at);

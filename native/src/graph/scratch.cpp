@@ -13,7 +13,7 @@ T* at_least(AlignedBuffer<T>& buffer, std::size_t n) {
 
 }  // namespace
 
-void Scratch::prepare(std::size_t n, std::size_t rows, std::size_t ef) {
+void Scratch::prepare(std::size_t n, std::size_t n_rows, std::size_t ef) {
   if (memory_.size() < n) {
     memory_.resize(n);
     slots_.resize(n);
@@ -21,9 +21,9 @@ void Scratch::prepare(std::size_t n, std::size_t rows, std::size_t ef) {
   for (std::size_t i = 0; i < n; ++i) {
     Slot& slot = slots_[i];
     Memory& memory = memory_[i];
-    if (slot.visited_size < rows) {
+    if (slot.visited_size < n_rows) {
       // Grown in steps, so that an index that grows row by row does not clear its tags each time.
-      const std::size_t size = std::max<std::size_t>(rows + rows / 4, 4096);
+      const std::size_t size = std::max<std::size_t>(n_rows + n_rows / 4, 4096);
       memory.visited = AlignedBuffer<std::uint8_t>(size);
       slot.visited = memory.visited.data();
       slot.visited_size = size;

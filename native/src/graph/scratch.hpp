@@ -15,8 +15,8 @@ namespace vicinal::graph {
 // Slots for several queries in flight, and the buffers around a chunk of queries.
 class Scratch {
  public:
-  // Makes n slots ready for beams of ef over `rows` rows.
-  void prepare(std::size_t n, std::size_t rows, std::size_t ef);
+  // Makes n slots ready for beams of ef over n_rows rows.
+  void prepare(std::size_t n, std::size_t n_rows, std::size_t ef);
   [[nodiscard]] Slot* slots() noexcept { return slots_.data(); }
 
   std::vector<float> floats;
@@ -47,8 +47,8 @@ class ScratchPool {
     ~Lease() { pool_.give_back(std::move(scratch_)); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    [[nodiscard]] Scratch& operator*() noexcept { return *scratch_; }
-    [[nodiscard]] Scratch* operator->() noexcept { return scratch_.get(); }
+    [[nodiscard]] Scratch& operator*() const noexcept { return *scratch_; }
+    [[nodiscard]] Scratch* operator->() const noexcept { return scratch_.get(); }
 
    private:
     ScratchPool& pool_;

@@ -6,6 +6,7 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    Graph,
     best_isa,
     check_rows,
     cpu_info,
@@ -17,6 +18,7 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "Graph",
     "best_isa",
     "check_rows",
     "cpu_info",
