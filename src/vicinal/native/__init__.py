@@ -8,6 +8,7 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    Graph,
     best_isa,
     check_rows,
     cpu_info,
@@ -19,6 +20,7 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "Graph",
     "best_isa",
     "check_rows",
     "cpu_info",
