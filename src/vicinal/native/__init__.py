@@ -5,6 +5,24 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 
 from __future__ import annotations
 
-from vicinal.native._ext import cpu_info, crc32c, hardware_threads
+from vicinal.native._ext import (
+    best_isa,
+    check_rows,
+    cpu_info,
+    crc32c,
+    distances,
+    hardware_threads,
+    inverse_norms,
+    supported_isas,
+)
 
-__all__ = ["cpu_info", "crc32c", "hardware_threads"]
+__all__ = [
+    "best_isa",
+    "check_rows",
+    "cpu_info",
+    "crc32c",
+    "distances",
+    "hardware_threads",
+    "inverse_norms",
+    "supported_isas",
+]
