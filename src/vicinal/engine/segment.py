@@ -55,7 +55,7 @@ class Segment:
         self._store = store
         self._matches: dict[Filter, Match] = {}
         self._payload_lock = threading.Lock()
-        self.payload_index = PayloadIndex(self.payload, self.id_at)
+        self.payload_index = PayloadIndex(self.payload, self.id_at, raw_at=self.raw)
 
     @property
     def n(self) -> int:
@@ -91,13 +91,17 @@ class Segment:
         """Payload bytes of local rows."""
         raise NotImplementedError
 
+    def raw(self, local: int) -> bytes | memoryview:
+        """Payload bytes of one row; quicker than `payloads` for one at a time."""
+        raise NotImplementedError
+
     def id_at(self, local: int) -> PointId:
         """The id of one row."""
         return self.ids((local,))[0]
 
     def payload(self, local: int) -> Payload:
         """The payload of one row, decoded."""
-        return decode_payload(self.payloads((local,))[0])
+        return decode_payload(self.raw(local))
 
     def live(self) -> BitMap:
         """All rows that are not dead, as a new bitmap."""
@@ -131,7 +135,8 @@ class Segment:
     def payload_changed(self, local: int) -> None:
         """Tell the payload index that a row's payload is another now."""
         with self._payload_lock:
-            self.payload_index.mark_dirty(local)
+            if local < self.payload_index.n:
+                self.payload_index.update(local)
         if self.dirty_since is not None:
             self.dirty_since.add(local)
         self.stamp += 1
@@ -207,6 +212,9 @@ class TailSegment(Segment):
             found = [held[row] for row in local]
         return [raw or b"\x80" for raw in found]
 
+    def raw(self, local: int) -> bytes | memoryview:
+        return self._payloads[local] or self.payloads((local,))[0]
+
     def set_payload(self, local: int, raw: bytes) -> None:
         """Replace a row's payload."""
         self._payloads[local] = raw
@@ -230,6 +238,7 @@ class SealedSegment(Segment):
         self._rows: npt.NDArray[np.uint64] = rows["rows"]
         self._column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
         self._offsets: npt.NDArray[np.uint64] = payload["offsets"]
+        self._starts = memoryview(self._offsets)
         self._blob = memoryview(payload["blob"])
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
@@ -271,6 +280,11 @@ class SealedSegment(Segment):
                 for i, raw in zip(stale, fresh, strict=True):
                     found[i] = raw
         return found
+
+    def raw(self, local: int) -> bytes | memoryview:
+        if local in self.dirty:
+            return self._from_store((local,))[0]
+        return self._blob[self._starts[local] : self._starts[local + 1]]
 
     def mark_dirty(self, local: Rows) -> None:
         """Say that the payload of these rows is newer in the store."""
