@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
+from vicinal.engine.segment_files import remove_tree
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -43,6 +42,8 @@ class Database:
         if str(path) == MEMORY:
             if read_only:
                 raise InvalidArgumentError("':memory:' is empty at first; read_only makes no sense")
+            import tempfile  # here, since it imports random and hashlib
+
             self._temporary = Path(tempfile.mkdtemp(prefix="vicinal-"))
             path, durability = self._temporary, Durability.NONE
         self._dir = open_database_dir(Path(path), read_only=read_only)
@@ -121,7 +122,7 @@ class Database:
         self._collections.clear()
         self._dir.close()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            remove_tree(self._temporary)
 
     def wake(self) -> None:
         """Tell the background thread that there may be work."""

@@ -7,7 +7,6 @@ commits the new manifest, and swaps the view.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,6 @@ from vicinal.engine.segment_files import (
     live_rows,
     open_segment,
     remove_segment,
-    segment_path,
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
@@ -170,7 +168,7 @@ class Maintenance:
                 new = open_segment(state.path, number, state.config, state.store, verify=False)
             with state.lock:
                 if state.closed:
-                    shutil.rmtree(segment_path(state.path, number), ignore_errors=True)
+                    remove_segment(state.path, number)
                     return
                 if new is not None:
                     self._carry_over(sources, dead_before, new)
