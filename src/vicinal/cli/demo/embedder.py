@@ -48,7 +48,9 @@ class Embedder:
         from tokenizers import Tokenizer
 
         with safe_open(folder / _WEIGHTS, framework="np") as weights:  # pyright: ignore[reportUnknownVariableType]
-            self._table: npt.NDArray[np.float32] = weights.get_tensor("embedding.weight").astype(np.float32)  # pyright: ignore
+            self._table: npt.NDArray[np.float32] = weights.get_tensor("embedding.weight").astype(
+                np.float32
+            )  # pyright: ignore
         self._tokenizer: Any = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -63,9 +65,13 @@ class Embedder:
         out = np.empty((len(texts), DIM), np.float32)
         for start in range(0, len(texts), BATCH):
             part = list(texts[start : start + BATCH])
-            for i, encoding in enumerate(self._tokenizer.encode_batch(part, add_special_tokens=False)):
+            for i, encoding in enumerate(
+                self._tokenizer.encode_batch(part, add_special_tokens=False)
+            ):
                 tokens = encoding.ids
-                out[start + i] = self._table[tokens].mean(axis=0) if tokens else self._table.mean(axis=0)
+                out[start + i] = (
+                    self._table[tokens].mean(axis=0) if tokens else self._table.mean(axis=0)
+                )
             if progress is not None:
                 progress(min(start + BATCH, len(texts)), len(texts))
         return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
