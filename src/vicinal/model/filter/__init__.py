@@ -29,6 +29,7 @@ from vicinal.model.filter.ast import (
     Filter,
     In,
     IsNull,
+    Leaf,
     Like,
     Not,
     Or,
@@ -41,9 +42,16 @@ from vicinal.model.filter.ast import (
 )
 from vicinal.model.filter.compile import Where, compile_filter
 from vicinal.model.filter.expression import Expression, F, Field
+from vicinal.model.filter.literal import Scalar
 from vicinal.model.filter.parser import parse
 from vicinal.model.filter.path import Path, path_text, split_path
-from vicinal.model.filter.predicate import Predicate, compile_predicate, matches
+from vicinal.model.filter.predicate import (
+    Payload,
+    PointId,
+    Predicate,
+    compile_predicate,
+    matches,
+)
 
 __all__ = [
     "And",
@@ -57,11 +65,15 @@ __all__ = [
     "Filter",
     "In",
     "IsNull",
+    "Leaf",
     "Like",
     "Not",
     "Or",
     "Path",
+    "Payload",
+    "PointId",
     "Predicate",
+    "Scalar",
     "Where",
     "all_of",
     "any_of",

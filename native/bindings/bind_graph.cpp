@@ -1,0 +1,169 @@
+// GraphIndex. The Python class of that name derives from this one and adds what needs no speed.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "base/error.hpp"
+#include "graph/graph_index.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace vicinal::py {
+namespace {
+
+using graph::GraphConfig;
+using graph::GraphIndex;
+using graph::SearchParameters;
+using graph::Strategy;
+
+Strategy parse_strategy(const char* name) {
+  const std::string text = name;
+  if (text == "auto") return Strategy::automatic;
+  if (text == "scan") return Strategy::scan;
+  if (text == "filter") return Strategy::filter;
+  if (text == "gate") return Strategy::gate;
+  throw Error(ErrorCode::invalid_argument, "unknown strategy '" + text + "'; known are auto, scan, filter, gate");
+}
+
+// The index, and the array it reads rows from when it was built without a copy.
+struct Graph {
+  explicit Graph(const GraphConfig& config) : index(config) {}
+  GraphIndex index;
+  nb::object rows_owner;
+};
+
+std::size_t columns(const GraphConfig& c) { return c.dtype == DType::bit ? c.dim / 8 : c.dim; }
+
+void check_columns(const GraphConfig& c, const View& v, const char* name) {
+  if (v.columns != columns(c)) {
+    throw Error(ErrorCode::dimension, std::string(name) + " has " + std::to_string(v.columns) + " columns, the index has " +
+                                          std::to_string(columns(c)) +
+                                          (c.dtype == DType::bit ? " (dim / 8 bytes)" : " (its dimension)"));
+  }
+}
+
+// Calls back into Python from the thread that holds the call; an exception in it stops the work and is raised.
+graph::Progress progress_of(nb::handle callback) {
+  return [callback](std::size_t done, std::size_t total) {
+    const nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (callback.is_none()) return true;
+    const nb::object answer = callback(done, total);
+    return !(answer.ptr() == Py_False);
+  };
+}
+
+void build(Graph& self, const AnyArray& X, nb::handle owner, unsigned threads, bool copy, nb::handle progress) {
+  const GraphConfig& c = self.index.config();
+  const View rows = row_matrix(X, c.dtype, "X");
+  check_columns(c, rows, "X");
+  const graph::Progress told = progress_of(progress);
+  {
+    const nb::gil_scoped_release release;
+    self.index.build(rows.data, rows.rows, threads, copy, told);
+  }
+  if (!copy) self.rows_owner = nb::borrow(owner);
+}
+
+std::size_t append(Graph& self, const AnyArray& X) {
+  const GraphConfig& c = self.index.config();
+  const View rows = row_matrix(X, c.dtype, "X");
+  check_columns(c, rows, "X");
+  const nb::gil_scoped_release release;
+  return self.index.append(rows.data, rows.rows);
+}
+
+std::size_t link_rows(Graph& self, nb::handle max_rows, unsigned threads, nb::handle progress) {
+  const std::size_t limit = max_rows.is_none() ? SIZE_MAX : nb::cast<std::size_t>(max_rows);
+  const graph::Progress told = progress_of(progress);
+  const nb::gil_scoped_release release;
+  return self.index.link(limit, threads, told);
+}
+
+std::size_t remove_rows(Graph& self, const AnyArray& rows) {
+  const View v = vector<std::int64_t>(rows, "rows");
+  const nb::gil_scoped_release release;
+  return self.index.remove(v.as<std::int64_t>(), v.rows);
+}
+
+nb::object rows_of(Graph& self, const AnyArray& rows) {
+  const GraphConfig& c = self.index.config();
+  const View v = vector<std::int64_t>(rows, "rows");
+  const std::size_t width = self.index.row_bytes();
+  NewArray<std::uint8_t> out = new_array<std::uint8_t>({v.rows, width});
+  static_cast<void>(c);
+  {
+    const nb::gil_scoped_release release;
+    self.index.copy_rows(v.as<std::int64_t>(), v.rows, reinterpret_cast<std::byte*>(out.data));
+  }
+  return nb::cast(out.array);
+}
+
+nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
+                 nb::handle filter, bool exact, const char* strategy) {
+  const GraphConfig& c = self.index.config();
+  const bool one = queries.ndim() == 1;
+  View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), one ? 1 : 2, "queries");
+  if (one) q = {q.data, 1, q.rows};
+  check_columns(c, q, "queries");
+  SearchParameters p;
+  p.k = k;
+  p.ef_search = ef_search;
+  p.threads = threads;
+  p.exact = exact;
+  p.strategy = parse_strategy(strategy);
+  AnyArray filter_array;
+  if (!filter.is_none()) {
+    filter_array = nb::cast<AnyArray>(filter);
+    const View words = vector<std::uint64_t>(filter_array, "filter");
+    p.filter = words.as<std::uint64_t>();
+    p.filter_words = words.rows;
+  }
+  if (k == 0 || k > 10000) {
+    throw Error(ErrorCode::invalid_argument, "k is " + std::to_string(k) + "; choose 1 to 10000");
+  }
+  NewArray<std::int64_t> rows = new_array<std::int64_t>({q.rows, k});
+  NewArray<float> distances = new_array<float>({q.rows, k});
+  {
+    const nb::gil_scoped_release release;
+    self.index.search(q.data, q.rows, p, rows.data, distances.data);
+  }
+  return nb::make_tuple(std::move(rows.array), std::move(distances.array));
+}
+
+}  // namespace
+}  // namespace vicinal::py
+
+void init_graph(nb::module_& m) {
+  using namespace vicinal::py;
+  nb::class_<Graph>(m, "Graph")
+      .def(
+          "__init__",
+          [](Graph* self, std::size_t dim, const std::string& metric, const std::string& dtype, std::uint32_t M,
+             std::uint32_t ef_construction, std::uint64_t seed) {
+            new (self) Graph({dim, parse_metric(metric), parse_dtype(dtype), M, ef_construction, seed});
+          },
+          "dim"_a, "metric"_a, "dtype"_a, "M"_a, "ef_construction"_a, "seed"_a)
+      .def(
+          "build",
+          [](Graph& self, nb::handle X, unsigned threads, bool copy, nb::handle progress) {
+            build(self, nb::cast<AnyArray>(X), X, threads, copy, progress);
+          },
+          "X"_a, "threads"_a, "copy"_a, "progress"_a.none())
+      .def("append", &append, "X"_a)
+      .def("link", &link_rows, "max_rows"_a.none(), "threads"_a, "progress"_a.none())
+      .def("remove", &remove_rows, "rows"_a)
+      .def("rows_bytes", &rows_of, "rows"_a)
+      .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1, "filter"_a.none() = nb::none(),
+           "exact"_a = false, "strategy"_a = "auto")
+      .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
+      .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })
+      .def_prop_ro("n_live", [](const Graph& g) { return g.index.live(); })
+      .def_prop_ro("memory_bytes", [](const Graph& g) { return g.index.memory_bytes(); });
+}

@@ -1,0 +1,281 @@
+// The beam search, written once over building blocks `Ops` of an instruction set. Included only by graph_search_<isa>.cpp,
+// each inside its own namespace, so that no instruction set's code can be linked into another's.
+//
+// Candidates live in two unsorted lists: open (not expanded yet) and done (expanded and returnable). A step takes the
+// open candidate of smallest key by a SIMD scan; keeping the lists sorted costs several times as much. The search ends
+// when ef done rows are nearer than every open one, which is the rule of Malkov & Yashunin, arXiv:1603.09320,
+// Algorithm 2. `bound` (an upper limit of the ef-th smallest key) keeps hopeless candidates out of the open list; it is
+// tightened by bisection only when the list is full.
+//
+// Each query is a state machine with two memory-bound phases (adjacency row, codes of new neighbours), and several
+// queries take turns, so that the lines one of them waits for arrive while another computes.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "graph/view.hpp"
+
+namespace vicinal::graph {
+namespace {  // every including file gets its own copy
+
+inline constexpr std::int32_t kKeyMax = INT32_MAX;
+inline constexpr std::size_t kFlightMax = 8;
+
+// GCC 12 drops all but the first prefetch of a loop; the fence (no instruction) keeps them.
+inline void keep_prefetches() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+inline void prefetch_bytes(const void* address, std::size_t bytes) noexcept {
+  const auto* p = static_cast<const char*>(address);
+  for (std::size_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch(p + i, 0, 2);
+    keep_prefetches();
+  }
+}
+
+inline bool passes(const std::uint64_t* pass, std::uint32_t row) noexcept {
+  return pass == nullptr || test_bit(pass, row);
+}
+
+template <class Ops, CodeKind kind>
+class Flight {
+ public:
+  void start(const GraphView& g, const BeamRequest& request, BeamTask& task, Slot& slot) noexcept {
+    task_ = &task;
+    slot_ = &slot;
+    n_open_ = 0;
+    n_done_ = 0;
+    bound_ = kKeyMax;
+    task.hops = 0;
+    begin_epoch(slot);
+    n_fresh_ = 0;
+    for (std::size_t i = 0; i < request.n_entries; ++i) take_if_new(g, request.entries[i]);
+    for (std::size_t i = 0; i < n_fresh_; ++i) prefetch_bytes(g.code(fresh_[i]), g.code_bytes);
+    at_codes_ = true;
+  }
+
+  // Does one phase; returns false when the query is finished.
+  bool step(const GraphView& g, const BeamRequest& request) noexcept {
+    if (at_codes_) {
+      score(g, request);
+      return choose(g, request);
+    }
+    gather(g);
+    at_codes_ = true;
+    return true;
+  }
+
+  void finish(const BeamRequest& request) noexcept;
+
+ private:
+  static void begin_epoch(Slot& slot) noexcept {
+    if (++slot.epoch == 0) {
+      for (std::size_t i = 0; i < slot.visited_size; ++i) slot.visited[i] = 0;
+      slot.epoch = 1;
+    }
+  }
+
+  void take_if_new(const GraphView& g, std::uint32_t row) noexcept {
+    if (row >= g.limit) return;
+    std::uint8_t& tag = slot_->visited[row];
+    fresh_[n_fresh_] = row;
+    n_fresh_ += tag != slot_->epoch ? 1U : 0U;
+    tag = slot_->epoch;
+  }
+
+  // Phase 1: the chosen row's adjacency is here; find the neighbours not seen yet and send for their codes.
+  void gather(const GraphView& g) noexcept {
+    std::uint32_t* edges = g.edges.row(chosen_);
+    n_fresh_ = 0;
+    for (std::uint32_t i = 0; i < g.edges.degree; ++i) take_if_new(g, load_edge(edges[i]));
+    for (std::size_t i = 0; i < n_fresh_; ++i) prefetch_bytes(g.code(fresh_[i]), g.code_bytes);
+  }
+
+  // Phase 2: keys of the fresh rows; those below the bound become candidates.
+  void score(const GraphView& g, const BeamRequest& request) noexcept {
+    Ops::template keys<kind>(g, task_->code, fresh_, n_fresh_, fresh_keys_);
+    n_open_ = Ops::append_below(slot_->open_keys, slot_->open_rows, n_open_, fresh_keys_, fresh_, n_fresh_, bound_);
+    if (n_open_ + kDegreeMax > slot_->open_capacity) shrink(request);
+  }
+
+  bool choose(const GraphView& g, const BeamRequest& request) noexcept {
+    if (n_open_ == 0 || task_->hops >= request.hops_max) return false;
+    const std::size_t at = Ops::argmin(slot_->open_keys, n_open_);
+    const std::int32_t key = slot_->open_keys[at];
+    if (n_done_ >= request.ef && Ops::count_below(slot_->done_keys, n_done_, key) >= request.ef) return false;
+    chosen_ = slot_->open_rows[at];
+    prefetch_bytes(g.edges.row(chosen_), g.edges.degree * sizeof(std::uint32_t));
+    --n_open_;
+    slot_->open_keys[at] = slot_->open_keys[n_open_];
+    slot_->open_rows[at] = slot_->open_rows[n_open_];
+    ++task_->hops;
+    if (passes(request.pass, chosen_) && chosen_ != task_->exclude) {
+      if (n_done_ == slot_->done_capacity) drop_far_done(request);
+      slot_->done_keys[n_done_] = key;
+      slot_->done_rows[n_done_] = chosen_;
+      ++n_done_;
+    }
+    at_codes_ = false;
+    return true;
+  }
+
+  // A key bound with at least `wanted` of the listed entries below it, and not many more.
+  std::int32_t bisect(std::size_t wanted, bool with_open) const noexcept {
+    std::int32_t low = 0;  // fewer than wanted below low
+    std::int32_t high = kKeyMax;
+    while (high - low > 1) {
+      const std::int32_t middle = low + (high - low) / 2;
+      const std::size_t count = Ops::count_below(slot_->done_keys, n_done_, middle) +
+                                (with_open ? Ops::count_below(slot_->open_keys, n_open_, middle) : 0);
+      if (count < wanted) {
+        low = middle;
+      } else {
+        high = middle;
+        if (count <= wanted + wanted / 8) break;
+      }
+    }
+    return high;
+  }
+
+  // The open list is nearly full: lower the bound and drop what is past it.
+  void shrink(const BeamRequest& request) noexcept {
+    // Where only some rows may be returned, open ones cannot vouch for the bound.
+    const bool open_counts = request.pass == nullptr;
+    if (n_done_ + (open_counts ? n_open_ : 0) >= request.ef) {
+      const std::int32_t bound = bisect(request.ef, open_counts);
+      bound_ = bound < bound_ ? bound : bound_;
+      drop_open(bound_);
+    }
+    // Still full (ties, or too few returnable rows yet): keep the nearer half, whatever it costs in reach.
+    if (n_open_ + kDegreeMax > slot_->open_capacity) {
+      std::int32_t low = 0;
+      std::int32_t high = kKeyMax;
+      const std::size_t room = slot_->open_capacity / 2;
+      while (high - low > 1) {
+        const std::int32_t middle = low + (high - low) / 2;
+        (Ops::count_below(slot_->open_keys, n_open_, middle) <= room ? low : high) = middle;
+      }
+      drop_open(low);
+    }
+  }
+
+  void drop_open(std::int32_t bound) noexcept {
+    n_open_ = Ops::append_below(slot_->open_keys, slot_->open_rows, 0, slot_->open_keys, slot_->open_rows, n_open_,
+                                bound);
+  }
+
+  void drop_far_done(const BeamRequest& request) noexcept {
+    const std::int32_t bound = bisect(request.ef, false);
+    n_done_ = Ops::append_below(slot_->done_keys, slot_->done_rows, 0, slot_->done_keys, slot_->done_rows, n_done_,
+                                bound);
+    if (n_done_ == slot_->done_capacity) n_done_ = request.ef;  // more ties than room: any of them will do
+  }
+
+  BeamTask* task_ = nullptr;
+  Slot* slot_ = nullptr;
+  std::size_t n_open_ = 0;
+  std::size_t n_done_ = 0;
+  std::size_t n_fresh_ = 0;
+  std::int32_t bound_ = kKeyMax;
+  std::uint32_t chosen_ = 0;
+  bool at_codes_ = false;
+  alignas(64) std::uint32_t fresh_[kDegreeMax + kSlotPad];
+  alignas(64) std::int32_t fresh_keys_[kDegreeMax + kSlotPad];
+};
+
+// Writes the `keep` nearest done rows, sorted: select by a bound, then a heap sort in place.
+template <class Ops, CodeKind kind>
+void Flight<Ops, kind>::finish(const BeamRequest& request) noexcept {
+  std::int32_t* keys = slot_->done_keys;
+  std::uint32_t* rows = slot_->done_rows;
+  if (n_done_ > request.keep) {
+    const std::int32_t bound = bisect(request.keep, false);
+    n_done_ = Ops::append_below(keys, rows, 0, keys, rows, n_done_, bound);
+  }
+  const auto less = [&](std::size_t a, std::size_t b) {
+    return keys[a] < keys[b] || (keys[a] == keys[b] && rows[a] < rows[b]);
+  };
+  const auto swap = [&](std::size_t a, std::size_t b) {
+    const std::int32_t key = keys[a];
+    const std::uint32_t row = rows[a];
+    keys[a] = keys[b];
+    rows[a] = rows[b];
+    keys[b] = key;
+    rows[b] = row;
+  };
+  const auto sift = [&](std::size_t at, std::size_t end) {
+    for (std::size_t child = 2 * at + 1; child < end; child = 2 * at + 1) {
+      if (child + 1 < end && less(child, child + 1)) ++child;
+      if (!less(at, child)) return;
+      swap(at, child);
+      at = child;
+    }
+  };
+  for (std::size_t i = n_done_ / 2; i-- > 0;) sift(i, n_done_);
+  for (std::size_t end = n_done_; end > 1;) {
+    swap(0, --end);
+    sift(0, end);
+  }
+  const std::size_t found = n_done_ < request.keep ? n_done_ : request.keep;
+  for (std::size_t i = 0; i < found; ++i) {
+    task_->rows[i] = rows[i];
+    task_->keys[i] = keys[i];
+  }
+  task_->found = static_cast<std::uint32_t>(found);
+}
+
+template <class Ops, CodeKind kind>
+void run_beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
+              std::size_t n_slots) noexcept {
+  Flight<Ops, kind> flights[kFlightMax];
+  std::size_t n_flights = n_slots < n_tasks ? n_slots : n_tasks;
+  if (n_flights > kFlightMax) n_flights = kFlightMax;
+  std::size_t next = 0;
+  bool busy[kFlightMax] = {};
+  for (std::size_t i = 0; i < n_flights; ++i) {
+    flights[i].start(g, request, tasks[next++], slots[i]);
+    busy[i] = true;
+  }
+  for (std::size_t alive = n_flights; alive > 0;) {
+    for (std::size_t i = 0; i < n_flights; ++i) {
+      if (!busy[i] || flights[i].step(g, request)) continue;
+      flights[i].finish(request);
+      if (next < n_tasks) {
+        flights[i].start(g, request, tasks[next++], slots[i]);
+      } else {
+        busy[i] = false;
+        --alive;
+      }
+    }
+  }
+}
+
+template <class Ops>
+void beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
+          std::size_t n_slots) noexcept {
+  switch (g.kind) {
+    case CodeKind::l2_u8:
+      return run_beam<Ops, CodeKind::l2_u8>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::l1_u8:
+      return run_beam<Ops, CodeKind::l1_u8>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::hamming:
+      return run_beam<Ops, CodeKind::hamming>(g, request, tasks, n_tasks, slots, n_slots);
+  }
+}
+
+template <class Ops>
+void keys(const GraphView& g, const std::byte* code, const std::uint32_t* rows, std::size_t n,
+          std::int32_t* out) noexcept {
+  switch (g.kind) {
+    case CodeKind::l2_u8:
+      return Ops::template keys<CodeKind::l2_u8>(g, code, rows, n, out);
+    case CodeKind::l1_u8:
+      return Ops::template keys<CodeKind::l1_u8>(g, code, rows, n, out);
+    case CodeKind::hamming:
+      return Ops::template keys<CodeKind::hamming>(g, code, rows, n, out);
+  }
+}
+
+}  // namespace
+}  // namespace vicinal::graph

@@ -1,0 +1,238 @@
+#include "graph/codec.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.hpp"
+
+namespace vicinal::graph {
+namespace {
+
+constexpr std::size_t kSampleRows = 4096;
+constexpr std::size_t kSampleValues = std::size_t{1} << 20;
+// Shares of the values that a candidate range leaves out on each side.
+constexpr double kClips[] = {0.0, 1e-5, 1e-4, 5e-4, 2e-3};
+constexpr std::size_t kExtraMax = 64;
+
+CodeKind kind_of(Metric metric) {
+  if (metric == Metric::hamming) return CodeKind::hamming;
+  return metric == Metric::manhattan ? CodeKind::l1_u8 : CodeKind::l2_u8;
+}
+
+// The largest code value whose worst-case key still fits 31 bits.
+std::uint32_t code_max_for(CodeKind kind, std::size_t dim) {
+  if (kind != CodeKind::l2_u8) return 255;
+  const double room = std::floor(std::sqrt(2147483647.0 / static_cast<double>(dim)));
+  return static_cast<std::uint32_t>(std::min(255.0, room));
+}
+
+// A power of two up to 32 bytes, whole cache lines above.
+std::size_t stride_for(std::size_t bytes) {
+  if (bytes > 32) return round_up(bytes, kCacheLine);
+  std::size_t stride = 8;
+  while (stride < bytes) stride *= 2;
+  return stride;
+}
+
+struct Range {
+  float low = 0.0F;
+  float step = 1.0F;
+  double error = std::numeric_limits<double>::infinity();  // mean squared
+};
+
+double squared_error(const std::vector<float>& values, float low, float step, std::uint32_t code_max) {
+  const float inverse = 1.0F / step;
+  double sum = 0;
+  for (const float x : values) {
+    const float code = std::clamp(std::nearbyint((x - low) * inverse), 0.0F, static_cast<float>(code_max));
+    const double d = static_cast<double>(x) - (static_cast<double>(low) + static_cast<double>(code) * step);
+    sum += d * d;
+  }
+  return sum / static_cast<double>(values.size());
+}
+
+// The range of least squared error; `values` is reordered.
+Range fit(std::vector<float>& values, std::uint32_t code_max) {
+  std::sort(values.begin(), values.end());
+  Range best;
+  const auto consider = [&](float low, float high) {
+    float step = (high - low) / static_cast<float>(code_max);
+    if (!(step > std::numeric_limits<float>::min())) step = 1.0F;
+    const double error = squared_error(values, low, step, code_max);
+    if (error < best.error) best = {low, step, error};
+  };
+  const std::size_t last = values.size() - 1;
+  // Small integers (pixels, counts, byte descriptors) are kept exactly.
+  if (values[last] - values[0] <= static_cast<float>(code_max)) {
+    const float low = std::floor(values[0]);
+    const double error = squared_error(values, low, 1.0F, code_max);
+    if (error == 0.0) return {low, 1.0F, 0.0};
+  }
+  for (const double clip : kClips) {
+    const auto cut = static_cast<std::size_t>(clip * static_cast<double>(last));
+    consider(values[cut], values[last - cut]);
+  }
+  return best;
+}
+
+}  // namespace
+
+Codec::Codec(const Rows& rows)
+    : dim_(rows.dim()),
+      metric_(rows.metric()),
+      copies_(rows.dtype() == DType::bit ||
+              (rows.dtype() == DType::i8 && (rows.metric() == Metric::manhattan ||
+                                             (rows.metric() == Metric::l2 && code_max_for(CodeKind::l2_u8, rows.dim()) == 255)))),
+      trained_(copies_),
+      kind_(kind_of(rows.metric())) {
+  lay_out();
+}
+
+void Codec::lay_out() {
+  if (kind_ == CodeKind::hamming) {
+    code_bytes_ = dim_ / 8;
+    stride_ = stride_for(code_bytes_);
+  } else {
+    stride_ = stride_for(dim_ + parameters_.extra);
+    // Padding is zero in every code: comparing whole lines is as right as comparing the dimensions, and faster.
+    code_bytes_ = stride_;
+  }
+}
+
+void Codec::set_parameters(const Rows& rows, CodecParameters parameters) {
+  if (copies_) return;
+  const std::uint32_t code_max = code_max_for(kind_, rows.dim() + kExtraMax);
+  const bool sane = std::isfinite(parameters.low) && std::isfinite(parameters.step) && parameters.step > 0 &&
+                    std::isfinite(parameters.norm2_max) && parameters.extra <= kExtraMax &&
+                    parameters.code_max <= code_max && parameters.code_max > 0 &&
+                    (parameters.center.empty() || parameters.center.size() == dim_);
+  if (!sane) throw Error(ErrorCode::corrupt, "the quantiser's parameters are outside their ranges; rebuild the index");
+  parameters_ = std::move(parameters);
+  trained_ = true;
+  lay_out();
+}
+
+void Codec::prepare(const Rows& rows, const std::byte* row, float inverse_norm, float* out) const noexcept {
+  rows.to_float(row, out);
+  if (metric_ == Metric::cosine) {
+    for (std::size_t i = 0; i < dim_; ++i) out[i] *= inverse_norm;
+  }
+  if (parameters_.extra != 0) {
+    float squared = 0;
+    for (std::size_t i = 0; i < dim_; ++i) squared += out[i] * out[i];
+    const float missing = std::max(0.0F, parameters_.norm2_max - squared);
+    const float each = std::sqrt(missing / static_cast<float>(parameters_.extra));
+    for (std::size_t i = 0; i < parameters_.extra; ++i) out[dim_ + i] = each;
+  }
+}
+
+void Codec::quantise(const float* values, std::byte* out) const noexcept {
+  auto* codes = reinterpret_cast<std::uint8_t*>(out);
+  const float inverse = 1.0F / parameters_.step;
+  const float low = parameters_.low;
+  const auto top = static_cast<float>(parameters_.code_max);
+  const float* center = parameters_.center.empty() ? nullptr : parameters_.center.data();
+  const auto one = [&](float x) {
+    float v = (x - low) * inverse + 0.5F;
+    v = v > 0.0F ? v : 0.0F;
+    v = v < top + 0.5F ? v : top;
+    return static_cast<std::uint8_t>(static_cast<std::int32_t>(v));
+  };
+  if (center != nullptr) {
+    for (std::size_t i = 0; i < dim_; ++i) codes[i] = one(values[i] - center[i]);
+  } else {
+    for (std::size_t i = 0; i < dim_; ++i) codes[i] = one(values[i]);
+  }
+  const std::size_t end = dim_ + parameters_.extra;
+  for (std::size_t i = dim_; i < end; ++i) codes[i] = one(values[i]);
+  std::memset(codes + end, 0, stride_ - end);
+}
+
+void Codec::encode_row(const Rows& rows, std::size_t row, std::byte* out, float* scratch) const noexcept {
+  if (copies_) {
+    std::memcpy(out, rows.row(row), rows.row_bytes());
+    if (kind_ != CodeKind::hamming) {
+      for (std::size_t i = 0; i < dim_; ++i) out[i] ^= std::byte{0x80};
+    }
+    std::memset(out + rows.row_bytes(), 0, stride_ - rows.row_bytes());
+    return;
+  }
+  prepare(rows, rows.row(row), metric_ == Metric::cosine ? rows.inverse_norm(row) : 1.0F, scratch);
+  quantise(scratch, out);
+}
+
+void Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept {
+  if (copies_) {
+    std::memcpy(out, query.data, rows.row_bytes());
+    if (kind_ != CodeKind::hamming) {
+      for (std::size_t i = 0; i < dim_; ++i) out[i] ^= std::byte{0x80};
+    }
+    std::memset(out + rows.row_bytes(), 0, stride_ - rows.row_bytes());
+    return;
+  }
+  rows.query_to_float(query.data, scratch);
+  if (metric_ == Metric::cosine) {
+    for (std::size_t i = 0; i < dim_; ++i) scratch[i] *= query.inverse_norm;
+  }
+  for (std::size_t i = 0; i < parameters_.extra; ++i) scratch[dim_ + i] = 0.0F;
+  quantise(scratch, out);
+}
+
+void Codec::train(const Rows& rows, std::size_t n) {
+  if (copies_) return;
+  const std::size_t wanted = std::clamp(kSampleValues / dim_, std::size_t{64}, kSampleRows);
+  const std::size_t m = std::min(n, wanted);
+  parameters_ = {};
+  parameters_.code_max = code_max_for(kind_, dim_ + kExtraMax);
+  std::vector<float> values(m * dim_);
+  std::vector<double> mean(dim_, 0.0);
+  double norm2_max = 0;
+  for (std::size_t s = 0; s < m; ++s) {
+    const std::size_t row = s * n / m;
+    float* out = values.data() + s * dim_;
+    prepare(rows, rows.row(row), metric_ == Metric::cosine ? rows.inverse_norm(row) : 1.0F, out);
+    double squared = 0;
+    for (std::size_t i = 0; i < dim_; ++i) {
+      mean[i] += out[i];
+      squared += static_cast<double>(out[i]) * out[i];
+    }
+    norm2_max = std::max(norm2_max, squared);
+  }
+  std::vector<float> plain = values;
+  const Range without = fit(plain, parameters_.code_max);
+  Range with;
+  if (metric_ != Metric::ip && m >= 256) {
+    // Dimensions with means of their own widen the common range; distances do not feel a shift.
+    for (double& x : mean) x /= static_cast<double>(m);
+    for (std::size_t s = 0; s < m; ++s) {
+      for (std::size_t i = 0; i < dim_; ++i) values[s * dim_ + i] -= static_cast<float>(mean[i]);
+    }
+    with = fit(values, parameters_.code_max);
+  }
+  const bool centered = with.error < 0.8 * without.error;
+  const Range& range = centered ? with : without;
+  parameters_.low = range.low;
+  parameters_.step = range.step;
+  if (centered) parameters_.center.assign(mean.begin(), mean.end());
+  if (metric_ == Metric::ip) {
+    // The lengthening is spread so that it fits the same range as the other dimensions.
+    for (std::size_t row = 0; row < n; ++row) {
+      double squared = 0;
+      rows.to_float(rows.row(row), plain.data());
+      for (std::size_t i = 0; i < dim_; ++i) squared += static_cast<double>(plain[i]) * plain[i];
+      norm2_max = std::max(norm2_max, squared);
+    }
+    const double high = std::max(1e-30, static_cast<double>(range.low) + static_cast<double>(range.step) * parameters_.code_max);
+    const double needed = std::ceil(norm2_max / (high * high));
+    const std::size_t padding = stride_for(dim_ + 1) - dim_;
+    parameters_.norm2_max = static_cast<float>(norm2_max);
+    parameters_.extra = static_cast<std::uint32_t>(
+        std::clamp(std::max(needed, static_cast<double>(padding)), 1.0, static_cast<double>(kExtraMax)));
+  }
+  trained_ = true;
+  lay_out();
+}
+
+}  // namespace vicinal::graph

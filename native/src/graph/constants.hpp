@@ -1,0 +1,31 @@
+// Every threshold of the graph index, in one place.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vicinal::graph {
+
+// Below so many rows an exact scan answers as fast as a graph does.
+inline constexpr std::size_t kGraphRowsMin = 1000;
+
+// Queries of one batch call that take turns on a thread.
+inline constexpr std::size_t kInFlight = 4;
+// Queries that are encoded, traversed and reranked together.
+inline constexpr std::size_t kChunk = 32;
+
+// Rows whose exact distance is taken for k results, at most ef: k * 3 / 2 + 6 loses no recall that a longer list keeps.
+[[nodiscard]] constexpr std::size_t rerank_for(std::size_t k, std::size_t ef) noexcept {
+  const std::size_t wanted = k + k / 2 + 6;
+  return wanted < ef ? wanted : ef;
+}
+
+// An inserted row chooses its neighbours among so many of the nearest rows its search found.
+inline constexpr std::size_t kPruneCandidates = 128;
+// A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance).
+inline constexpr float kAlpha = 1.1F;
+// Rows inserted side by side, as a share of those already there: they do not see one another.
+inline constexpr std::size_t kBatchShare = 50;
+inline constexpr std::size_t kBatchMax = 4096;
+
+}  // namespace vicinal::graph

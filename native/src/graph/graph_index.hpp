@@ -1,0 +1,120 @@
+// The mutable vector index: exact rows, one-byte codes, a flat proximity graph over them.
+//
+// Rows [0, linked) are in the graph; rows [linked, size) are pending and every search scans them exactly. Searches take
+// no lock: they run beside append, remove, link and repair. append calls exclude one another, and so do link, repair
+// and save; the caller need not arrange anything.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "base/aligned_buffer.hpp"
+#include "base/file.hpp"
+#include "distance/distance.hpp"
+#include "graph/codec.hpp"
+#include "graph/linker.hpp"
+#include "graph/rows.hpp"
+#include "graph/scratch.hpp"
+#include "graph/view.hpp"
+
+namespace vicinal::graph {
+
+struct GraphConfig {
+  std::size_t dim = 0;
+  Metric metric = Metric::l2;
+  DType dtype = DType::f32;
+  std::uint32_t M = 32;  // neighbours per row
+  std::uint32_t ef_construction = 200;
+  std::uint64_t seed = 0;
+};
+
+enum class Strategy : std::uint8_t { automatic, scan, filter, gate };
+
+struct SearchParameters {
+  std::size_t k = 10;
+  std::size_t ef_search = 64;
+  unsigned threads = 1;
+  bool exact = false;
+  Strategy strategy = Strategy::automatic;
+  const std::uint64_t* filter = nullptr;  // bit r of word r / 64; rows past filter_words * 64 do not match
+  std::size_t filter_words = 0;
+};
+
+// Told (done, total) now and then from the thread that called; returning false cancels with Error{cancelled}.
+using Progress = std::function<bool(std::size_t, std::size_t)>;
+
+class GraphIndex {
+ public:
+  explicit GraphIndex(const GraphConfig& config);
+
+  // n rows into an empty index. copy = false keeps a reference: the caller keeps the memory alive and unchanged.
+  void build(const std::byte* rows, std::size_t n, unsigned threads, bool copy, const Progress& progress);
+  // Returns the first new row.
+  std::size_t append(const std::byte* rows, std::size_t n);
+  // Moves up to max_rows pending rows into the graph; returns how many.
+  std::size_t link(std::size_t max_rows, unsigned threads, const Progress& progress);
+  // Rows newly removed. Throws, and removes nothing, where a row does not exist.
+  std::size_t remove(const std::int64_t* rows, std::size_t n);
+  // Reconnects the graph around removed rows; returns how many rows changed.
+  std::size_t repair(unsigned threads);
+
+  // out_rows and out_distances hold n_queries * k entries, padded with -1 and infinity.
+  void search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
+              std::int64_t* out_rows, float* out_distances) const;
+
+  void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;
+
+  [[nodiscard]] const GraphConfig& config() const noexcept { return config_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::size_t linked() const noexcept { return linked_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::size_t live() const noexcept { return live_count_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  [[nodiscard]] std::size_t row_bytes() const noexcept { return rows_.row_bytes(); }
+  // Bytes of one query: float32 for f32 and f16 rows, the row's own type otherwise.
+  [[nodiscard]] std::size_t query_bytes() const noexcept;
+  [[nodiscard]] bool is_live(std::uint32_t row) const noexcept { return test_bit(live_words(), row); }
+  // Rows and graph for another node format; meaningful while no link or repair runs.
+  [[nodiscard]] Adjacency adjacency() const noexcept { return edges_; }
+  [[nodiscard]] const Rows& rows() const noexcept { return rows_; }
+  [[nodiscard]] const Codec& codec() const noexcept { return codec_; }
+  [[nodiscard]] std::vector<std::uint32_t> entry_points() const;
+
+ private:
+  struct Search;   // graph_query.cpp
+
+  [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
+  [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
+  void set_live(std::size_t first, std::size_t n);
+  void choose_entries(std::size_t n);
+
+  GraphConfig config_;
+  Rows rows_;
+  Codec codec_;
+  ReservedBuffer codes_;
+  ReservedBuffer edge_words_;
+  ReservedBuffer live_bits_;  // bit set: the row exists and is not removed
+  Adjacency edges_;
+
+  static constexpr std::size_t kEntriesMax = 16;
+  std::atomic<std::uint32_t> n_entries_{0};
+  std::atomic<std::uint32_t> entries_[kEntriesMax] = {};
+
+  std::atomic<std::size_t> size_{0};
+  std::atomic<std::size_t> linked_{0};
+  std::atomic<std::size_t> live_count_{0};
+  std::size_t entries_chosen_at_ = 0;  // linked rows when the entry points were chosen
+
+  mutable RowLocks locks_;
+  std::mutex append_mutex_;
+  std::mutex link_mutex_;
+  mutable ScratchPool scratches_;
+};
+
+}  // namespace vicinal::graph

@@ -1,0 +1,228 @@
+// Moving pending rows into the graph: search for near rows, prune, add the edges back.
+//
+// Rows are inserted in batches whose members do not see one another, so that a batch has two parallel phases with no
+// order between its rows: find and choose neighbours (reads the graph), then add the reverse edges (locks one row).
+// Dhulipala et al. / ParlayANN (PPoPP 2024) call it batch insertion; with one thread the result is reproducible.
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <random>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/thread_pool.hpp"
+#include "graph/constants.hpp"
+#include "graph/graph_index.hpp"
+#include "graph/isa.hpp"
+#include "graph/linker.hpp"
+#include "graph/prune.hpp"
+
+namespace vicinal::graph {
+namespace {
+
+constexpr std::chrono::milliseconds kProgressEvery{200};
+
+// A row in the middle: of a few, the one nearest to a sample of all.
+std::uint32_t central_row(const GraphView& g, const BeamFns& fns, std::size_t n, std::mt19937_64& random) {
+  const std::size_t n_sample = std::min<std::size_t>(n, 256);
+  const std::size_t n_tried = std::min<std::size_t>(n, 128);
+  std::vector<std::uint32_t> sample(n_sample);
+  std::vector<std::int32_t> keys(n_sample);
+  for (auto& row : sample) row = static_cast<std::uint32_t>(random() % n);
+  std::uint32_t best = 0;
+  double least = -1.0;
+  for (std::size_t t = 0; t < n_tried; ++t) {
+    const auto row = static_cast<std::uint32_t>(random() % n);
+    fns.keys(g, g.code(row), sample.data(), n_sample, keys.data());
+    const double sum = std::accumulate(keys.begin(), keys.end(), 0.0);
+    if (least < 0 || sum < least) {
+      least = sum;
+      best = row;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+Linker::Linker(Adjacency edges, const BeamFns& fns, CodeKind kind, std::uint32_t ef, RowLocks& locks)
+    : edges_(edges), fns_(fns), kind_(kind), ef_(ef), locks_(locks) {}
+
+std::size_t Linker::degree_of(std::uint32_t row) const noexcept {
+  const std::uint32_t* words = edges_.row(row);
+  std::size_t n = 0;
+  while (n < edges_.degree && load_edge(words[n]) != row) ++n;
+  return n;
+}
+
+void Linker::write(std::uint32_t row, const Candidate* chosen, std::size_t n) noexcept {
+  std::uint32_t* words = edges_.row(row);
+  for (std::size_t i = 0; i < edges_.degree; ++i) store_edge(words[i], i < n ? chosen[i].row : row);
+}
+
+bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t from, Candidate to, bool force) {
+  const RowLocks::Guard guard(locks_, from);
+  std::uint32_t* words = edges_.row(from);
+  std::uint32_t rows[kDegreeMax];
+  std::size_t n = 0;
+  for (; n < edges_.degree; ++n) {
+    rows[n] = load_edge(words[n]);
+    if (rows[n] == from) break;
+    if (rows[n] == to.row) return true;
+  }
+  if (n < edges_.degree) {
+    store_edge(words[n], to.row);
+    return true;
+  }
+  std::int32_t from_keys[kDegreeMax];
+  std::int32_t to_keys[kDegreeMax];
+  fns_.keys(g, g.code(from), rows, n, from_keys);
+  fns_.keys(g, g.code(to.row), rows, n, to_keys);
+  // The list is pruned already, so pruning it with one more row needs only that row's distances.
+  std::size_t victim = n;
+  std::size_t farthest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!force && from_keys[i] <= to.key && pruner.occludes(to_keys[i], to.key)) return false;
+    const bool occluded = from_keys[i] > to.key && pruner.occludes(to_keys[i], from_keys[i]);
+    if (occluded && (victim == n || from_keys[i] > from_keys[victim])) victim = i;
+    if (from_keys[i] > from_keys[farthest]) farthest = i;
+  }
+  if (victim == n) {
+    if (!force && from_keys[farthest] <= to.key) return false;
+    victim = farthest;
+  }
+  store_edge(words[victim], to.row);
+  return true;
+}
+
+void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
+                    const std::vector<std::uint32_t>& entries, unsigned threads, ScratchPool& scratches) {
+  chosen_.resize(batch.size() * edges_.degree);
+  n_chosen_.assign(batch.size(), 0);
+  ThreadPool& pool = ThreadPool::instance();
+  constexpr std::size_t grain = 8;
+  pool.parallel_for(batch.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
+    const auto scratch_lease = scratches.lease();
+    Scratch& scratch = *scratch_lease;
+    Pruner pruner(fns_, kind_, kAlpha);
+    const std::size_t keep = std::min<std::size_t>(ef_, kPruneCandidates);
+    scratch.prepare(kInFlight, g.limit, ef_);
+    scratch.tasks.assign(end - begin, {});
+    scratch.rows.resize((end - begin) * keep);
+    scratch.keys.resize((end - begin) * keep);
+    for (std::size_t i = begin; i < end; ++i) {
+      BeamTask& task = scratch.tasks[i - begin];
+      task.code = g.code(batch[i]);
+      task.rows = scratch.rows.data() + (i - begin) * keep;
+      task.keys = scratch.keys.data() + (i - begin) * keep;
+      task.exclude = batch[i];
+    }
+    BeamRequest request;
+    request.entries = entries.data();
+    request.n_entries = entries.size();
+    request.ef = ef_;
+    request.keep = keep;
+    fns_.beam(g, request, scratch.tasks.data(), end - begin, scratch.slots(), kInFlight);
+    std::vector<Candidate> candidates;
+    for (std::size_t i = begin; i < end; ++i) {
+      const BeamTask& task = scratch.tasks[i - begin];
+      candidates.resize(task.found);
+      for (std::size_t c = 0; c < task.found; ++c) candidates[c] = {task.keys[c], task.rows[c]};
+      Candidate* out = chosen_.data() + i * edges_.degree;
+      n_chosen_[i] = pruner.choose(g, candidates.data(), candidates.size(), edges_.degree, 0, out);
+      write(batch[i], out, n_chosen_[i]);
+    }
+  });
+  pool.parallel_for(batch.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
+    const Pruner pruner(fns_, kind_, kAlpha);
+    for (std::size_t i = begin; i < end; ++i) {
+      const Candidate* chosen = chosen_.data() + i * edges_.degree;
+      bool reachable = false;
+      for (std::size_t c = 0; c < n_chosen_[i]; ++c) {
+        reachable |= add_edge(g, pruner, chosen[c].row, {chosen[c].key, batch[i]}, false);
+      }
+      if (!reachable && n_chosen_[i] > 0) add_edge(g, pruner, chosen[0].row, {chosen[0].key, batch[i]}, true);
+    }
+  });
+}
+
+void GraphIndex::choose_entries(std::size_t n) {
+  std::mt19937_64 random(config_.seed ^ n);
+  const BeamFns& fns = beam_fns(best_isa());
+  const GraphView g = view(static_cast<std::uint32_t>(n));
+  std::vector<std::uint32_t> entries{central_row(g, fns, n, random)};
+  while (entries.size() < std::min(kEntriesMax, n)) {
+    const auto row = static_cast<std::uint32_t>(random() % n);
+    if (std::find(entries.begin(), entries.end(), row) == entries.end()) entries.push_back(row);
+  }
+  for (std::size_t i = 0; i < entries.size(); ++i) entries_[i].store(entries[i], std::memory_order_relaxed);
+  n_entries_.store(static_cast<std::uint32_t>(entries.size()), std::memory_order_release);
+  entries_chosen_at_ = n;
+}
+
+std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progress& progress) {
+  const std::lock_guard lock(link_mutex_);
+  const std::size_t first = linked();
+  const std::size_t last = first + std::min(size() - first, max_rows);
+  if (first == last) return 0;
+  ThreadPool& pool = ThreadPool::instance();
+  if (!codec_.trained()) codec_.train(rows_, last);
+  codes_.grow(last * codec_.stride() + kCacheLine);
+  edge_words_.grow(last * edges_.stride * sizeof(std::uint32_t));
+  pool.parallel_for(last - first, threads, 256, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::vector<float> floats(codec_.scratch_floats());
+    for (std::size_t row = first + begin; row < first + end; ++row) {
+      codec_.encode_row(rows_, row, codes_.data() + row * codec_.stride(), floats.data());
+      std::uint32_t* words = edges_.row(static_cast<std::uint32_t>(row));
+      for (std::size_t i = 0; i < edges_.stride; ++i) store_edge(words[i], static_cast<std::uint32_t>(row));
+    }
+  });
+
+  // A load that outgrows what is there is shuffled: rows given in clusters would otherwise chain up badly.
+  const bool bulk = last - first > first;
+  std::vector<std::uint32_t> order(last - first);
+  std::iota(order.begin(), order.end(), static_cast<std::uint32_t>(first));
+  std::size_t inserted = first;
+  if (first == 0) choose_entries(last);
+  std::vector<std::uint32_t> entries = entry_points();
+  if (bulk) {
+    std::mt19937_64 random(config_.seed);
+    std::shuffle(order.begin(), order.end(), random);
+    if (first == 0) {
+      for (std::size_t i = 0; i < entries.size(); ++i) {
+        std::swap(order[i], *std::find(order.begin() + static_cast<std::ptrdiff_t>(i), order.end(), entries[i]));
+      }
+    }
+  }
+  const BeamFns& fns = beam_fns(best_isa());
+  const GraphView g = view(static_cast<std::uint32_t>(last));
+  Linker linker(edges_, fns, codec_.kind(), config_.ef_construction, locks_);
+  std::vector<std::uint32_t> batch;
+  std::vector<std::uint32_t> starts;
+  auto told = std::chrono::steady_clock::now();
+  for (std::size_t at = 0; at < order.size();) {
+    const std::size_t size = std::clamp<std::size_t>(inserted / kBatchShare, 1, kBatchMax);
+    const std::size_t end = std::min(order.size(), at + size);
+    batch.assign(order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end));
+    starts = entries;
+    if (first == 0) starts.resize(std::min(starts.size(), inserted));
+    linker.insert(g, batch, starts, threads, scratches_);
+    inserted += end - at;
+    at = end;
+    if (!bulk) linked_.store(inserted, std::memory_order_release);
+    const auto now = std::chrono::steady_clock::now();
+    if (progress && now - told >= kProgressEvery) {
+      told = now;
+      if (!progress(at, order.size())) {
+        throw Error(ErrorCode::cancelled, "stopped by the progress callback after " + std::to_string(at) + " of " +
+                                              std::to_string(order.size()) + " rows");
+      }
+    }
+  }
+  if (last >= 2 * entries_chosen_at_) choose_entries(last);
+  linked_.store(last, std::memory_order_release);
+  if (progress) static_cast<void>(progress(order.size(), order.size()));
+  return last - first;
+}
+
+}  // namespace vicinal::graph

@@ -1,0 +1,208 @@
+// Answering queries: encode, traverse several at a time, rerank exactly, scan what no graph holds, merge.
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/thread_pool.hpp"
+#include "graph/constants.hpp"
+#include "graph/graph_index.hpp"
+#include "graph/isa.hpp"
+
+namespace vicinal::graph {
+namespace {
+
+// The k nearest of what it is offered, ties to the smaller row.
+class TopK {
+ public:
+  explicit TopK(std::size_t k) : k_(k) { heap_.reserve(k); }
+
+  void offer(float distance, std::uint32_t row) {
+    if (heap_.size() == k_) {
+      if (!less({distance, row}, heap_.front())) return;
+      std::pop_heap(heap_.begin(), heap_.end(), less);
+      heap_.back() = {distance, row};
+    } else {
+      heap_.push_back({distance, row});
+    }
+    std::push_heap(heap_.begin(), heap_.end(), less);
+  }
+
+  void write(std::int64_t* rows, float* distances) {
+    std::sort_heap(heap_.begin(), heap_.end(), less);
+    for (std::size_t i = 0; i < k_; ++i) {
+      rows[i] = i < heap_.size() ? static_cast<std::int64_t>(heap_[i].row) : -1;
+      distances[i] = i < heap_.size() ? heap_[i].distance : std::numeric_limits<float>::infinity();
+    }
+  }
+
+  void clear() noexcept { heap_.clear(); }
+  [[nodiscard]] std::size_t size() const noexcept { return heap_.size(); }
+
+ private:
+  struct Hit {
+    float distance;
+    std::uint32_t row;
+  };
+  static bool less(const Hit& a, const Hit& b) noexcept {
+    return a.distance < b.distance || (a.distance == b.distance && a.row < b.row);
+  }
+
+  std::size_t k_;
+  std::vector<Hit> heap_;
+};
+
+}  // namespace
+
+// One search call: what all its queries share.
+struct GraphIndex::Search {
+  const GraphIndex& index;
+  const SearchParameters& p;
+  std::size_t linked;
+  std::size_t size;
+  std::size_t matches;               // live rows that pass the filter, exactly
+  const std::uint64_t* pass;         // those rows; null: all
+  bool traverse;                     // use the graph
+  std::vector<std::uint64_t> owned;  // behind pass when there is a filter
+  std::vector<std::uint32_t> entries;
+
+  void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
+  void run(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+};
+
+void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const {
+  constexpr std::size_t block = 256;
+  float distances[block];
+  std::uint32_t rows[block] = {};
+  if (pass == nullptr) {
+    for (std::size_t at = first; at < last; at += block) {
+      const std::size_t n = std::min(block, last - at);
+      index.rows_.distances(q, nullptr, at, n, distances);
+      for (std::size_t i = 0; i < n; ++i) top.offer(distances[i], static_cast<std::uint32_t>(at + i));
+    }
+    return;
+  }
+  std::size_t n = 0;
+  const auto flush = [&] {
+    index.rows_.distances(q, rows, 0, n, distances);
+    for (std::size_t i = 0; i < n; ++i) top.offer(distances[i], rows[i]);
+    n = 0;
+  };
+  for (std::size_t word = first / 64; word * 64 < last; ++word) {
+    std::uint64_t bits = __atomic_load_n(&pass[word], __ATOMIC_RELAXED);
+    if (word == first / 64) bits &= ~std::uint64_t{0} << (first % 64);
+    if (last - word * 64 < 64) bits &= (std::uint64_t{1} << (last - word * 64)) - 1;
+    for (; bits != 0; bits &= bits - 1) {
+      rows[n++] = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+      if (n == block) flush();
+    }
+  }
+  flush();
+}
+
+void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
+                             float* out_distances) const {
+  const Rows& rows = index.rows_;
+  const std::size_t query_bytes = index.query_bytes();
+  TopK top(p.k);
+  if (!traverse) {
+    for (std::size_t i = 0; i < n; ++i) {
+      const ExactQuery q = rows.query(queries + i * query_bytes);
+      scan(q, 0, size, top);
+      top.write(out_rows + i * p.k, out_distances + i * p.k);
+      top.clear();
+    }
+    return;
+  }
+  const auto lease = index.scratches_.lease();
+  Scratch& s = *lease;
+  const std::size_t keep = rerank_for(p.k, p.ef_search);
+  const std::size_t chunk = std::min(n, kChunk);
+  const std::size_t stride = index.codec_.stride();
+  s.prepare(std::min(chunk, kInFlight), linked, p.ef_search);
+  s.floats.resize(index.codec_.scratch_floats());
+  if (s.codes.size() < chunk * stride + kCacheLine) s.codes = AlignedBuffer<std::byte>(chunk * stride + kCacheLine);
+  s.rows.resize(chunk * keep);
+  s.keys.resize(chunk * keep);
+  s.distances.resize(keep);
+  const GraphView g = index.view(static_cast<std::uint32_t>(linked));
+  const BeamFns& fns = beam_fns(best_isa());
+  BeamRequest request;
+  request.entries = entries.data();
+  request.n_entries = entries.size();
+  request.ef = p.ef_search;
+  request.keep = keep;
+  request.pass = pass;
+  ExactQuery exact[kChunk];
+  for (std::size_t first = 0; first < n; first += chunk) {
+    const std::size_t m = std::min(chunk, n - first);
+    s.tasks.assign(m, {});
+    for (std::size_t i = 0; i < m; ++i) {
+      exact[i] = rows.query(queries + (first + i) * query_bytes);
+      std::byte* code = s.codes.data() + i * stride;
+      index.codec_.encode_query(rows, exact[i], code, s.floats.data());
+      s.tasks[i].code = code;
+      s.tasks[i].rows = s.rows.data() + i * keep;
+      s.tasks[i].keys = s.keys.data() + i * keep;
+    }
+    fns.beam(g, request, s.tasks.data(), m, s.slots(), kInFlight);
+    for (std::size_t i = 0; i < m; ++i) {
+      if (i + 1 < m) {
+        for (std::size_t c = 0; c < s.tasks[i + 1].found; ++c) rows.prefetch(s.tasks[i + 1].rows[c]);
+      }
+      const BeamTask& task = s.tasks[i];
+      rows.distances(exact[i], task.rows, 0, task.found, s.distances.data());
+      for (std::size_t c = 0; c < task.found; ++c) top.offer(s.distances[c], task.rows[c]);
+      if (linked < size) scan(exact[i], linked, size, top);
+      if (top.size() < std::min(p.k, matches)) {
+        top.clear();
+        scan(exact[i], 0, size, top);
+      }
+      top.write(out_rows + (first + i) * p.k, out_distances + (first + i) * p.k);
+      top.clear();
+    }
+  }
+}
+
+void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
+                        std::int64_t* out_rows, float* out_distances) const {
+  if (p.k == 0) throw Error(ErrorCode::invalid_argument, "k is 0; ask for at least one result");
+  if (p.ef_search < p.k) {
+    throw Error(ErrorCode::invalid_argument, "ef_search is " + std::to_string(p.ef_search) + ", below k " +
+                                                 std::to_string(p.k) + "; raise ef_search to k or more");
+  }
+  const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
+  const std::size_t n = size();
+  Search s{*this, p, linked_rows, n, n, nullptr, false, {}, entry_points()};
+  const std::size_t n_live = live();
+  if (p.filter != nullptr) {
+    const std::size_t words = (n + 63) / 64;
+    s.owned.resize(words);
+    const std::uint64_t* live_bits = live_words();
+    std::size_t matches = 0;
+    for (std::size_t w = 0; w < words; ++w) {
+      std::uint64_t bits = w < p.filter_words ? p.filter[w] & __atomic_load_n(&live_bits[w], __ATOMIC_RELAXED) : 0;
+      if (n - w * 64 < 64) bits &= (std::uint64_t{1} << (n - w * 64)) - 1;
+      s.owned[w] = bits;
+      matches += static_cast<std::size_t>(std::popcount(bits));
+    }
+    s.matches = matches;
+    s.pass = s.owned.data();
+  } else if (n_live < n) {
+    s.matches = n_live;
+    s.pass = live_words();
+  }
+  s.traverse = !p.exact && p.strategy != Strategy::scan && linked_rows > 0 && s.matches > p.ef_search;
+  const std::size_t query_bytes = this->query_bytes();
+  const std::size_t k = p.k;
+  if (p.threads == 1 || n_queries == 1) {
+    s.run(queries, n_queries, out_rows, out_distances);
+    return;
+  }
+  ThreadPool::instance().parallel_for(n_queries, p.threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
+    s.run(queries + begin * query_bytes, end - begin, out_rows + begin * k, out_distances + begin * k);
+  });
+}
+
+}  // namespace vicinal::graph

@@ -1,0 +1,63 @@
+// Inserting rows into the graph, and the locks that writers of adjacency rows take.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "graph/prune.hpp"
+#include "graph/scratch.hpp"
+#include "graph/view.hpp"
+
+namespace vicinal::graph {
+
+// Spinlocks shared by rows of equal number modulo their count; a thread holds one at a time.
+class RowLocks {
+ public:
+  class Guard {
+   public:
+    Guard(RowLocks& locks, std::uint32_t row) noexcept : flag_(locks.flags_[row % kLocks]) {
+      while (flag_.test_and_set(std::memory_order_acquire)) {
+        while (flag_.test(std::memory_order_relaxed)) {
+        }
+      }
+    }
+    ~Guard() { flag_.clear(std::memory_order_release); }
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+
+   private:
+    std::atomic_flag& flag_;
+  };
+
+ private:
+  static constexpr std::size_t kLocks = 4096;
+  std::atomic_flag flags_[kLocks];
+};
+
+class Linker {
+ public:
+  Linker(Adjacency edges, const BeamFns& fns, CodeKind kind, std::uint32_t ef, RowLocks& locks);
+
+  // Inserts the rows of one batch; their codes are written and their adjacency rows are empty.
+  void insert(const GraphView& g, const std::vector<std::uint32_t>& batch, const std::vector<std::uint32_t>& entries,
+              unsigned threads, ScratchPool& scratches);
+
+  // Adds the edge where pruning keeps it, or always with `force`; to.key is the key between the two.
+  bool add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t from, Candidate to, bool force);
+  void write(std::uint32_t row, const Candidate* chosen, std::size_t n) noexcept;
+  [[nodiscard]] std::size_t degree_of(std::uint32_t row) const noexcept;
+
+ private:
+  Adjacency edges_;
+  const BeamFns& fns_;
+  CodeKind kind_;
+  std::uint32_t ef_;
+  RowLocks& locks_;
+  std::vector<Candidate> chosen_;  // degree per row of the batch
+  std::vector<std::size_t> n_chosen_;
+};
+
+}  // namespace vicinal::graph

@@ -1,0 +1,37 @@
+#include "graph/prune.hpp"
+
+#include <algorithm>
+
+namespace vicinal::graph {
+
+std::size_t Pruner::choose(const GraphView& g, const Candidate* candidates, std::size_t n, std::size_t limit,
+                           std::size_t fill, Candidate* out) {
+  left_rows_.resize(n);
+  left_keys_.resize(n);
+  between_.resize(n);
+  occluded_.clear();
+  for (std::size_t i = 0; i < n; ++i) {
+    left_rows_[i] = candidates[i].row;
+    left_keys_[i] = candidates[i].key;
+  }
+  std::size_t chosen = 0;
+  while (n > 0 && chosen < limit) {
+    const std::uint32_t row = left_rows_[0];
+    out[chosen++] = {left_keys_[0], row};
+    // What the new neighbour leads to is left out at once, so that only survivors are compared with the next one.
+    fns_.keys(g, g.code(row), left_rows_.data() + 1, n - 1, between_.data());
+    std::size_t kept = 0;
+    for (std::size_t i = 1; i < n; ++i) {
+      const bool out_of_it = occludes(between_[i - 1], left_keys_[i]);
+      if (out_of_it && occluded_.size() < fill) occluded_.push_back({left_keys_[i], left_rows_[i]});
+      left_rows_[kept] = left_rows_[i];
+      left_keys_[kept] = left_keys_[i];
+      kept += out_of_it ? 0U : 1U;
+    }
+    n = kept;
+  }
+  for (std::size_t i = 0; i < occluded_.size() && chosen < fill; ++i) out[chosen++] = occluded_[i];
+  return chosen;
+}
+
+}  // namespace vicinal::graph

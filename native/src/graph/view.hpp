@@ -1,0 +1,103 @@
+// What a traversal reads and writes: plain pointers, no ownership, so that code compiled per instruction set stays free
+// of shared templates. The graph (adjacency) and the codes are two separate blocks; either can be replaced.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vicinal::graph {
+
+// How two codes are compared. Keys are int32, not negative and smaller-is-nearer; the codec keeps them below 2^31.
+enum class CodeKind : std::uint8_t { l2_u8, l1_u8, hamming };
+
+inline constexpr std::uint32_t kDegreeMax = 128;
+
+// One row of the adjacency block is `stride` words, of which the first `degree` are neighbours. An unused slot holds
+// the row's own number, which every traversal has visited already, so readers need no count and no sentinel test.
+// Words are written under the row's lock and read without one: always through load_edge and store_edge.
+struct Adjacency {
+  std::uint32_t* words = nullptr;
+  std::uint32_t degree = 0;
+  std::uint32_t stride = 0;
+
+  [[nodiscard]] [[gnu::always_inline]] std::uint32_t* row(std::uint32_t r) const noexcept {
+    return words + static_cast<std::size_t>(r) * stride;
+  }
+};
+
+// acquire and release: whoever sees an edge sees the code and the adjacency of the row it names.
+// Builtins and always inlined: this is compiled for several instruction sets, and no copy may be shared among them.
+[[gnu::always_inline]] inline std::uint32_t load_edge(const std::uint32_t& word) noexcept {
+  return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
+}
+[[gnu::always_inline]] inline void store_edge(std::uint32_t& word, std::uint32_t row) noexcept {
+  __atomic_store_n(&word, row, __ATOMIC_RELEASE);
+}
+
+// Bit sets over rows are read while others set bits.
+[[gnu::always_inline]] inline bool test_bit(const std::uint64_t* words, std::uint32_t row) noexcept {
+  return ((__atomic_load_n(&words[row >> 6], __ATOMIC_RELAXED) >> (row & 63U)) & 1U) != 0;
+}
+
+struct GraphView {
+  Adjacency edges;
+  const std::byte* codes = nullptr;
+  std::size_t code_stride = 0;  // bytes from one code to the next
+  std::size_t code_bytes = 0;   // bytes compared
+  CodeKind kind = CodeKind::l2_u8;
+  std::uint32_t limit = 0;  // rows from here on are not part of the traversal
+
+  [[nodiscard]] [[gnu::always_inline]] const std::byte* code(std::uint32_t r) const noexcept {
+    return codes + static_cast<std::size_t>(r) * code_stride;
+  }
+};
+
+// Memory of one query in flight. Arrays have kSlotPad entries past their capacity, for full-width stores.
+inline constexpr std::size_t kSlotPad = 64;
+
+struct Slot {
+  std::uint8_t* visited = nullptr;  // visited[row] == epoch: seen by this query
+  std::size_t visited_size = 0;
+  std::uint8_t epoch = 0;
+  std::int32_t* open_keys = nullptr;  // candidates not expanded yet, unsorted
+  std::uint32_t* open_rows = nullptr;
+  std::size_t open_capacity = 0;
+  std::int32_t* done_keys = nullptr;  // expanded and returnable, unsorted
+  std::uint32_t* done_rows = nullptr;
+  std::size_t done_capacity = 0;
+};
+
+// One query: its code, and where its nearest rows go (sorted by key, then row).
+struct BeamTask {
+  const std::byte* code = nullptr;
+  std::uint32_t* rows = nullptr;
+  std::int32_t* keys = nullptr;
+  std::uint32_t found = 0;
+  std::uint32_t hops = 0;
+  std::uint32_t exclude = UINT32_MAX;  // a row that is passed through and not returned
+};
+
+struct BeamRequest {
+  const std::uint32_t* entries = nullptr;
+  std::size_t n_entries = 0;
+  std::size_t ef = 0;
+  std::size_t keep = 0;                 // rows wanted per task, <= ef
+  const std::uint64_t* pass = nullptr;  // rows that may be returned; null: all
+  std::size_t hops_max = SIZE_MAX;      // gives up after so many expansions
+};
+
+// The functions compiled once per instruction set.
+struct BeamFns {
+  // Runs the tasks with up to n_slots of them in flight.
+  void (*beam)(const GraphView&, const BeamRequest&, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
+               std::size_t n_slots) noexcept;
+  // Keys from one code to the listed rows.
+  void (*keys)(const GraphView&, const std::byte* code, const std::uint32_t* rows, std::size_t n,
+               std::int32_t* out) noexcept;
+};
+
+// Open candidates a slot needs for a beam of ef; done entries it needs.
+[[nodiscard]] constexpr std::size_t open_capacity_for(std::size_t ef) noexcept { return 2 * ef + 256 + kDegreeMax; }
+[[nodiscard]] constexpr std::size_t done_capacity_for(std::size_t ef) noexcept { return 2 * ef + 256; }
+
+}  // namespace vicinal::graph
