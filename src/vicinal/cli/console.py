@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,10 +77,10 @@ def heading(message: str) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress(label: str) -> Generator[Callable[[int, int | None], None]]:
     """A progress bar on stderr, where that is a terminal; yields `update(done, total)`."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield _no_progress
         return
     from rich.console import Console
     from rich.progress import (
@@ -123,6 +123,11 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=_plain)
 
 
+def _no_progress(done: int, total: int | None) -> None:
+    """Nobody is looking."""
+    del done, total
+
+
 def _cell(value: Any) -> str:
     text = compact(value)
     return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
@@ -135,7 +140,7 @@ def _line(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return cast("Any", value).tolist()
     if isinstance(value, uuid.UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

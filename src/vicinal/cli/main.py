@@ -1,6 +1,7 @@
 """The entry point of `vicinal`: the list of commands, and what an error looks like.
 
-An error of ours is one line on stderr and exit code 2. Ctrl-C exits with 130. Everything else is a bug and shows its trace.
+An error of ours is one line on stderr and exit code 2. Ctrl-C exits with 130. Everything else is a bug and shows
+its trace.
 """
 
 from __future__ import annotations

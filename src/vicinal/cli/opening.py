@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class Note:
 @contextmanager
 def opened(
     path: Path, *, write: bool = False, create: bool = False, durability: str = "sync"
-) -> Iterator[vicinal.Database]:
+) -> Generator[vicinal.Database]:
     """Open a database that exists (or may be made), read-only unless write."""
     if not create and not path.is_dir():
         raise CliError(
@@ -75,11 +75,8 @@ def shape_of(collection: vicinal.Collection) -> Shape:
 
 def read_note(path: Path, collection: str) -> Note:
     """The note of a collection; an empty one where there is none."""
-    found = _notes(path).get(collection)
-    if not isinstance(found, dict):
-        return Note()
-    known = {name: found[name] for name in Note.__slots__ if name in found}
-    return Note(**known)
+    found: dict[str, Any] = _notes(path).get(collection, {})
+    return Note(**{name: found[name] for name in Note.__slots__ if name in found})
 
 
 def write_note(path: Path, collection: str, note: Note) -> None:
@@ -90,9 +87,11 @@ def write_note(path: Path, collection: str, note: Note) -> None:
     temporary.replace(path / NOTES_FILE)
 
 
-def _notes(path: Path) -> dict[str, Any]:
+def _notes(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        notes = json.loads((path / NOTES_FILE).read_text(encoding="utf-8"))
+        notes: dict[str, dict[str, Any]] = json.loads(
+            (path / NOTES_FILE).read_text(encoding="utf-8")
+        )
     except (FileNotFoundError, ValueError):
         return {}
-    return notes if isinstance(notes, dict) else {}
+    return notes

@@ -232,17 +232,19 @@ def _ask(docs: vicinal.Collection, embedder: Embedder, report: _Report) -> list[
 
 def _measure(docs: vicinal.Collection, queries: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Recall@10 of the default search against exact search, and the time of each, one query at a time."""
+    import numpy as np
+
     k = min(K_MEASURED, docs.count())
     found = 0
     seconds = {False: 0.0, True: 0.0}
     for query in queries:
-        distances = {}
+        distances: dict[bool, npt.NDArray[np.float32]] = {}
         for exact in (False, True):
             started = time.perf_counter()
             hits = docs.search(query, k=k, exact=exact, with_payload=False)
             seconds[exact] += _since(started)
             distances[exact] = hits.distances
-        found += int((distances[False] <= distances[True][-1] + TIE_TOLERANCE).sum())
+        found += int(np.count_nonzero(distances[False] <= distances[True][-1] + TIE_TOLERANCE))
     n = len(queries)
     return {
         "recall": found / (n * k),

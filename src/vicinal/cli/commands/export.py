@@ -91,7 +91,8 @@ def _rows(chosen: vicinal.Collection, where: str | None, *, with_vectors: bool) 
             where=where, limit=PAGE_POINTS, cursor=cursor, with_vectors=with_vectors
         )
         if page:
-            vectors: Any = np.stack([point.vector for point in page]) if with_vectors else None  # pyright: ignore
+            found: list[Any] = [point.vector for point in page]
+            vectors = np.stack(found) if with_vectors else None
             yield Rows(
                 start, [point.id for point in page], vectors, [point.payload for point in page]
             )

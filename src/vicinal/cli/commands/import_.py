@@ -1,14 +1,14 @@
 """`vicinal import`: points from a file into a collection.
 
-Points are upserted by id, batch by batch, each batch whole or absent: an import that was interrupted is resumed by running
-it again, from its start or with the --skip that the message names.
+Points are upserted by id, batch by batch, each batch whole or absent: an import that was interrupted is resumed by
+running it again, from its start or with the --skip that the message names.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,10 +225,10 @@ def _dtype_of(first: Rows | None) -> str:
 
 
 @contextmanager
-def _between_batches(tally: _Tally) -> Iterator[None]:
+def _between_batches(tally: _Tally) -> Generator[None]:
     """The first Ctrl-C ends the import after the batch under way; a second one ends it at once."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(*_signal: object) -> None:
         if tally.interrupted:
             raise KeyboardInterrupt
         tally.interrupted = True

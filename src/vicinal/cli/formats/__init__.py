@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vicinal.cli.formats.rows import FileError, ReadOptions, Reader, Rows, Shape, Writer
+from vicinal.cli.formats.rows import FileError, Reader, ReadOptions, Rows, Shape, Writer
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -83,7 +83,7 @@ def open_writer(path: Path, name: str | None, shape: Shape) -> Writer:
     if kind == "jsonl":
         from vicinal.cli.formats.jsonl import JsonlWriter
 
-        return JsonlWriter(path, shape)
+        return JsonlWriter(path)
     from vicinal.cli.formats.arrow import ArrowWriter
 
     return ArrowWriter(path, kind, shape)

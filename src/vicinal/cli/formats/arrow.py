@@ -43,7 +43,8 @@ class ArrowReader(Reader):
             schema, self.n_rows = self._open()
         except (self._pa.ArrowInvalid, OSError) as fault:
             raise FileError(f"{path}: not a readable {kind} file: {fault}") from None
-        self._made: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        metadata: dict[bytes, bytes] = schema.metadata or {}
+        self._made: dict[str, Any] = json.loads(metadata.get(METADATA, b"{}"))
         if self._made:
             self.shape = Shape(self._made["dim"], self._made["metric"], self._made["dtype"])
         self._id, self._vector = options.id_column or "id", options.vector_column or "vector"
@@ -73,7 +74,7 @@ class ArrowReader(Reader):
         if self._kind == "parquet":
             import pyarrow.parquet as pq
 
-            file = pq.ParquetFile(self._path)
+            file: Any = pq.ParquetFile(self._path)
             return file.schema_arrow, file.metadata.num_rows
         with self._ipc() as source:
             if hasattr(source, "num_record_batches"):
@@ -95,7 +96,8 @@ class ArrowReader(Reader):
         if self._kind == "parquet":
             import pyarrow.parquet as pq
 
-            yield from pq.ParquetFile(self._path).iter_batches(batch_size=self._options.batch_size)
+            file: Any = pq.ParquetFile(self._path)
+            yield from file.iter_batches(batch_size=self._options.batch_size)
             return
         with self._ipc() as source:
             if hasattr(source, "num_record_batches"):
@@ -149,8 +151,8 @@ class ArrowReader(Reader):
             odd = np.flatnonzero(lengths != lengths[0])
             if len(odd):
                 raise FileError(
-                    f"{self._path}, row {number + int(odd[0])}: the vector has {lengths[odd[0]]} dimensions, the one of "
-                    f"row {number} has {lengths[0]}"
+                    f"{self._path}, row {number + int(odd[0])}: the vector has {lengths[odd[0]]} dimensions, "
+                    f"the one of row {number} has {lengths[0]}"
                 )
         flat = column.flatten()
         if flat.null_count:
@@ -276,7 +278,6 @@ class ArrowWriter(Writer):
 def _pyarrow() -> Any:
     try:
         import pyarrow as pa
-        import pyarrow.ipc
     except ImportError:
         raise FileError(
             "Parquet and Arrow files need pyarrow; pip install 'vicinal[arrow]' brings it"

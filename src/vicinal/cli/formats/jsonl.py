@@ -18,7 +18,6 @@ from vicinal.cli.formats.rows import (
     Reader,
     ReadOptions,
     Rows,
-    Shape,
     Writer,
     escape_field,
     id_from_json,
@@ -98,7 +97,7 @@ class JsonlReader(Reader):
 class JsonlWriter(Writer):
     """Writes one object a line; numbers in full, so that they come back equal."""
 
-    def __init__(self, path: Path, shape: Shape) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file = self.temporary.open("wb")
         self._encoder = msgspec.json.Encoder()

@@ -1,12 +1,11 @@
 """A .npy matrix of vectors; ids (and payload) come from a second file, or rows are numbered from 0.
 
-The second file is .npy (integers or strings), .txt (one id a line; integers where every line is one), or .jsonl (`id` and
-payload fields). Writing makes `NAME.npy` and `NAME.points.jsonl`.
+The second file is .npy (integers or strings), .txt (one id a line; integers where every line is one), or .jsonl
+(`id` and payload fields). Writing makes `NAME.npy` and `NAME.points.jsonl`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ class NpyReader(Reader):
         for start in range(self._options.skip, self.n_rows or 0, size):
             vectors = np.asarray(self._matrix[start : start + size])
             numbers = range(start, start + len(vectors))
-            ids = list(numbers) if self._ids is None else [self._ids[i] for i in numbers]
+            ids: list[Any] = list(numbers) if self._ids is None else [self._ids[i] for i in numbers]
             yield Rows(start + 1, ids, vectors, [{} for _ in numbers])
 
     def _with_points(self, points: Path) -> Iterator[Rows]:
@@ -86,7 +85,7 @@ class NpyWriter(Writer):
         np.lib.format.write_array_header_1_0(self._file, header)
         self._expected = shape.n_points
         self._written = 0
-        self._points = JsonlWriter(path.with_name(path.stem + POINTS_SUFFIX), shape)
+        self._points = JsonlWriter(path.with_name(path.stem + POINTS_SUFFIX))
 
     def write(self, rows: Rows) -> None:
         """Append rows."""
@@ -104,7 +103,7 @@ class NpyWriter(Writer):
             )
         self._file.close()
         made = self._points.finish()
-        os.replace(self.temporary, self.path)
+        self.temporary.replace(self.path)
         return [self.path, *made]
 
     def abandon(self) -> None:
@@ -117,16 +116,15 @@ class NpyWriter(Writer):
 def load_matrix(path: Path) -> npt.NDArray[Any]:
     """A .npy file of two dimensions and numbers, memory-mapped; never unpickled."""
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as fault:
         raise FileError(f"{path}: not a readable .npy file: {fault}") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-        found = (
-            f"{matrix.dtype} of shape {matrix.shape}"
-            if isinstance(matrix, np.ndarray)
-            else "an archive"
+    if not hasattr(matrix, "ndim"):
+        raise FileError(f"{path}: holds an archive; vectors are a matrix (n, dim) of numbers")
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        raise FileError(
+            f"{path}: holds {matrix.dtype} of shape {matrix.shape}; vectors are a matrix (n, dim) of numbers"
         )
-        raise FileError(f"{path}: holds {found}; vectors are a matrix (n, dim) of numbers")
     return matrix
 
 

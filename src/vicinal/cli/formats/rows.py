@@ -156,8 +156,8 @@ def unescape_field(name: str) -> str:
 
 def stack(vectors: Iterable[Any], first: Rows, unit: str, path: Path) -> npt.NDArray[Any]:
     """Turn lists of numbers into a matrix; FileError names the row that differs in length or holds no number."""
-    rows = list(vectors)
-    lengths = [len(v) if isinstance(v, list) else -1 for v in rows]
+    rows: list[Any] = list(vectors)
+    lengths = [len(cast("list[Any]", v)) if isinstance(v, list) else -1 for v in rows]
     for i, length in enumerate(lengths):
         if length < 0:
             raise FileError(
@@ -207,8 +207,8 @@ def check_batch(rows: Rows, reader: Reader, path: Path, shape: Shape) -> None:
         zero = ~vectors.any(axis=1)
         if zero.any():
             raise FileError(
-                f"{path}, {reader.unit} {rows.place(int(np.argmax(zero)))}: the vector is zero, which has no direction; "
-                "drop the row, or use a collection with --metric l2"
+                f"{path}, {reader.unit} {rows.place(int(np.argmax(zero)))}: the vector is zero, which has no "
+                "direction; drop the row, or use a collection with --metric l2"
             )
 
 
