@@ -18,12 +18,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+# fmt: off
 C_MODULES = (
-    "builtins array atexit binascii bz2 cmath codecs collections contextvars copy csv datetime decimal errno faulthandler fcntl "
-    "functools gc grp hashlib heapq bisect io itertools json locale lzma marshal math mmap operator os pickle pwd queue random "
-    "re resource select signal socket sqlite3 ssl stat statistics string struct sys syslog termios threading time "
-    "tracemalloc types typing unicodedata warnings weakref xml.parsers.expat zlib zoneinfo"
-).split()
+    "builtins", "array", "atexit", "binascii", "bz2", "cmath", "codecs", "collections", "contextvars", "copy",
+    "csv", "datetime", "decimal", "errno", "faulthandler", "fcntl", "functools", "gc", "grp", "hashlib", "heapq",
+    "bisect", "io", "itertools", "json", "locale", "lzma", "marshal", "math", "mmap", "operator", "os", "pickle",
+    "pwd", "queue", "random", "re", "resource", "select", "signal", "socket", "sqlite3", "ssl", "stat",
+    "statistics", "string", "struct", "sys", "syslog", "termios", "threading", "time", "tracemalloc", "types",
+    "typing", "unicodedata", "warnings", "weakref", "xml.parsers.expat", "zlib", "zoneinfo",
+)
+# fmt: on
 """Modules that are C, or hand on what is C, and that may be imported safely. One that is missing here is left out."""
 
 SKIPPED_PACKAGES = frozenset(
