@@ -15,6 +15,8 @@ const char* class_name(vicinal::ErrorCode code) noexcept {
       return "InvalidArgumentError";
     case vicinal::ErrorCode::dimension:
       return "DimensionError";
+    case vicinal::ErrorCode::vector_value:
+      return "VectorValueError";
     case vicinal::ErrorCode::corrupt:
       return "CorruptionError";
     case vicinal::ErrorCode::io:

@@ -6,10 +6,12 @@ namespace nb = nanobind;
 void init_errors(nb::module_& m);
 void init_base(nb::module_& m);
 void init_distance(nb::module_& m);
+void init_flat(nb::module_& m);
 
 NB_MODULE(_ext, m) {
   m.doc() = "Native core of Vicinal. Use it through vicinal.index.";
   init_errors(m);
   init_base(m);
   init_distance(m);
+  init_flat(m);
 }

@@ -9,6 +9,7 @@ namespace vicinal {
 enum class ErrorCode {
   invalid_argument,  // a value the caller gave is outside its documented range
   dimension,         // a vector has another dimension than the index
+  vector_value,      // a vector holds NaN or infinity, or is zero under cosine
   corrupt,           // a file fails its magic, version, size or checksum
   io,                // the operating system refused; the message carries errno
   capacity,          // a documented limit of the structure is reached

@@ -8,6 +8,7 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    Flat,
     best_isa,
     check_rows,
     cpu_info,
@@ -19,6 +20,7 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "Flat",
     "best_isa",
     "check_rows",
     "cpu_info",
