@@ -41,7 +41,7 @@ SCAN_CHUNK = 512
 _OWN = b"\x00"
 _TRIMMED_KEY = _OWN + b"trimmed"
 _READ_ONLY_OPEN_TRIES = 5
-# A clean close with more than this in memtables writes them out, so that the next open is quick.
+# rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
 _FLUSH_AT_CLOSE_BYTES = 8 * 2**20
 _STALL_POLL_S = 0.001
 
