@@ -73,7 +73,7 @@ def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], b
     ):
         # The common case, kept short: one dot product finds NaN, infinity and zero at once.
         norm = float(vector.dot(vector))
-        if 0.0 < norm < np.inf:
+        if NORM_SQUARED_MIN < norm < NORM_SQUARED_MAX:
             return np.ascontiguousarray(vector).reshape(1, -1), True
     array = _as_array(vector, "query")
     single = array.ndim == 1

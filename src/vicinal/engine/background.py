@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from vicinal.model.errors import VicinalError
 from vicinal.telemetry.log import get_logger
 
 POLL_S = 0.05
@@ -52,7 +51,8 @@ class Background:
                     idle_since = None
                     continue
                 self.last_error, retry_s = None, POLL_S
-            except (VicinalError, OSError, MemoryError) as fault:
+            except Exception as fault:
+                # Whatever it is: a thread that died here would leave the tail to grow for ever.
                 self.last_error = f"{type(fault).__name__}: {fault}"
                 _log.warning("background work failed, trying again in %.1f s: %s", retry_s, fault)
                 retry_s = min(RETRY_S_MAX, 2 * retry_s)

@@ -21,6 +21,7 @@ from vicinal.engine.writer import Writer
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError, NotFoundError
 from vicinal.storage.durability import Durability
+from vicinal.storage.files import tree_bytes
 from vicinal.storage.store import Store
 
 CONFIG_KEY = "config"
@@ -77,7 +78,6 @@ class Collection:
         segments = [s for s in view.segments if s.n]
         linked = sum(s.index.n_linked for s in segments)
         rows = sum(s.n for s in segments)
-        files = (state.path / "segments").rglob("*")
         return {
             "name": self.name,
             "points": sum(s.n_live for s in segments),
@@ -105,7 +105,7 @@ class Collection:
             },
             "disk_bytes": {
                 "store": state.store.disk_bytes(),
-                "segments": sum(f.stat().st_size for f in files if f.is_file()),
+                "segments": tree_bytes(state.path / "segments"),
             },
         }
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
+from vicinal.engine.segment_files import remove_tree
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -39,12 +41,16 @@ class Database:
         durability: Durability = Durability.SYNC,
     ) -> None:
         """Open or create the database; see `vicinal.open` for the errors."""
-        self._temporary: Path | None = None
+        self._remove_temporary: Callable[[], object] = lambda: None
         if str(path) == MEMORY:
             if read_only:
                 raise InvalidArgumentError("':memory:' is empty at first; read_only makes no sense")
-            self._temporary = Path(tempfile.mkdtemp(prefix="vicinal-"))
-            path, durability = self._temporary, Durability.NONE
+            import tempfile  # here, since it imports random and hashlib
+
+            temporary = tempfile.mkdtemp(prefix="vicinal-")
+            # Also where the process ends without a close.
+            self._remove_temporary = weakref.finalize(self, remove_tree, Path(temporary))
+            path, durability = Path(temporary), Durability.NONE
         self._dir = open_database_dir(Path(path), read_only=read_only)
         self.path = self._dir.path
         self.read_only = read_only
@@ -114,14 +120,14 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-        if self._background is not None:
-            self._background.stop()
-        for collection in self._collections.values():
-            collection.close()
+        with ExitStack() as stack:  # one that fails does not keep the others, or the lock
+            stack.callback(self._remove_temporary)
+            stack.callback(self._dir.close)
+            for collection in self._collections.values():
+                stack.callback(collection.close)
+            if self._background is not None:
+                stack.callback(self._background.stop)
         self._collections.clear()
-        self._dir.close()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def wake(self) -> None:
         """Tell the background thread that there may be work."""

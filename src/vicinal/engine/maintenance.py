@@ -7,12 +7,12 @@ commits the new manifest, and swaps the view.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
 from pyroaring import BitMap
 
+from vicinal.engine.critical import uninterrupted
 from vicinal.engine.records import Manifest, SegmentEntry, encode_manifest
 from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.engine.segment_files import (
@@ -20,7 +20,6 @@ from vicinal.engine.segment_files import (
     live_rows,
     open_segment,
     remove_segment,
-    segment_path,
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
@@ -164,20 +163,23 @@ class Maintenance:
             kept = [(s, local) for s, local in zip(sources, rows, strict=True) if len(local)]
             new: SealedSegment | None = None
             if kept:
-                write_segment(
-                    state.path, number, state.config, kept, threads=threads, progress=progress
-                )
-                new = open_segment(state.path, number, state.config, state.store, verify=False)
-            with state.lock:
-                if state.closed:
-                    shutil.rmtree(segment_path(state.path, number), ignore_errors=True)
-                    return
+                try:
+                    write_segment(
+                        state.path, number, state.config, kept, threads=threads, progress=progress
+                    )
+                    new = open_segment(state.path, number, state.config, state.store, verify=False)
+                except BaseException:
+                    remove_segment(state.path, number)
+                    raise
+            with state.lock, uninterrupted():
                 if new is not None:
                     self._carry_over(sources, dead_before, new)
                 self._switch(sources, new, trim_through)
         finally:
             for source in sources:
                 source.dirty_since = None
+        # A power cut must not find the old manifest without the old segments.
+        state.store.sync()
         for source in sources:
             if isinstance(source, SealedSegment):
                 remove_segment(state.path, source.number)

@@ -1,7 +1,8 @@
 """Searches, point look-ups and counts: readers take no lock unless writers keep changing what they look at.
 
-A reader notes the epoch, works on one view, and looks at the epoch again. If a batch was applied
-meanwhile and could have mixed two states into one answer, it starts anew, the last time under the writers' lock.
+A reader notes a count of changes, works on one view, and looks at the count again (see
+`engine.state`). If a batch came meanwhile and could have mixed two states into one answer, it starts
+anew, the last time under the writers' lock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vicinal.engine.planner import SegmentPlan, plan_segment
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
 from vicinal.engine.segment import Rows, Segment
 from vicinal.engine.state import CollectionState, View
-from vicinal.model.errors import UnknownFieldError
+from vicinal.model.errors import StorageError, UnknownFieldError
 from vicinal.model.filter import Filter, fields, path_text
 from vicinal.model.hits import Point
 from vicinal.model.ids import decode_id
@@ -37,6 +38,8 @@ class Found:
     distances: npt.NDArray[np.float32]
     payloads: list[list[bytes]] | None
     vectors: npt.NDArray[Any] | None
+    read_store: bool = False
+    """Whether some payload came from the store, which is ahead of memory while a batch is committed."""
 
 
 @dataclass(slots=True)
@@ -91,12 +94,13 @@ class Reader:
 
         for _ in range(OPTIMISTIC_ATTEMPTS):
             state.check_open()
-            epoch = state.epoch
-            try:
-                found = attempt()
-            except _MovedError:
+            commits = state.commits
+            # Rows that only come, without others that go, cannot make an unfiltered search wrong.
+            changes = state.kills if where is None else state.epoch
+            found = attempt()
+            if changes % 2 or changes != (state.kills if where is None else state.epoch):
                 continue
-            if state.epoch == epoch or (where is None and not _has_duplicates(found.ids)):
+            if not found.read_store or (commits % 2 == 0 and commits == state.commits):
                 return found
         with state.lock:
             state.check_open()
@@ -111,7 +115,13 @@ class Reader:
             except _MovedError:
                 continue
         with state.lock:
-            return self._get(keys, with_vectors=with_vectors)
+            try:
+                return self._get(keys, with_vectors=with_vectors)
+            except _MovedError:
+                raise StorageError(
+                    f"collection {state.name!r}: the store holds a batch whose write failed, so its "
+                    "vectors are not in memory; close the database and open it again"
+                ) from None
 
     def count(self, where: Filter | None) -> int:
         """How many points pass the filter, exactly."""
@@ -124,14 +134,17 @@ class Reader:
 
         return self.consistent(attempt)
 
-    def consistent(self, attempt: Callable[[], T]) -> T:
-        """Run attempt until no batch was applied meanwhile, at last under the lock."""
+    def consistent(self, attempt: Callable[[], T], *, with_store: bool = False) -> T:
+        """Run attempt until no batch came meanwhile, at last under the lock.
+
+        with_store : whether attempt reads the store beside memory.
+        """
         state = self._state
         for _ in range(OPTIMISTIC_ATTEMPTS):
             state.check_open()
-            epoch = state.epoch
+            changes = state.commits if with_store else state.epoch
             result = attempt()
-            if state.epoch == epoch:
+            if changes % 2 == 0 and changes == (state.commits if with_store else state.epoch):
                 return result
         with state.lock:
             state.check_open()
@@ -160,7 +173,7 @@ class Reader:
                 continue
             row, version, _ = POINT_HEADER.unpack_from(raw)
             if row != rows[i]:
-                continue  # replaced since; its new row is found where it stands now
+                continue  # replaced since; the caller sees that a batch came and starts anew
             vector = None if vectors is None else vectors[i]
             points.append(Point(decode_id(keys[i]), version, raw[HEADER_BYTES:], vector))
         return points
@@ -244,11 +257,14 @@ class Reader:
             ids = np.empty(rows.shape, dtype=object)
             ids.reshape(-1)[:] = segment.ids(rows.reshape(-1).tolist())
         payloads = vectors = None
+        read_store = False
         if with_payload:
-            payloads = [segment.payloads(row) for row in rows.tolist()]
+            listed = rows.tolist()
+            read_store = any(map(segment.reads_store, listed))
+            payloads = [segment.payloads(row) for row in listed]
         if with_vectors:
             vectors = segment.index.vectors(rows.reshape(-1)).reshape(*rows.shape, -1)
-        return Found(ids, distances, payloads, vectors)
+        return Found(ids, distances, payloads, vectors, read_store)
 
     def _merge(
         self,
@@ -274,7 +290,7 @@ class Reader:
         if with_vectors:
             config = self._state.config
             vectors = np.empty((*rows.shape, config.columns), config.dtype.numpy)
-        all_ints = True
+        all_ints, read_store = True, False
         for i, (segment, _, _) in enumerate(parts):
             here = source == i
             local = rows[here]
@@ -289,8 +305,9 @@ class Reader:
                 column[:] = segment.ids(local.tolist())
                 ids[here] = column
             if with_payload:
-                places = np.flatnonzero(here.reshape(-1)).tolist()
-                for place, raw in zip(places, segment.payloads(local.tolist()), strict=True):
+                places, listed = np.flatnonzero(here.reshape(-1)).tolist(), local.tolist()
+                read_store = read_store or segment.reads_store(listed)
+                for place, raw in zip(places, segment.payloads(listed), strict=True):
                     flat[place] = raw
             if vectors is not None:
                 vectors[here] = segment.index.vectors(local)
@@ -298,7 +315,9 @@ class Reader:
         if with_payload:
             width = rows.shape[1]
             payloads = [flat[i * width : (i + 1) * width] for i in range(len(rows))]
-        return Found(ids.astype(np.int64) if all_ints else ids, distances, payloads, vectors)
+        return Found(
+            ids.astype(np.int64) if all_ints else ids, distances, payloads, vectors, read_store
+        )
 
     def _get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         state = self._state
@@ -326,6 +345,3 @@ class Reader:
                 raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
         return points
 
-
-def _has_duplicates(ids: npt.NDArray[Any]) -> bool:
-    return any(len(set(row)) != len(row) for row in ids.tolist())

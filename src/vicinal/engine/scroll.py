@@ -89,7 +89,7 @@ class Scroller:
                 last = place
             return Page(points, _encode(last, order_by, descending) if more and last else None)
 
-        return self._reader.consistent(attempt)
+        return self._reader.consistent(attempt, with_store=True)
 
     def _stream(
         self,

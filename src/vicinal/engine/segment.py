@@ -97,6 +97,10 @@ class Segment:
         """Payload bytes of local rows."""
         raise NotImplementedError
 
+    def reads_store(self, local: Sequence[int]) -> bool:
+        """Whether `payloads` would ask the store, which may be ahead of memory by one batch."""
+        raise NotImplementedError
+
     def raw(self, local: int) -> bytes | memoryview:
         """Payload bytes of one row; quicker than `payloads` for one at a time."""
         raise NotImplementedError
@@ -131,11 +135,11 @@ class Segment:
             stamp, n = self.stamp, self.n
             self.payload_index.extend(n)
             bitmap = BitMap(self.payload_index.evaluate(where))
-        bitmap -= self.dead
-        found = Match(bitmap, n, stamp)
-        if len(self._matches) >= MATCH_CACHE_ENTRIES:
-            self._matches.pop(next(iter(self._matches)), None)
-        self._matches[where] = found
+            bitmap -= self.dead
+            found = Match(bitmap, n, stamp)
+            if len(self._matches) >= MATCH_CACHE_ENTRIES:
+                self._matches.pop(next(iter(self._matches)), None)
+            self._matches[where] = found
         return found
 
     def ordered(self, path: Path, rows: BitMap, *, descending: bool) -> Rows:
@@ -183,12 +187,14 @@ class TailSegment(Segment):
         self._payloads: list[bytes | None] = []
         self._ints = np.empty(1024, np.int64)
         self._all_ints = True
+        self._n = 0
+        self._fill_lock = threading.Lock()
         self.base = base
         super().__init__(index, store)
 
     @property
     def n(self) -> int:
-        return len(self._keys)
+        return self._n
 
     def append(
         self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes | None]
@@ -206,8 +212,10 @@ class TailSegment(Segment):
             self._all_ints = False
         self._payloads.extend(payloads)
         self._keys.extend(keys)
-        # Last, since rows are visible from here on and their ids must be there by then.
+        # Searches see the rows from here on, and their ids must be there by then; `n` counts only
+        # rows whose vectors are there.
         self.index.append(vectors)
+        self._n = end
         self.stamp += 1
 
     def global_rows(self, local: Rows) -> Rows:
@@ -235,18 +243,25 @@ class TailSegment(Segment):
         found = [held[row] for row in local]
         missing = [row for row, raw in zip(local, found, strict=True) if raw is None]
         if missing:
-            for row, raw in zip(missing, self._from_store(missing), strict=True):
-                if held[row] is None:
-                    held[row] = raw
+            fresh = self._from_store(missing)
+            with self._fill_lock:  # an update that came meanwhile is newer than what was read
+                for row, raw in zip(missing, fresh, strict=True):
+                    if held[row] is None:
+                        held[row] = raw
             found = [held[row] for row in local]
         return [raw or b"\x80" for raw in found]
+
+    def reads_store(self, local: Sequence[int]) -> bool:
+        held = self._payloads
+        return any(held[row] is None for row in local)
 
     def raw(self, local: int) -> bytes | memoryview:
         return self._payloads[local] or self.payloads((local,))[0]
 
     def set_payload(self, local: int, raw: bytes) -> None:
         """Replace a row's payload."""
-        self._payloads[local] = raw
+        with self._fill_lock:
+            self._payloads[local] = raw
         self.payload_changed(local)
 
 
@@ -309,6 +324,10 @@ class SealedSegment(Segment):
                 for i, raw in zip(stale, fresh, strict=True):
                     found[i] = raw
         return found
+
+    def reads_store(self, local: Sequence[int]) -> bool:
+        dirty = self.dirty
+        return bool(dirty) and any(row in dirty for row in local)
 
     def raw(self, local: int) -> bytes | memoryview:
         if local in self.dirty:

@@ -1,8 +1,9 @@
 """The state of one open collection: its store, its view of segments, and how a log record changes them.
 
 Invariants. A record is applied to memory after the store holds it, and in the order of the log.
-`epoch` grows after each application, so a reader that finds it unchanged saw one state
-throughout. The view is replaced, never changed.
+`epoch`, `kills` and `commits` grow by one when such a change begins and by one when it ends: a
+reader that finds an even number before and the same one after saw one state throughout. The view
+is replaced, never changed.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ class CollectionState:
         self.maintenance = threading.RLock()
         """Held while segments are written; taken before `lock`, never after it."""
         self.epoch = 0
+        """Changes of memory."""
+        self.kills = 0
+        """Those of them in which rows die: only they can make an unfiltered search miss a point."""
+        self.commits = 0
+        """Changes of the store together with memory, which follows it."""
         self.next_segment = 1
         self.last_write = 0.0
         self.closed = False
@@ -127,6 +133,9 @@ class CollectionState:
         payloads : of the added points; None where the store is to be asked later.
         updates : new payload of each dirty row by global number; at replay the store is asked instead.
         """
+        kills = bool(record.killed)
+        self.epoch += 1
+        self.kills += kills
         try:
             tail = self.view.tail
             if record.keys and record.first_row >= tail.base:
@@ -143,6 +152,7 @@ class CollectionState:
             self.failure = f"{type(fault).__name__}: {fault}"
             raise
         finally:
+            self.kills += kills
             self.epoch += 1
 
     def decode_vectors(self, record: LogRecord) -> npt.NDArray[np.generic]:

@@ -131,8 +131,12 @@ class Writer:
         """The one place where a batch becomes durable and then visible."""
         state = self._state
         with uninterrupted():
-            state.store.write(points=points, log=encode_log(record))
-            state.apply(record, payloads, updates)
+            state.commits += 1
+            try:
+                state.store.write(points=points, log=encode_log(record))
+                state.apply(record, payloads, updates)
+            finally:
+                state.commits += 1
             state.last_write = state.clock()
 
     def _now_ms(self) -> int:
