@@ -159,6 +159,10 @@ void init_graph(nb::module_& m) {
       .def("append", &append, "X"_a)
       .def("link", &link_rows, "max_rows"_a.none(), "threads"_a, "progress"_a.none())
       .def("remove", &remove_rows, "rows"_a)
+      .def("repair", [](Graph& self, unsigned threads) {
+        const nb::gil_scoped_release release;
+        return self.index.repair(threads);
+      }, "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1, "filter"_a.none() = nb::none(),
            "exact"_a = false, "strategy"_a = "auto")

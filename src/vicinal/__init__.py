@@ -36,8 +36,9 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CancelledError",

@@ -38,7 +38,9 @@ inline bool passes(const std::uint64_t* pass, std::uint32_t row) noexcept {
   return pass == nullptr || test_bit(pass, row);
 }
 
-template <class Ops, CodeKind kind>
+// With two_hop only rows that pass are scored; neighbours that fail serve as bridges to their own neighbours (the
+// predicate-subgraph traversal of Patel et al., ACORN, SIGMOD 2024).
+template <class Ops, CodeKind kind, bool two_hop>
 class Flight {
  public:
   void start(const GraphView& g, const BeamRequest& request, BeamTask& task, Slot& slot) noexcept {
@@ -52,23 +54,38 @@ class Flight {
     n_fresh_ = 0;
     for (std::size_t i = 0; i < request.n_entries; ++i) take_if_new(g, request.entries[i]);
     for (std::size_t i = 0; i < n_fresh_; ++i) prefetch_bytes(g.code(fresh_[i]), g.code_bytes);
-    at_codes_ = true;
+    phase_ = Phase::codes;
   }
 
   // Does one phase; returns false when the query is finished.
   bool step(const GraphView& g, const BeamRequest& request) noexcept {
-    if (at_codes_) {
-      score(g, request);
-      return choose(g, request);
+    switch (phase_) {
+      case Phase::codes:
+        score(g, request);
+        phase_ = Phase::edges;
+        return choose(g, request);
+      case Phase::edges:
+        if constexpr (two_hop) {
+          gather_passing(g, request);
+          phase_ = Phase::bridges;
+        } else {
+          gather(g);
+          phase_ = Phase::codes;
+        }
+        return true;
+      case Phase::bridges:
+        if constexpr (two_hop) cross_bridges(g, request);
+        phase_ = Phase::codes;
+        return true;
     }
-    gather(g);
-    at_codes_ = true;
-    return true;
+    return false;
   }
 
   void finish(const BeamRequest& request) noexcept;
 
  private:
+  enum class Phase : std::uint8_t { edges, bridges, codes };
+
   static void begin_epoch(Slot& slot) noexcept {
     if (++slot.epoch == 0) {
       for (std::size_t i = 0; i < slot.visited_size; ++i) slot.visited[i] = 0;
@@ -89,6 +106,38 @@ class Flight {
     std::uint32_t* edges = g.edges.row(chosen_);
     n_fresh_ = 0;
     for (std::uint32_t i = 0; i < g.edges.degree; ++i) take_if_new(g, load_edge(edges[i]));
+    for (std::size_t i = 0; i < n_fresh_; ++i) prefetch_bytes(g.code(fresh_[i]), g.code_bytes);
+  }
+
+  void gather_passing(const GraphView& g, const BeamRequest& request) noexcept {
+    std::uint32_t* edges = g.edges.row(chosen_);
+    n_fresh_ = 0;
+    n_bridges_ = 0;
+    for (std::uint32_t i = 0; i < g.edges.degree; ++i) {
+      const std::uint32_t row = load_edge(edges[i]);
+      if (row >= g.limit || slot_->visited[row] == slot_->epoch) continue;
+      slot_->visited[row] = slot_->epoch;
+      if (passes(request.pass, row)) {
+        fresh_[n_fresh_++] = row;
+      } else {
+        bridges_[n_bridges_++] = row;
+        prefetch_bytes(g.edges.row(row), g.edges.degree * sizeof(std::uint32_t));
+      }
+    }
+  }
+
+  // A bridge's own failing neighbours stay unseen, so that they may be bridges later.
+  void cross_bridges(const GraphView& g, const BeamRequest& request) noexcept {
+    for (std::size_t b = 0; b < n_bridges_ && n_fresh_ < kDegreeMax / 2; ++b) {
+      std::uint32_t* edges = g.edges.row(bridges_[b]);
+      for (std::uint32_t i = 0; i < g.edges.degree && n_fresh_ < kDegreeMax; ++i) {
+        const std::uint32_t row = load_edge(edges[i]);
+        if (row >= g.limit || !passes(request.pass, row)) continue;
+        fresh_[n_fresh_] = row;
+        n_fresh_ += slot_->visited[row] != slot_->epoch ? 1U : 0U;
+        slot_->visited[row] = slot_->epoch;
+      }
+    }
     for (std::size_t i = 0; i < n_fresh_; ++i) prefetch_bytes(g.code(fresh_[i]), g.code_bytes);
   }
 
@@ -116,7 +165,6 @@ class Flight {
       slot_->done_rows[n_done_] = chosen_;
       ++n_done_;
     }
-    at_codes_ = false;
     return true;
   }
 
@@ -179,14 +227,16 @@ class Flight {
   std::size_t n_fresh_ = 0;
   std::int32_t bound_ = kKeyMax;
   std::uint32_t chosen_ = 0;
-  bool at_codes_ = false;
+  Phase phase_ = Phase::codes;
+  std::size_t n_bridges_ = 0;
+  std::uint32_t bridges_[two_hop ? kDegreeMax : 1];
   alignas(64) std::uint32_t fresh_[kDegreeMax + kSlotPad];
   alignas(64) std::int32_t fresh_keys_[kDegreeMax + kSlotPad];
 };
 
 // Writes the `keep` nearest done rows, sorted: select by a bound, then a heap sort in place.
-template <class Ops, CodeKind kind>
-void Flight<Ops, kind>::finish(const BeamRequest& request) noexcept {
+template <class Ops, CodeKind kind, bool two_hop>
+void Flight<Ops, kind, two_hop>::finish(const BeamRequest& request) noexcept {
   std::int32_t* keys = slot_->done_keys;
   std::uint32_t* rows = slot_->done_rows;
   if (n_done_ > request.keep) {
@@ -225,10 +275,10 @@ void Flight<Ops, kind>::finish(const BeamRequest& request) noexcept {
   task_->found = static_cast<std::uint32_t>(found);
 }
 
-template <class Ops, CodeKind kind>
+template <class Ops, CodeKind kind, bool two_hop>
 void run_beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
               std::size_t n_slots) noexcept {
-  Flight<Ops, kind> flights[kFlightMax];
+  Flight<Ops, kind, two_hop> flights[kFlightMax];
   std::size_t n_flights = n_slots < n_tasks ? n_slots : n_tasks;
   if (n_flights > kFlightMax) n_flights = kFlightMax;
   std::size_t next = 0;
@@ -251,16 +301,23 @@ void run_beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, s
   }
 }
 
+template <class Ops, CodeKind kind>
+void beam_of_kind(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
+                  std::size_t n_slots) noexcept {
+  if (request.two_hop) return run_beam<Ops, kind, true>(g, request, tasks, n_tasks, slots, n_slots);
+  return run_beam<Ops, kind, false>(g, request, tasks, n_tasks, slots, n_slots);
+}
+
 template <class Ops>
 void beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
           std::size_t n_slots) noexcept {
   switch (g.kind) {
     case CodeKind::l2_u8:
-      return run_beam<Ops, CodeKind::l2_u8>(g, request, tasks, n_tasks, slots, n_slots);
+      return beam_of_kind<Ops, CodeKind::l2_u8>(g, request, tasks, n_tasks, slots, n_slots);
     case CodeKind::l1_u8:
-      return run_beam<Ops, CodeKind::l1_u8>(g, request, tasks, n_tasks, slots, n_slots);
+      return beam_of_kind<Ops, CodeKind::l1_u8>(g, request, tasks, n_tasks, slots, n_slots);
     case CodeKind::hamming:
-      return run_beam<Ops, CodeKind::hamming>(g, request, tasks, n_tasks, slots, n_slots);
+      return beam_of_kind<Ops, CodeKind::hamming>(g, request, tasks, n_tasks, slots, n_slots);
   }
 }
 

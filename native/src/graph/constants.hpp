@@ -20,6 +20,14 @@ inline constexpr std::size_t kChunk = 32;
   return wanted < ef ? wanted : ef;
 }
 
+// With a filter: fewer matches than this are scanned, a smaller share than kGateShareMin is traversed over bridges.
+[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 1000 + 10 * ef; }
+inline constexpr double kGateShareMin = 0.3;
+inline constexpr std::size_t kMatchEntries = 16;
+[[nodiscard]] constexpr std::size_t hops_max_for(std::size_t ef, std::size_t matches) noexcept {
+  return 10 * ef + matches / 8;
+}
+
 // An inserted row chooses its neighbours among so many of the nearest rows its search found.
 inline constexpr std::size_t kPruneCandidates = 128;
 // A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance).

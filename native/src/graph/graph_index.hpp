@@ -93,6 +93,8 @@ class GraphIndex {
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
   void choose_entries(std::size_t n);
+  bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive, std::vector<std::uint32_t>& near) const;
+  void attach_unreachable(std::size_t n, unsigned threads);
 
   GraphConfig config_;
   Rows rows_;

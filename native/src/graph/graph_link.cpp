@@ -23,16 +23,18 @@ namespace {
 constexpr std::chrono::milliseconds kProgressEvery{200};
 
 // A row in the middle: of a few, the one nearest to a sample of all.
-std::uint32_t central_row(const GraphView& g, const BeamFns& fns, std::size_t n, std::mt19937_64& random) {
+std::uint32_t central_row(const GraphView& g, const BeamFns& fns, const std::vector<std::uint32_t>& rows,
+                          std::mt19937_64& random) {
+  const std::size_t n = rows.size();
   const std::size_t n_sample = std::min<std::size_t>(n, 256);
   const std::size_t n_tried = std::min<std::size_t>(n, 128);
   std::vector<std::uint32_t> sample(n_sample);
   std::vector<std::int32_t> keys(n_sample);
-  for (auto& row : sample) row = static_cast<std::uint32_t>(random() % n);
-  std::uint32_t best = 0;
+  for (auto& row : sample) row = rows[random() % n];
+  std::uint32_t best = rows[0];
   double least = -1.0;
   for (std::size_t t = 0; t < n_tried; ++t) {
-    const auto row = static_cast<std::uint32_t>(random() % n);
+    const std::uint32_t row = rows[random() % n];
     fns.keys(g, g.code(row), sample.data(), n_sample, keys.data());
     const double sum = std::accumulate(keys.begin(), keys.end(), 0.0);
     if (least < 0 || sum < least) {
@@ -146,14 +148,22 @@ void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
   });
 }
 
+// The middle and a few random rows, all of them live ones.
 void GraphIndex::choose_entries(std::size_t n) {
   std::mt19937_64 random(config_.seed ^ n);
-  const BeamFns& fns = beam_fns(best_isa());
-  const GraphView g = view(static_cast<std::uint32_t>(n));
-  std::vector<std::uint32_t> entries{central_row(g, fns, n, random)};
-  while (entries.size() < std::min(kEntriesMax, n)) {
+  std::vector<std::uint32_t> rows;
+  for (std::size_t i = 0; i < 4096; ++i) {
     const auto row = static_cast<std::uint32_t>(random() % n);
-    if (std::find(entries.begin(), entries.end(), row) == entries.end()) entries.push_back(row);
+    if (is_live(row)) rows.push_back(row);
+  }
+  for (std::uint32_t row = 0; row < n && rows.size() < kEntriesMax; ++row) {
+    if (is_live(row)) rows.push_back(row);  // few are alive: take the first ones
+  }
+  if (rows.empty()) rows.push_back(0);
+  std::vector<std::uint32_t> entries{
+      central_row(view(static_cast<std::uint32_t>(n)), beam_fns(best_isa()), rows, random)};
+  for (std::size_t i = 0; i < rows.size() && entries.size() < kEntriesMax; ++i) {
+    if (std::find(entries.begin(), entries.end(), rows[i]) == entries.end()) entries.push_back(rows[i]);
   }
   for (std::size_t i = 0; i < entries.size(); ++i) entries_[i].store(entries[i], std::memory_order_relaxed);
   n_entries_.store(static_cast<std::uint32_t>(entries.size()), std::memory_order_release);
@@ -220,6 +230,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
     }
   }
   if (last >= 2 * entries_chosen_at_) choose_entries(last);
+  if (bulk) attach_unreachable(last, threads);
   linked_.store(last, std::memory_order_release);
   if (progress) static_cast<void>(progress(order.size(), order.size()));
   return last - first;

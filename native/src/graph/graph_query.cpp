@@ -53,6 +53,24 @@ class TopK {
   std::vector<Hit> heap_;
 };
 
+enum class Plan : std::uint8_t { scan, two_hop, gate };
+
+// Up to n rows of the set below `limit`, spread over it; they start a search where the graph's entry points fail.
+void sample_matches(const std::uint64_t* pass, std::size_t limit, std::size_t n, std::vector<std::uint32_t>& out) {
+  const std::size_t words = (limit + 63) / 64;
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t begin = i * words / n;
+    const std::size_t end = std::min(words, begin + std::max<std::size_t>(words / n, 1));
+    for (std::size_t w = begin; w < end; ++w) {
+      const std::uint64_t bits = __atomic_load_n(&pass[w], __ATOMIC_RELAXED);
+      if (bits == 0) continue;
+      const std::size_t row = w * 64 + static_cast<std::size_t>(std::countr_zero(bits));
+      if (row < limit) out.push_back(static_cast<std::uint32_t>(row));
+      break;
+    }
+  }
+}
+
 }  // namespace
 
 // One search call: what all its queries share.
@@ -63,7 +81,7 @@ struct GraphIndex::Search {
   std::size_t size;
   std::size_t matches;               // live rows that pass the filter, exactly
   const std::uint64_t* pass;         // those rows; null: all
-  bool traverse;                     // use the graph
+  Plan plan;
   std::vector<std::uint64_t> owned;  // behind pass when there is a filter
   std::vector<std::uint32_t> entries;
 
@@ -106,7 +124,7 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   const Rows& rows = index.rows_;
   const std::size_t query_bytes = index.query_bytes();
   TopK top(p.k);
-  if (!traverse) {
+  if (plan == Plan::scan) {
     for (std::size_t i = 0; i < n; ++i) {
       const ExactQuery q = rows.query(queries + i * query_bytes);
       scan(q, 0, size, top);
@@ -134,6 +152,9 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   request.ef = p.ef_search;
   request.keep = keep;
   request.pass = pass;
+  request.two_hop = plan == Plan::two_hop;
+  // A traversal that finds little gives up about when a scan of the matches would be done.
+  if (pass != nullptr) request.hops_max = hops_max_for(p.ef_search, matches);
   ExactQuery exact[kChunk];
   for (std::size_t first = 0; first < n; first += chunk) {
     const std::size_t m = std::min(chunk, n - first);
@@ -174,7 +195,7 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   }
   const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
   const std::size_t n = size();
-  Search s{*this, p, linked_rows, n, n, nullptr, false, {}, entry_points()};
+  Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points()};
   const std::size_t n_live = live();
   if (p.filter != nullptr) {
     const std::size_t words = (n + 63) / 64;
@@ -193,7 +214,20 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
     s.matches = n_live;
     s.pass = live_words();
   }
-  s.traverse = !p.exact && p.strategy != Strategy::scan && linked_rows > 0 && s.matches > p.ef_search;
+  const bool filtered = p.filter != nullptr;
+  if (p.exact || p.strategy == Strategy::scan || linked_rows == 0 || s.matches <= p.ef_search) {
+    s.plan = Plan::scan;
+  } else if (p.strategy == Strategy::filter && s.pass != nullptr) {
+    s.plan = Plan::two_hop;
+  } else if (p.strategy == Strategy::automatic && filtered) {
+    const double share = static_cast<double>(s.matches) / static_cast<double>(n);
+    if (s.matches <= scan_matches_max(p.ef_search)) {
+      s.plan = Plan::scan;
+    } else if (share < kGateShareMin) {
+      s.plan = Plan::two_hop;
+    }
+  }
+  if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();
   const std::size_t k = p.k;
   if (p.threads == 1 || n_queries == 1) {

@@ -83,6 +83,7 @@ struct BeamRequest {
   std::size_t ef = 0;
   std::size_t keep = 0;                 // rows wanted per task, <= ef
   const std::uint64_t* pass = nullptr;  // rows that may be returned; null: all
+  bool two_hop = false;                 // step over rows that do not pass; needs `pass`
   std::size_t hops_max = SIZE_MAX;      // gives up after so many expansions
 };
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +12,7 @@ import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
+from vicinal.engine.segment_files import remove_tree
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -46,9 +45,11 @@ class Database:
         if str(path) == MEMORY:
             if read_only:
                 raise InvalidArgumentError("':memory:' is empty at first; read_only makes no sense")
+            import tempfile  # here, since it imports random and hashlib
+
             temporary = tempfile.mkdtemp(prefix="vicinal-")
             # Also where the process ends without a close.
-            self._remove_temporary = weakref.finalize(self, shutil.rmtree, temporary, True)
+            self._remove_temporary = weakref.finalize(self, remove_tree, Path(temporary))
             path, durability = Path(temporary), Durability.NONE
         self._dir = open_database_dir(Path(path), read_only=read_only)
         self.path = self._dir.path

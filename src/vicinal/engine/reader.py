@@ -155,8 +155,6 @@ class Reader:
         if not self._state.config.strict:
             return
         segments = [s for s in self._state.view.segments if s.n_live]
-        for segment in segments:
-            segment.match(where)  # makes the indexes that know which fields exist
         for path in fields(where):
             if path != ("id",) and segments and not any(s.has_field(path) for s in segments):
                 known = sorted({f for s in segments for f in s.sample_fields()})

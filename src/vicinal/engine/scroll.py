@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.engine.payload_index import order_key
+from vicinal.engine.payload_order import order_key
 from vicinal.engine.reader import Reader
 from vicinal.engine.segment import Segment
 from vicinal.engine.state import CollectionState
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.filter import Filter, Path, getter, split_path
+from vicinal.model.filter import Filter, Path, split_path
+from vicinal.model.filter.path import getter
 from vicinal.model.hits import Page, Point
 
 

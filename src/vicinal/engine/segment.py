@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from vicinal.engine.payload_column import read_columns
 from vicinal.engine.payload_index import PayloadIndex, to_bitset
+from vicinal.engine.payload_order import Ordering
 from vicinal.engine.records import HEADER_BYTES
 from vicinal.index import GraphIndex
-from vicinal.model.filter import Filter
+from vicinal.model.filter import Filter, IsNull, Path
 from vicinal.model.ids import IdColumn, PointId, decode_id
 from vicinal.model.payload import Payload, decode_payload
 from vicinal.storage.sections import Sections
@@ -26,6 +28,9 @@ from vicinal.storage.store import Store
 
 MATCH_CACHE_ENTRIES = 64
 """Filter results kept per segment; one holds a bitmap and n / 8 bytes."""
+
+ORDERINGS_MAX = 4
+"""Orders by a payload field kept per segment; one holds 16 bytes a row."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -54,6 +59,7 @@ class Segment:
         """Grows with each change that could alter a filter's result."""
         self._store = store
         self._matches: dict[Filter, Match] = {}
+        self._orderings: dict[Path, tuple[int, Ordering]] = {}
         self._payload_lock = threading.Lock()
         self.payload_index = PayloadIndex(self.payload, self.id_at, raw_at=self.raw)
 
@@ -135,6 +141,29 @@ class Segment:
                 self._matches.pop(next(iter(self._matches)), None)
             self._matches[where] = found
         return found
+
+    def ordered(self, path: Path, rows: BitMap, *, descending: bool) -> Rows:
+        """The given rows in the order of a payload field; see `payload_order`."""
+        stamp, held = self.stamp, self._orderings.get(path)
+        if held is None or held[0] != stamp:
+            n = self.n
+            values = read_columns([path], range(n), self.payload, self.raw, self.id_at)[path]
+            held = (stamp, Ordering(values))
+            if len(self._orderings) >= ORDERINGS_MAX:
+                self._orderings.pop(next(iter(self._orderings)), None)
+            self._orderings[path] = held
+        return held[1].take(rows, descending=descending)
+
+    def has_field(self, path: Path) -> bool:
+        """Whether some live point here has a value at the path."""
+        return self.match(IsNull(path)).count < self.n_live
+
+    def sample_fields(self, limit: int = 20) -> set[str]:
+        """Top-level fields of the first live points, to name in an error."""
+        names: set[str] = set()
+        for row in self.live()[:limit]:
+            names.update(self.payload(row))
+        return names
 
     def payload_changed(self, local: int) -> None:
         """Tell the payload index that a row's payload is another now."""

@@ -8,7 +8,6 @@ written under a temporary name and renamed when whole.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def write_segment(
     """
     target = segment_path(collection, number)
     temporary = target.with_name(f"{number}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_tree(temporary)
     temporary.mkdir(parents=True)
     try:
         _write_rows(temporary / ROWS, sources)
@@ -72,7 +71,7 @@ def write_segment(
         temporary.rename(target)
         _sync_folder(target.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         raise
 
 
@@ -135,7 +134,7 @@ def open_segment(
 
 def remove_segment(collection: Path, number: int) -> None:
     """Delete a segment's folder; readers that map its files keep them until they let go."""
-    shutil.rmtree(segment_path(collection, number), ignore_errors=True)
+    remove_tree(segment_path(collection, number))
 
 
 def remove_orphans(collection: Path, live: set[int]) -> None:
@@ -145,7 +144,14 @@ def remove_orphans(collection: Path, live: set[int]) -> None:
         return
     for entry in folder.iterdir():
         if not entry.name.isdigit() or int(entry.name) not in live:
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_tree(entry)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder as far as that is possible; what stays is an orphan of the next opening."""
+    import shutil  # here, since it imports every compression module
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def live_rows(segment: Segment, dead: BitMap) -> npt.NDArray[np.int64]:

@@ -9,8 +9,7 @@ collections/.trash-...              dropped collections on their way out
 
 from __future__ import annotations
 
-import importlib.metadata
-import secrets
+import os
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from vicinal.model.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from vicinal.model.version import VERSION
 from vicinal.storage.files import (
     REAL,
     FileSystem,
@@ -105,7 +105,7 @@ class DatabaseDir:
                 raise NotFoundError(
                     f"there is no collection {name!r}; there are {self.collections()}"
                 )
-            trash = path.parent / f"{_TRASH_PREFIX}{secrets.token_hex(8)}"
+            trash = path.parent / f"{_TRASH_PREFIX}{os.urandom(8).hex()}"
             self._fs.rename(path, trash)
             self._fs.fsync_dir(path.parent)
             remove_tree(self._fs, trash)
@@ -155,7 +155,7 @@ def open_database_dir(
         try:
             if not fs.exists(path / FORMAT_NAME):
                 _refuse_foreign(fs, path, may_create=create)
-                written = _Format(FORMAT_VERSION, _package_version())
+                written = _Format(FORMAT_VERSION, VERSION)
                 write_file(fs, path / FORMAT_NAME, msgspec.json.encode(written) + b"\n")
             _check_format(fs, path)
             make_dirs(fs, path / COLLECTIONS_NAME)
@@ -200,7 +200,7 @@ def _check_format(fs: FileSystem, path: Path) -> None:
     if found.format > FORMAT_VERSION:
         raise FormatVersionError(
             f"{path} has format {found.format}, written by Vicinal {found.written_by}; this is "
-            f"{_package_version()} and reads up to format {FORMAT_VERSION}, install a newer one"
+            f"{VERSION} and reads up to format {FORMAT_VERSION}, install a newer one"
         )
     if found.format < 1:
         raise CorruptionError(
@@ -212,10 +212,3 @@ def _remove_trash(fs: FileSystem, folder: Path) -> None:
     for name in fs.listdir(folder):
         if name.startswith(_TRASH_PREFIX):
             remove_tree(fs, folder / name)
-
-
-def _package_version() -> str:
-    try:
-        return importlib.metadata.version("vicinal")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

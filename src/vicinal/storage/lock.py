@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import threading
 import time
 import weakref
@@ -72,7 +71,7 @@ class WriterLock:
         try:
             holder = _Holder(
                 os.getpid(),
-                socket.gethostname(),
+                os.uname().nodename,
                 time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             )
             fs.truncate(fd, 0)

@@ -18,12 +18,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+# fmt: off
 C_MODULES = (
-    "builtins array atexit binascii bz2 cmath codecs collections contextvars copy csv datetime decimal errno faulthandler fcntl "
-    "functools gc grp hashlib heapq bisect io itertools json locale lzma marshal math mmap operator os pickle pwd queue random "
-    "re resource select signal socket sqlite3 ssl stat statistics string struct sys syslog termios threading time "
-    "tracemalloc types typing unicodedata warnings weakref xml.parsers.expat zlib zoneinfo"
-).split()
+    "builtins", "array", "atexit", "binascii", "bz2", "cmath", "codecs", "collections", "contextvars", "copy",
+    "csv", "datetime", "decimal", "errno", "faulthandler", "fcntl", "functools", "gc", "grp", "hashlib", "heapq",
+    "bisect", "io", "itertools", "json", "locale", "lzma", "marshal", "math", "mmap", "operator", "os", "pickle",
+    "pwd", "queue", "random", "re", "resource", "select", "signal", "socket", "sqlite3", "ssl", "stat",
+    "statistics", "string", "struct", "sys", "syslog", "termios", "threading", "time", "tracemalloc", "types",
+    "typing", "unicodedata", "warnings", "weakref", "xml.parsers.expat", "zlib", "zoneinfo",
+)
+# fmt: on
 """Modules that are C, or hand on what is C, and that may be imported safely. One that is missing here is left out."""
 
 SKIPPED_PACKAGES = frozenset(
@@ -164,7 +168,11 @@ def _parse(module: str, path: Path) -> tuple[list[Entry], list[str]]:
 
 def _definitions(
     tree: ast.Module | ast.ClassDef, names: tuple[str, ...], inside: ast.ClassDef | None
-) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, tuple[str, ...], ast.ClassDef | None]]:
+) -> Iterator[
+    tuple[
+        ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, tuple[str, ...], ast.ClassDef | None
+    ]
+]:
     """Classes and functions, and what classes hold; also under a module's `if` and `try`."""
     stack: list[ast.stmt] = list(reversed(tree.body))
     while stack:
@@ -204,9 +212,19 @@ def _inspect(module_name: str) -> Iterator[Entry]:
             for method_name, method in list(vars(value).items()):
                 if method_name.startswith("_") or not callable(getattr(value, method_name, None)):
                     continue
-                _add(found, module_name, f"{qualified}.{method_name}", "method", _text_signature(method), _doc(method), "c")
+                _add(
+                    found,
+                    module_name,
+                    f"{qualified}.{method_name}",
+                    "method",
+                    _text_signature(method),
+                    _doc(method),
+                    "c",
+                )
         elif callable(value):
-            _add(found, module_name, qualified, "function", _text_signature(value), _doc(value), "c")
+            _add(
+                found, module_name, qualified, "function", _text_signature(value), _doc(value), "c"
+            )
     yield from found
 
 
@@ -219,7 +237,11 @@ def _belongs(value: object, module_name: str) -> bool:
     """Whether it is documented under this module: its own, or from the C module behind it (`_datetime`)."""
     owner = str(getattr(value, "__module__", None) or module_name)
     top = module_name.partition(".")[0]
-    return owner.partition(".")[0].lstrip("_") in (top, "posix" if top == "os" else top, "builtins" if top == "io" else top)
+    return owner.partition(".")[0].lstrip("_") in (
+        top,
+        "posix" if top == "os" else top,
+        "builtins" if top == "io" else top,
+    )
 
 
 def _own_doc(cls: type) -> str | None:
@@ -238,7 +260,15 @@ def _text_signature(value: object) -> str:
 
 
 def _add(
-    entries: list[Entry], module: str, name: str, kind: str, signature: str, text: str | None, language: str = "python"
+    entries: list[Entry],
+    module: str,
+    name: str,
+    kind: str,
+    signature: str,
+    text: str | None,
+    language: str = "python",
 ) -> None:
     if text and text.strip():
-        entries.append(Entry(name, module, kind, signature, text.strip()[:TEXT_CHARS_MAX], language))
+        entries.append(
+            Entry(name, module, kind, signature, text.strip()[:TEXT_CHARS_MAX], language)
+        )

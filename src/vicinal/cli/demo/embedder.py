@@ -47,8 +47,10 @@ class Embedder:
         from safetensors import safe_open
         from tokenizers import Tokenizer
 
-        with safe_open(folder / _WEIGHTS, framework="np") as weights:  # pyright: ignore[reportUnknownVariableType]
-            self._table: npt.NDArray[np.float32] = weights.get_tensor("embedding.weight").astype(np.float32)  # pyright: ignore
+        opened: Any = safe_open(folder / _WEIGHTS, framework="np")
+        with opened as weights:
+            table: npt.NDArray[Any] = weights.get_tensor("embedding.weight")
+        self._table = table.astype(np.float32)
         self._tokenizer: Any = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -58,14 +60,18 @@ class Embedder:
     ) -> npt.NDArray[np.float32]:
         """Return (n, DIM) float32 unit vectors: the mean of each text's token embeddings.
 
-        A text without a single known token raises nothing; it gets the mean of all tokens, near to nothing in particular.
+        A text without a single known token gets the mean of all tokens, which is near to nothing in particular.
         """
         out = np.empty((len(texts), DIM), np.float32)
         for start in range(0, len(texts), BATCH):
             part = list(texts[start : start + BATCH])
-            for i, encoding in enumerate(self._tokenizer.encode_batch(part, add_special_tokens=False)):
+            for i, encoding in enumerate(
+                self._tokenizer.encode_batch(part, add_special_tokens=False)
+            ):
                 tokens = encoding.ids
-                out[start + i] = self._table[tokens].mean(axis=0) if tokens else self._table.mean(axis=0)
+                out[start + i] = (
+                    self._table[tokens].mean(axis=0) if tokens else self._table.mean(axis=0)
+                )
             if progress is not None:
                 progress(min(start + BATCH, len(texts)), len(texts))
         return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)

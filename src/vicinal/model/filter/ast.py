@@ -8,7 +8,6 @@ so `x = 1`, `x = 1.0` and `x = true` are three filters.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -49,6 +48,8 @@ class Filter:
     def fingerprint(self) -> str:
         """32 hex digits that depend on the canonical text alone; the same in every process."""
         text = self.text.encode("utf-8", "surrogatepass")
+        import hashlib  # here, since importing it takes longer than most programs need it
+
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
     def __eq__(self, other: object) -> bool:
