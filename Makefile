@@ -2,6 +2,7 @@
 #
 #   make demo       build the demo database and ask it five questions
 #   make test       C++ and Python tests, a few minutes; make test-long adds the long ones
+#   make sanitize   the C++ tests under the address, undefined-behaviour and thread sanitizers
 #   make lint       formatting, lint, types, import contracts, clang-format, clang-tidy, spelling
 #   make check      test and lint: what CI runs
 #   make format     rewrite the sources in the project's format
@@ -23,7 +24,7 @@ TIDY_FILES = $(shell git ls-files 'native/src/*.cpp' 'native/bindings/*.cpp')
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-native lint format bench check clean
+.PHONY: help setup demo test test-long test-native sanitize lint format bench check clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -62,6 +63,9 @@ test: test-native
 
 test-long: test-native
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+sanitize: $(VENV)/.tools
+	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) tools/sanitize.sh
 
 lint: setup
 	@$(BIN)/ruff format --check .

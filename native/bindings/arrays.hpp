@@ -148,5 +148,7 @@ NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
 [[nodiscard]] Metric parse_metric(const std::string& name);
 [[nodiscard]] Kernel parse_kernel(const std::string& name);
 [[nodiscard]] Isa parse_isa(const std::string& name);
+[[nodiscard]] const char* dtype_name(DType dtype) noexcept;
+[[nodiscard]] const char* metric_name(Metric metric) noexcept;
 
 }  // namespace vicinal::py

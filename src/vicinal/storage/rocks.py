@@ -9,7 +9,6 @@ import errno
 import functools
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,17 +42,28 @@ BLOB_FILE_BYTES = 64 * 2**20
 BLOOM_BITS_PER_KEY = 10
 
 
-@dataclass
 class Handles:
-    """An open RocksDB; closes when the last reference to any of these or an iterator goes."""
+    """An open RocksDB with its families.
 
-    db: Rdict
-    points: Rdict
-    log: Rdict
-    meta: Rdict
-    points_family: ColumnFamily
-    log_family: ColumnFamily
-    meta_family: ColumnFamily
+    RocksDB closes when the last object that belongs to it goes. The traceback of a kept exception
+    keeps frames and their locals, so nobody holds a family or an iterator in a local variable past
+    an error: they are reached through this object, which `close` empties.
+    """
+
+    def __init__(self, db: Rdict) -> None:
+        self.db = db
+        self.points = db.get_column_family(POINTS)
+        self.log = db.get_column_family(LOG)
+        self.meta = db.get_column_family(META)
+        self.points_family: ColumnFamily | None = db.get_column_family_handle(POINTS)
+        self.log_family: ColumnFamily | None = db.get_column_family_handle(LOG)
+        self.meta_family: ColumnFamily | None = db.get_column_family_handle(META)
+
+    def close(self) -> None:
+        """Let go of RocksDB."""
+        self.points_family = self.log_family = self.meta_family = None
+        for part in (self.points, self.log, self.meta, self.db):
+            part.close()
 
 
 def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
@@ -72,16 +82,7 @@ def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
     options.create_missing_column_families(not read_only)
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
     try:
-        db = Rdict(str(path), options, families, access)
-        return Handles(
-            db=db,
-            points=db.get_column_family(POINTS),
-            log=db.get_column_family(LOG),
-            meta=db.get_column_family(META),
-            points_family=db.get_column_family_handle(POINTS),
-            log_family=db.get_column_family_handle(LOG),
-            meta_family=db.get_column_family_handle(META),
-        )
+        return Handles(Rdict(str(path), options, families, access))
     except Exception as error:
         raise translate(error, f"opening {path}") from error
 

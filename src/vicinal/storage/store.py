@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rocksdict import RdictIter, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
     CorruptionError,
@@ -41,7 +41,7 @@ SCAN_CHUNK = 512
 _OWN = b"\x00"
 _TRIMMED_KEY = _OWN + b"trimmed"
 _READ_ONLY_OPEN_TRIES = 5
-# A clean close with more than this in memtables writes them out, so that the next open is quick.
+# rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
 _FLUSH_AT_CLOSE_BYTES = 8 * 2**20
 _STALL_POLL_S = 0.001
 
@@ -96,7 +96,11 @@ class Store:
             # Read before opening: a live writer may advance it meanwhile, never what it covers.
             mark = read_mark(fs, path)
         handles = _open_handles(path, read_only=read_only, create=fresh)
-        return cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+        try:
+            return cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+        except BaseException:
+            handles.close()
+            raise
 
     def __init__(
         self,
@@ -297,6 +301,7 @@ class Store:
             # A scan that somebody still holds would keep RocksDB open, and its lock.
             for rows in list(self._cursors):
                 rows.drop()
+            handles.close()
             if self._mark_file is not None:
                 self._mark_file.close()
 
@@ -413,13 +418,16 @@ class _Rows:
         cursor, chunk = self._cursor, list[tuple[bytes, bytes]]()
         if cursor is None:
             return chunk
-        while len(chunk) < count and cursor.valid():
-            chunk.append((cursor.key(), cursor.value()))
-            cursor.next()
-        if not cursor.valid():
-            cursor.status()
-            self._cursor = None
-        return chunk
+        try:
+            while len(chunk) < count and cursor.valid():
+                chunk.append((cursor.key(), cursor.value()))
+                cursor.next()
+            if not cursor.valid():
+                self._cursor = None
+                cursor.status()
+            return chunk
+        finally:
+            del cursor  # see Handles
 
     def drop(self) -> None:
         """Let go of the RocksDB iterator."""
@@ -462,11 +470,7 @@ def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
     """Return (trimmed through, last sequence)."""
     try:
         raw = handles.meta.get(_TRIMMED_KEY)
-        cursor = handles.log.iter(ReadOptions())
-        cursor.seek_to_last()
-        if not cursor.valid():
-            cursor.status()
-        key: bytes | None = cursor.key() if cursor.valid() else None
+        key = _last_key(handles.log)
     except Exception as error:
         raise translate(error, f"opening the store {path}") from error
     trimmed = int.from_bytes(raw, "big") if raw is not None else 0
@@ -479,18 +483,30 @@ def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
     return trimmed, last
 
 
+def _last_key(family: Rdict) -> bytes | None:
+    cursor = family.iter(ReadOptions())
+    try:
+        cursor.seek_to_last()
+        if cursor.valid():
+            return cursor.key()
+        cursor.status()
+        return None
+    finally:
+        del cursor  # see Handles
+
+
 def _fill(
     batch: WriteBatch,
     handles: Handles,
     points: Iterable[tuple[bytes, bytes | None]],
     meta: Mapping[str, bytes | None] | None,
 ) -> None:
-    put, delete, family = batch.put, batch.delete, handles.points_family
+    put, delete = batch.put, batch.delete
     for key, value in points:
         if value is None:
-            delete(key, family)
+            delete(key, handles.points_family)
         else:
-            put(key, value, family)
+            put(key, value, handles.points_family)
     for name, value in (meta or {}).items():
         if value is None:
             delete(_meta_key(name), handles.meta_family)
