@@ -1,7 +1,8 @@
 """Every operation of a collection, in every order, against a model that is too plain to be wrong.
 
 The CI profile runs 100 examples of 50 steps; `-m long` runs 2000 of 100. VICINAL_EXAMPLES and
-VICINAL_STEPS set other numbers. A failure prints the steps and a blob that replays them.
+VICINAL_STEPS set other numbers, VICINAL_NO_SHRINK leaves a failure as it was found. A failure
+prints the steps and a blob that replays them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collection_strategies import (
     point_id,
 )
 from conditions import FORMS, Condition
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -416,6 +417,7 @@ def profile(examples: int, steps: int) -> settings:
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
+        phases=[p for p in Phase if p is not Phase.shrink or "VICINAL_NO_SHRINK" not in os.environ],
     )
 
 
