@@ -77,13 +77,14 @@ class Nursery:
 
     def __init__(self, errors: Path) -> None:
         self.errors = errors
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("writer_process.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors.open("wb"),
-            text=True,
-        )
+        with errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("writer_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         self.opening_s = 0.05
 
     def kill_one(self, options: dict[str, Any], rng: random.Random, *, opening: bool) -> None:
