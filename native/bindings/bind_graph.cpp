@@ -33,10 +33,43 @@ Strategy parse_strategy(const char* name) {
 
 // The index, and the array it reads rows from when it was built without a copy.
 struct Graph {
-  explicit Graph(const GraphConfig& config) : index(config) {}
-  GraphIndex index;
+  explicit Graph(std::unique_ptr<GraphIndex> made) : owned(std::move(made)), index(*owned) {}
+  std::unique_ptr<GraphIndex> owned;
+  GraphIndex& index;
   nb::object rows_owner;
 };
+
+const char* metric_name(Metric metric) {
+  switch (metric) {
+    case Metric::l2:
+      return "l2";
+    case Metric::ip:
+      return "ip";
+    case Metric::cosine:
+      return "cosine";
+    case Metric::hamming:
+      return "hamming";
+    case Metric::manhattan:
+      return "manhattan";
+  }
+  return "";
+}
+
+const char* type_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "f32";
+    case DType::f16:
+      return "f16";
+    case DType::i8:
+      return "i8";
+    case DType::bit:
+      return "bit";
+    case DType::u8:
+      return "u8";
+  }
+  return "";
+}
 
 std::size_t columns(const GraphConfig& c) { return c.dtype == DType::bit ? c.dim / 8 : c.dim; }
 
@@ -105,6 +138,47 @@ nb::object rows_of(Graph& self, const AnyArray& rows) {
   return nb::cast(out.array);
 }
 
+nb::object edges_of(Graph& self) {
+  const graph::Adjacency a = self.index.adjacency();
+  const std::size_t n = self.index.linked();
+  NewArray<std::uint32_t> out = new_array<std::uint32_t>({n, a.degree});
+  for (std::size_t r = 0; r < n; ++r) {
+    for (std::size_t i = 0; i < a.degree; ++i) {
+      out.data[r * a.degree + i] = graph::load_edge(a.row(static_cast<std::uint32_t>(r))[i]);
+    }
+  }
+  return nb::cast(out.array);
+}
+
+void save(Graph& self, const std::string& path, bool vectors) {
+  const nb::gil_scoped_release release;
+  self.index.save(path, vectors);
+}
+
+Graph* load(const std::string& path, bool map, nb::handle vectors) {
+  const std::byte* rows = nullptr;
+  std::size_t n = 0;
+  AnyArray array;
+  if (!vectors.is_none()) {
+    array = nb::cast<AnyArray>(vectors);
+    if (array.ndim() != 2) throw Error(ErrorCode::invalid_argument, "vectors is " + describe(array) + "; pass a matrix");
+    rows = static_cast<const std::byte*>(array.data());
+    n = array.shape(0);
+  }
+  std::unique_ptr<GraphIndex> made;
+  {
+    const nb::gil_scoped_release release;
+    made = GraphIndex::load(path, map, rows, n);
+  }
+  if (rows != nullptr) {
+    const View v = row_matrix(array, made->config().dtype, "vectors");
+    check_columns(made->config(), v, "vectors");
+  }
+  auto loaded = std::make_unique<Graph>(std::move(made));
+  if (rows != nullptr) loaded->rows_owner = nb::borrow(vectors);
+  return loaded.release();
+}
+
 nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
                  nb::handle filter, bool exact, const char* strategy) {
   const GraphConfig& c = self.index.config();
@@ -125,9 +199,7 @@ nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_
     p.filter = words.as<std::uint64_t>();
     p.filter_words = words.rows;
   }
-  if (k == 0 || k > 10000) {
-    throw Error(ErrorCode::invalid_argument, "k is " + std::to_string(k) + "; choose 1 to 10000");
-  }
+  graph::check_parameters(p);
   NewArray<std::int64_t> rows = new_array<std::int64_t>({q.rows, k});
   NewArray<float> distances = new_array<float>({q.rows, k});
   {
@@ -147,7 +219,8 @@ void init_graph(nb::module_& m) {
           "__init__",
           [](Graph* self, std::size_t dim, const std::string& metric, const std::string& dtype, std::uint32_t M,
              std::uint32_t ef_construction, std::uint64_t seed) {
-            new (self) Graph({dim, parse_metric(metric), parse_dtype(dtype), M, ef_construction, seed});
+            new (self) Graph(std::make_unique<GraphIndex>(
+                GraphConfig{dim, parse_metric(metric), parse_dtype(dtype), M, ef_construction, seed}));
           },
           "dim"_a, "metric"_a, "dtype"_a, "M"_a, "ef_construction"_a, "seed"_a)
       .def(
@@ -166,6 +239,14 @@ void init_graph(nb::module_& m) {
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1, "filter"_a.none() = nb::none(),
            "exact"_a = false, "strategy"_a = "auto")
+      .def("edges", &edges_of)
+      .def("save", &save, "path"_a, "vectors"_a)
+      .def_static("load", &load, "path"_a, "map"_a, "vectors"_a.none(), nb::rv_policy::take_ownership)
+      .def_prop_ro("config",
+                   [](const Graph& g) {
+                     const GraphConfig& c = g.index.config();
+                     return nb::make_tuple(c.dim, metric_name(c.metric), type_name(c.dtype), c.M, c.ef_construction, c.seed);
+                   })
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })
       .def_prop_ro("n_live", [](const Graph& g) { return g.index.live(); })

@@ -19,6 +19,8 @@ const char* class_name(vicinal::ErrorCode code) noexcept {
       return "VectorValueError";
     case vicinal::ErrorCode::corrupt:
       return "CorruptionError";
+    case vicinal::ErrorCode::format_version:
+      return "FormatVersionError";
     case vicinal::ErrorCode::io:
       return "StorageError";
     case vicinal::ErrorCode::capacity:

@@ -36,9 +36,7 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
-from vicinal.model.version import VERSION
-
-__version__ = VERSION
+from vicinal.model.version import VERSION as __version__
 
 __all__ = [
     "CancelledError",

@@ -120,7 +120,9 @@ class Model:
         strangers = [i for i in ids if i not in places]
         assert not strangers, f"results that do not match, or do not exist: {strangers}"
         for hit in hits:
-            assert type(hit.id) is type(points[places[hit.id]].id), f"id {hit.id!r} changed its type"
+            assert type(hit.id) is type(points[places[hit.id]].id), (
+                f"id {hit.id!r} changed its type"
+            )
         truth, slack = self.distances(query, points)
         mine = np.array([places[i] for i in ids])
         given = np.array([hit.distance for hit in hits])

@@ -323,7 +323,9 @@ class CollectionMachine(RuleBasedStateMachine):
     def explain(self, seed: int, where: Condition | None, form: str) -> None:
         """The plan counts the matches exactly."""
         query = self.queries(seed, 1, near=True)[0]
-        explained = self.collection.explain(query, where=None if where is None else where.form(form))
+        explained = self.collection.explain(
+            query, where=None if where is None else where.form(form)
+        )
         assert explained.matches == len(self.model.matching(where))
         assert explained.points == len(self.model.points)
         self.strategies.update(segment["strategy"] for segment in explained.segments)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -167,9 +168,32 @@ class ReservedBuffer {
     committed_ = target;
     // A small index must not cost a whole huge page for each of its buffers.
     if (committed_ >= 2 * kHugePage) {
-      detail::advise_huge(data_ + advised_, committed_ - advised_);
-      advised_ = committed_;
+      if (committed_ > advised_) detail::advise_huge(data_ + advised_, committed_ - advised_);
+      advised_ = std::max(advised_, committed_);
     }
+  }
+
+  // Puts `bytes` of a file at the start of an empty buffer, without reading them: a private copy, so that later writes
+  // stay in memory, and growing past them works as ever. `offset` is a multiple of the page size, and the file may not
+  // shrink while the buffer lives. Throws as grow() does.
+  void map_file(int descriptor, std::uint64_t offset, std::size_t bytes) {
+    if (bytes == 0) return;
+    if (committed_ != 0) throw Error(ErrorCode::internal, "map_file on a buffer in use");
+    const std::size_t target = round_up(bytes, kSmallStep);
+    if (target > capacity_) {
+      throw Error(ErrorCode::capacity, "a file of " + std::to_string(bytes) + " bytes, " + std::to_string(capacity_) +
+                                           " reserved; this machine has too little memory for it");
+    }
+    void* at = ::mmap(data_, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, descriptor,
+                      static_cast<off_t>(offset));
+    if (at == MAP_FAILED) throw std::bad_alloc();
+    // The last page is the file's up to its end; what rounds up to the step is fresh memory.
+    const std::size_t mapped = round_up(bytes, static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+    if (mapped < target && ::mprotect(data_ + mapped, target - mapped, PROT_READ | PROT_WRITE) != 0) {
+      throw std::bad_alloc();
+    }
+    committed_ = target;
+    advised_ = round_up(target, kHugePage);
   }
 
   [[nodiscard]] std::byte* data() noexcept { return data_; }

@@ -11,6 +11,7 @@ enum class ErrorCode {
   dimension,         // a vector has another dimension than the index
   vector_value,      // a vector holds NaN or infinity, or is zero under cosine
   corrupt,           // a file fails its magic, version, size or checksum
+  format_version,    // a file was written by a newer version
   io,                // the operating system refused; the message carries errno
   capacity,          // a documented limit of the structure is reached
   cancelled,         // the caller's progress callback asked to stop

@@ -13,7 +13,15 @@ namespace vicinal::graph::avx512 {
 struct Ops {
   template <CodeKind kind>
   static inline __m512i accumulate(__m512i sum, __m512i a, __m512i b) noexcept {
-    if constexpr (kind == CodeKind::hamming) {
+    if constexpr (kind == CodeKind::l2_f32) {
+      const __m512 d = _mm512_sub_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+      return _mm512_castps_si512(_mm512_fmadd_ps(d, d, _mm512_castsi512_ps(sum)));
+    } else if constexpr (kind == CodeKind::l1_f32) {
+      const __m512 d = _mm512_sub_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+      return _mm512_castps_si512(_mm512_add_ps(_mm512_abs_ps(d), _mm512_castsi512_ps(sum)));
+    } else if constexpr (kind == CodeKind::dot_u8) {
+      return _mm512_dpbusd_epi32(sum, b, a);
+    } else if constexpr (kind == CodeKind::hamming) {
       return _mm512_add_epi64(sum, _mm512_popcnt_epi64(_mm512_xor_si512(a, b)));
     } else if constexpr (kind == CodeKind::l1_u8) {
       return _mm512_add_epi64(sum, _mm512_sad_epu8(a, b));
@@ -28,7 +36,14 @@ struct Ops {
 
   template <CodeKind kind>
   static inline std::int32_t reduce(__m512i sum) noexcept {
+    if constexpr (kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32) {
+      const float total = _mm512_reduce_add_ps(_mm512_castsi512_ps(sum));
+      std::int32_t bits = 0;
+      __builtin_memcpy(&bits, &total, sizeof(bits));
+      return bits;
+    }
     if constexpr (kind == CodeKind::l2_u8) return _mm512_reduce_add_epi32(sum);
+    if constexpr (kind == CodeKind::dot_u8) return kDotBase - _mm512_reduce_add_epi32(sum);
     return static_cast<std::int32_t>(_mm512_reduce_add_epi64(sum));
   }
 

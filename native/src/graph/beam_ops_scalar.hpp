@@ -25,6 +25,29 @@ struct Ops {
       }
       for (; i < bytes; ++i) sum += std::popcount(static_cast<std::uint8_t>(a[i] ^ b[i]));
       return sum;
+    } else if constexpr (kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32) {
+      float lanes[16] = {};
+      for (std::size_t i = 0; i < bytes; i += 64) {  // codes are whole lines
+        for (std::size_t j = 0; j < 16; ++j) {
+          float x = 0;
+          float y = 0;
+          std::memcpy(&x, a + i + 4 * j, 4);
+          std::memcpy(&y, b + i + 4 * j, 4);
+          const float d = x - y;
+          lanes[j] += kind == CodeKind::l2_f32 ? d * d : (d < 0 ? -d : d);
+        }
+      }
+      float sum = 0;
+      for (const float lane : lanes) sum += lane;
+      std::int32_t bits = 0;
+      std::memcpy(&bits, &sum, 4);
+      return bits;
+    } else if constexpr (kind == CodeKind::dot_u8) {
+      std::int32_t sum = 0;
+      for (std::size_t i = 0; i < bytes; ++i) {
+        sum += static_cast<std::int32_t>(static_cast<std::int8_t>(a[i])) * static_cast<std::int32_t>(b[i]);
+      }
+      return kDotBase - sum;
     } else {
       std::int32_t sum = 0;
       for (std::size_t i = 0; i < bytes; ++i) {

@@ -3,7 +3,7 @@
 //
 // Candidates live in two unsorted lists: open (not expanded yet) and done (expanded and returnable). A step takes the
 // open candidate of smallest key by a SIMD scan; keeping the lists sorted costs several times as much. The search ends
-// when ef done rows are nearer than every open one, which is the rule of Malkov & Yashunin, arXiv:1603.09320,
+// when ef done rows are at least as near as every open one, which is the rule of Malkov & Yashunin, arXiv:1603.09320,
 // Algorithm 2. `bound` (an upper limit of the ef-th smallest key) keeps hopeless candidates out of the open list; it is
 // tightened by bisection only when the list is full.
 //
@@ -152,7 +152,7 @@ class Flight {
     if (n_open_ == 0 || task_->hops >= request.hops_max) return false;
     const std::size_t at = Ops::argmin(slot_->open_keys, n_open_);
     const std::int32_t key = slot_->open_keys[at];
-    if (n_done_ >= request.ef && Ops::count_below(slot_->done_keys, n_done_, key) >= request.ef) return false;
+    if (n_done_ >= request.ef && Ops::count_below(slot_->done_keys, n_done_, key + 1) >= request.ef) return false;
     chosen_ = slot_->open_rows[at];
     prefetch_bytes(g.edges.row(chosen_), g.edges.degree * sizeof(std::uint32_t));
     --n_open_;
@@ -318,6 +318,12 @@ void beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::
       return beam_of_kind<Ops, CodeKind::l1_u8>(g, request, tasks, n_tasks, slots, n_slots);
     case CodeKind::hamming:
       return beam_of_kind<Ops, CodeKind::hamming>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::dot_u8:
+      return beam_of_kind<Ops, CodeKind::dot_u8>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::l2_f32:
+      return beam_of_kind<Ops, CodeKind::l2_f32>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::l1_f32:
+      return beam_of_kind<Ops, CodeKind::l1_f32>(g, request, tasks, n_tasks, slots, n_slots);
   }
 }
 
@@ -331,6 +337,12 @@ void keys(const GraphView& g, const std::byte* code, const std::uint32_t* rows, 
       return Ops::template keys<CodeKind::l1_u8>(g, code, rows, n, out);
     case CodeKind::hamming:
       return Ops::template keys<CodeKind::hamming>(g, code, rows, n, out);
+    case CodeKind::dot_u8:
+      return Ops::template keys<CodeKind::dot_u8>(g, code, rows, n, out);
+    case CodeKind::l2_f32:
+      return Ops::template keys<CodeKind::l2_f32>(g, code, rows, n, out);
+    case CodeKind::l1_f32:
+      return Ops::template keys<CodeKind::l1_f32>(g, code, rows, n, out);
   }
 }
 

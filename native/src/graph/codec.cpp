@@ -15,6 +15,8 @@ constexpr std::size_t kSampleValues = std::size_t{1} << 20;
 // Shares of the values that a candidate range leaves out on each side.
 constexpr double kClips[] = {0.0, 1e-5, 1e-4, 5e-4, 2e-3};
 constexpr std::size_t kExtraMax = 64;
+// Rounding error of a distance, relative to that of a near pair, past which bytes are too coarse.
+constexpr double kRoundingMax = 0.1;
 
 CodeKind kind_of(Metric metric) {
   if (metric == Metric::hamming) return CodeKind::hamming;
@@ -77,6 +79,33 @@ Range fit(std::vector<float>& values, std::uint32_t code_max) {
   return best;
 }
 
+// Median distance (not squared) from a sampled row to its nearest other one in the sample, equal ones aside; 0: none.
+double near_distance(const std::vector<float>& values, std::size_t n, std::size_t dim, CodeKind kind) {
+  constexpr std::size_t tried = 48;
+  constexpr std::size_t seen = 2048;
+  std::vector<double> nearest;
+  const std::size_t step = std::max<std::size_t>(1, n / seen);
+  for (std::size_t t = 0; t < std::min(n, tried); ++t) {
+    const float* a = values.data() + (t * n / std::min(n, tried)) * dim;
+    float best = std::numeric_limits<float>::infinity();
+    for (std::size_t s = 0; s < n; s += step) {
+      const float* b = values.data() + s * dim;
+      float sum[8] = {};
+      for (std::size_t i = 0; i < dim; ++i) {
+        const float d = a[i] - b[i];
+        sum[i % 8] += kind == CodeKind::l2_u8 ? d * d : std::fabs(d);
+      }
+      float total = 0;
+      for (const float x : sum) total += x;
+      if (total > 0 && total < best) best = total;
+    }
+    if (std::isfinite(best)) nearest.push_back(kind == CodeKind::l2_u8 ? std::sqrt(best) : best);
+  }
+  if (nearest.empty()) return 0;
+  std::nth_element(nearest.begin(), nearest.begin() + static_cast<std::ptrdiff_t>(nearest.size() / 2), nearest.end());
+  return nearest[nearest.size() / 2];
+}
+
 }  // namespace
 
 Codec::Codec(const Rows& rows)
@@ -91,7 +120,12 @@ Codec::Codec(const Rows& rows)
 }
 
 void Codec::lay_out() {
-  if (kind_ == CodeKind::hamming) {
+  kind_ = kind_of(metric_);
+  if (use_floats()) {
+    kind_ = metric_ == Metric::manhattan ? CodeKind::l1_f32 : CodeKind::l2_f32;
+    stride_ = round_up((dim_ + parameters_.extra) * sizeof(float), kCacheLine);
+    code_bytes_ = stride_;
+  } else if (kind_ == CodeKind::hamming) {
     code_bytes_ = dim_ / 8;
     stride_ = stride_for(code_bytes_);
   } else {
@@ -106,7 +140,7 @@ void Codec::set_parameters(const Rows& rows, CodecParameters parameters) {
   const std::uint32_t code_max = code_max_for(kind_, rows.dim() + kExtraMax);
   const bool sane = std::isfinite(parameters.low) && std::isfinite(parameters.step) && parameters.step > 0 &&
                     std::isfinite(parameters.norm2_max) && parameters.extra <= kExtraMax &&
-                    parameters.code_max <= code_max && parameters.code_max > 0 &&
+                    parameters.code_max <= code_max &&
                     (parameters.center.empty() || parameters.center.size() == dim_);
   if (!sane) throw Error(ErrorCode::corrupt, "the quantiser's parameters are outside their ranges; rebuild the index");
   parameters_ = std::move(parameters);
@@ -129,6 +163,16 @@ void Codec::prepare(const Rows& rows, const std::byte* row, float inverse_norm, 
 }
 
 void Codec::quantise(const float* values, std::byte* out) const noexcept {
+  if (use_floats()) {
+    auto* floats = reinterpret_cast<float*>(out);
+    const std::size_t used = dim_ + parameters_.extra;
+    for (std::size_t i = 0; i < dim_; ++i) {
+      floats[i] = values[i] - (parameters_.center.empty() ? 0.0F : parameters_.center[i]);
+    }
+    for (std::size_t i = dim_; i < used; ++i) floats[i] = values[i];
+    std::memset(floats + used, 0, stride_ - used * sizeof(float));
+    return;
+  }
   auto* codes = reinterpret_cast<std::uint8_t*>(out);
   const float inverse = 1.0F / parameters_.step;
   const float low = parameters_.low;
@@ -176,8 +220,20 @@ void Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* o
   if (metric_ == Metric::cosine) {
     for (std::size_t i = 0; i < dim_; ++i) scratch[i] *= query.inverse_norm;
   }
-  for (std::size_t i = 0; i < parameters_.extra; ++i) scratch[dim_ + i] = 0.0F;
-  quantise(scratch, out);
+  if (query_kind() != CodeKind::dot_u8) {
+    for (std::size_t i = 0; i < parameters_.extra; ++i) scratch[dim_ + i] = 0.0F;
+    quantise(scratch, out);
+    return;
+  }
+  float largest = 0.0F;
+  for (std::size_t i = 0; i < dim_; ++i) largest = std::max(largest, std::fabs(scratch[i]));
+  const double room = static_cast<double>(kDotBase) / (255.0 * static_cast<double>(dim_));
+  const auto top = static_cast<float>(std::min(127.0, std::floor(room)));
+  const float scale = largest > 0.0F ? top / largest : 0.0F;
+  for (std::size_t i = 0; i < dim_; ++i) {
+    out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::nearbyint(scratch[i] * scale)));
+  }
+  std::memset(out + dim_, 0, stride_ - dim_);
 }
 
 void Codec::train(const Rows& rows, std::size_t n) {
@@ -193,15 +249,30 @@ void Codec::train(const Rows& rows, std::size_t n) {
     const std::size_t row = s * n / m;
     float* out = values.data() + s * dim_;
     prepare(rows, rows.row(row), metric_ == Metric::cosine ? rows.inverse_norm(row) : 1.0F, out);
-    double squared = 0;
-    for (std::size_t i = 0; i < dim_; ++i) {
-      mean[i] += out[i];
-      squared += static_cast<double>(out[i]) * out[i];
-    }
-    norm2_max = std::max(norm2_max, squared);
+    for (std::size_t i = 0; i < dim_; ++i) mean[i] += out[i];
   }
   std::vector<float> plain = values;
-  const Range without = fit(plain, parameters_.code_max);
+  const double near = near_distance(values, m, dim_, kind_);
+  Range without;
+  if (metric_ == Metric::ip) {
+    // Long rows are what inner products find: the range spans every row, and nothing is clipped.
+    float low = plain[0];
+    float high = plain[0];
+    for (std::size_t row = 0; row < n; ++row) {
+      double squared = 0;
+      rows.to_float(rows.row(row), values.data());
+      for (std::size_t i = 0; i < dim_; ++i) {
+        low = std::min(low, values[i]);
+        high = std::max(high, values[i]);
+        squared += static_cast<double>(values[i]) * values[i];
+      }
+      norm2_max = std::max(norm2_max, squared);
+    }
+    const float step = (high - low) / static_cast<float>(parameters_.code_max);
+    without = {low, step > std::numeric_limits<float>::min() ? step : 1.0F, static_cast<double>(step) * step / 12};
+  } else {
+    without = fit(plain, parameters_.code_max);
+  }
   Range with;
   if (metric_ != Metric::ip && m >= 256) {
     // Dimensions with means of their own widen the common range; distances do not feel a shift.
@@ -218,18 +289,18 @@ void Codec::train(const Rows& rows, std::size_t n) {
   if (centered) parameters_.center.assign(mean.begin(), mean.end());
   if (metric_ == Metric::ip) {
     // The lengthening is spread so that it fits the same range as the other dimensions.
-    for (std::size_t row = 0; row < n; ++row) {
-      double squared = 0;
-      rows.to_float(rows.row(row), plain.data());
-      for (std::size_t i = 0; i < dim_; ++i) squared += static_cast<double>(plain[i]) * plain[i];
-      norm2_max = std::max(norm2_max, squared);
-    }
     const double high = std::max(1e-30, static_cast<double>(range.low) + static_cast<double>(range.step) * parameters_.code_max);
     const double needed = std::ceil(norm2_max / (high * high));
     const std::size_t padding = stride_for(dim_ + 1) - dim_;
     parameters_.norm2_max = static_cast<float>(norm2_max);
     parameters_.extra = static_cast<std::uint32_t>(
         std::clamp(std::max(needed, static_cast<double>(padding)), 1.0, static_cast<double>(kExtraMax)));
+  }
+  // Rounding errors of a pair add up like a random walk against a difference of length `near`.
+  const double rounding = std::sqrt(range.error) * (kind_ == CodeKind::l2_u8 ? 2.0 * std::sqrt(2.0) : std::sqrt(2.0 * static_cast<double>(dim_)));
+  if (near > 0 && rounding > kRoundingMax * near) {
+    parameters_.code_max = 0;
+    parameters_.extra = std::min(parameters_.extra, 1U);
   }
   trained_ = true;
   lay_out();

@@ -1,8 +1,10 @@
-// Scalar quantisation of rows to one byte a dimension, for traversal only: distances are always reranked.
+// Scalar quantisation of rows to one byte a dimension, for traversal only: distances are always reranked. Data whose
+// neighbours lie closer together than the bytes' rounding (far clusters, huge outliers) gets float codes instead.
 //
 // One step for all dimensions, so that the integer L2 (or L1) of two codes orders pairs as the real distance does.
-// cosine: codes of normalised rows compared by L2. ip: L2 over rows lengthened to one common norm by extra dimensions
-// (Bachrach et al., "Speeding up the Xbox recommender", RecSys 2014), where queries hold zero.
+// cosine: codes of normalised rows compared by L2. ip: rows are compared by L2 after extra dimensions lengthened them
+// to one common norm (Bachrach et al., "Speeding up the Xbox recommender", RecSys 2014), and queries, which would hold
+// zero there, by their dot product, which the rounding of the extra dimensions cannot blur.
 // i8 under l2 and manhattan is shifted to unsigned and stays exact; bit rows are their own codes.
 #pragma once
 
@@ -21,7 +23,7 @@ struct CodecParameters {
   float step = 1.0F;        // value between codes
   float norm2_max = 0.0F;   // ip: squared norm to which rows are lengthened
   std::uint32_t extra = 0;  // ip: dimensions that share the lengthening
-  std::uint32_t code_max = 255;
+  std::uint32_t code_max = 255;  // 0: codes are floats, for data that bytes cannot tell apart
   std::vector<float> center;  // subtracted first; empty: none
 };
 
@@ -38,18 +40,20 @@ class Codec {
   void encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept;
 
   [[nodiscard]] bool trained() const noexcept { return trained_; }
-  [[nodiscard]] CodeKind kind() const noexcept { return kind_; }
+  [[nodiscard]] CodeKind kind() const noexcept { return kind_; }  // of two rows
+  [[nodiscard]] CodeKind query_kind() const noexcept {
+    return metric_ == Metric::ip && kind_ == CodeKind::l2_u8 ? CodeKind::dot_u8 : kind_;
+  }
   [[nodiscard]] std::size_t code_bytes() const noexcept { return code_bytes_; }
   [[nodiscard]] std::size_t stride() const noexcept { return stride_; }
   [[nodiscard]] std::size_t scratch_floats() const noexcept { return dim_ + kDegreeMax + parameters_.extra; }
   [[nodiscard]] const CodecParameters& parameters() const noexcept { return parameters_; }
-  // Distance of two codes by their key, in the metric's own unit (approximate).
-  [[nodiscard]] bool exact() const noexcept { return copies_; }
 
  private:
   void prepare(const Rows& rows, const std::byte* row, float inverse_norm, float* out) const noexcept;
   void quantise(const float* values, std::byte* out) const noexcept;
   void lay_out();
+  [[nodiscard]] bool use_floats() const noexcept { return !copies_ && parameters_.code_max == 0; }
 
   std::size_t dim_;
   Metric metric_;

@@ -6,6 +6,13 @@
 
 namespace vicinal::graph {
 
+inline constexpr std::size_t kRowsMax = UINT32_MAX - 1;
+
+// The bounds of vicinal.model.limits (K_MAX, EF_MAX, THREADS_MAX).
+inline constexpr std::size_t kResultsMax = 10000;
+inline constexpr std::size_t kBeamMax = 100000;
+inline constexpr unsigned kThreadsMax = 256;
+
 // Below so many rows an exact scan answers as fast as a graph does.
 inline constexpr std::size_t kGraphRowsMin = 1000;
 

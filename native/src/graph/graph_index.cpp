@@ -74,11 +74,11 @@ void GraphIndex::set_live(std::size_t first, std::size_t n) {
 std::size_t GraphIndex::append(const std::byte* rows, std::size_t n) {
   const std::lock_guard lock(append_mutex_);
   const std::size_t first = size_.load(std::memory_order_relaxed);
-  if (n > UINT32_MAX - 1 - first) {
+  if (n > kRowsMax - first) {
     throw Error(ErrorCode::capacity, std::to_string(first) + " rows and " + std::to_string(n) +
                                          " more pass the limit of 4294967294; split them over several indexes");
   }
-  rows_.check(rows, n, 0);
+  rows_.check(rows, n);
   rows_.append(rows, n, first);
   set_live(first, n);
   live_count_.fetch_add(n, std::memory_order_relaxed);
@@ -87,24 +87,32 @@ std::size_t GraphIndex::append(const std::byte* rows, std::size_t n) {
 }
 
 void GraphIndex::build(const std::byte* rows, std::size_t n, unsigned threads, bool copy, const Progress& progress) {
-  {
-    if (size() != 0) {
-      throw Error(ErrorCode::invalid_argument,
-                  "build() needs an empty index, this one has " + std::to_string(size()) + " rows; use add()");
-    }
-    if (copy) {
-      append(rows, n);
-    } else {
-      const std::lock_guard lock(append_mutex_);
-      if (n > UINT32_MAX - 1) throw Error(ErrorCode::capacity, std::to_string(n) + " rows pass the limit of 4294967294");
-      rows_.check(rows, n, 0);
-      rows_.attach(rows, n);
-      set_live(0, n);
-      live_count_.store(n, std::memory_order_relaxed);
-      size_.store(n, std::memory_order_release);
-    }
+  if (size() != 0) {
+    throw Error(ErrorCode::invalid_argument,
+                "build() needs an empty index, this one has " + std::to_string(size()) + " rows; use add()");
   }
-  if (n >= kGraphRowsMin) link(n, threads, progress);
+  if (copy) {
+    append(rows, n);
+  } else {
+    const std::lock_guard lock(append_mutex_);
+    if (n > kRowsMax) throw Error(ErrorCode::capacity, std::to_string(n) + " rows pass the limit of 4294967294");
+    rows_.check(rows, n);
+    rows_.attach(rows, n);
+    set_live(0, n);
+    live_count_.store(n, std::memory_order_relaxed);
+    size_.store(n, std::memory_order_release);
+  }
+  if (n < kGraphRowsMin) return;
+  try {
+    link(n, threads, progress);
+  } catch (...) {
+    // Nothing is half done: the index is empty again. (A search that runs meanwhile keeps the rows it saw.)
+    const std::lock_guard lock(append_mutex_);
+    size_.store(0, std::memory_order_release);
+    live_count_.store(0, std::memory_order_relaxed);
+    rows_.clear();
+    throw;
+  }
 }
 
 std::size_t GraphIndex::remove(const std::int64_t* rows, std::size_t n) {

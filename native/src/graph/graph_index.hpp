@@ -47,6 +47,9 @@ struct SearchParameters {
   std::size_t filter_words = 0;
 };
 
+// Throws Error{invalid_argument} or, above a limit, Error{capacity}.
+void check_parameters(const SearchParameters& p);
+
 // Told (done, total) now and then from the thread that called; returning false cancels with Error{cancelled}.
 using Progress = std::function<bool(std::size_t, std::size_t)>;
 
@@ -69,6 +72,14 @@ class GraphIndex {
   void search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
               std::int64_t* out_rows, float* out_distances) const;
 
+  // Writes the index to a temporary file and renames it; searches and append go on meanwhile. Without vectors the rows
+  // themselves are left out, and load() is given them.
+  void save(const std::string& path, bool vectors) const;
+  // Checks everything before use. map: rows, codes and edges stay in the file until touched. `rows`: n rows for an index
+  // saved without them, kept alive and unchanged by the caller.
+  [[nodiscard]] static std::unique_ptr<GraphIndex> load(const std::string& path, bool map, const std::byte* rows,
+                                                        std::size_t n);
+
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;
 
   [[nodiscard]] const GraphConfig& config() const noexcept { return config_; }
@@ -89,6 +100,7 @@ class GraphIndex {
  private:
   struct Search;   // graph_query.cpp
 
+  struct FileHeader;  // graph_file.cpp
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
@@ -115,7 +127,7 @@ class GraphIndex {
 
   mutable RowLocks locks_;
   std::mutex append_mutex_;
-  std::mutex link_mutex_;
+  mutable std::mutex link_mutex_;
   mutable ScratchPool scratches_;
 };
 

@@ -72,12 +72,22 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
     if (rows[n] == from) break;
     if (rows[n] == to.row) return true;
   }
+  std::int32_t from_keys[kDegreeMax];
+  std::int32_t to_keys[kDegreeMax];
+  if (to.key == 0) {
+    fns_.keys(g, g.code(from), rows, n, from_keys);
+    const auto twins = static_cast<std::size_t>(std::count(from_keys, from_keys + n, 0));
+    if (twins >= Pruner::twins_max(edges_.degree)) {
+      if (!force) return false;
+      const auto* last = std::find(from_keys, from_keys + n, 0);
+      store_edge(words[last - from_keys], to.row);
+      return true;
+    }
+  }
   if (n < edges_.degree) {
     store_edge(words[n], to.row);
     return true;
   }
-  std::int32_t from_keys[kDegreeMax];
-  std::int32_t to_keys[kDegreeMax];
   fns_.keys(g, g.code(from), rows, n, from_keys);
   fns_.keys(g, g.code(to.row), rows, n, to_keys);
   // The list is pruned already, so pruning it with one more row needs only that row's distances.
@@ -131,7 +141,7 @@ void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
       candidates.resize(task.found);
       for (std::size_t c = 0; c < task.found; ++c) candidates[c] = {task.keys[c], task.rows[c]};
       Candidate* out = chosen_.data() + i * edges_.degree;
-      n_chosen_[i] = pruner.choose(g, candidates.data(), candidates.size(), edges_.degree, 0, out);
+      n_chosen_[i] = pruner.choose(g, batch[i], candidates.data(), candidates.size(), edges_.degree, 0, out);
       write(batch[i], out, n_chosen_[i]);
     }
   });

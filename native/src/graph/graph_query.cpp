@@ -144,7 +144,8 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   s.rows.resize(chunk * keep);
   s.keys.resize(chunk * keep);
   s.distances.resize(keep);
-  const GraphView g = index.view(static_cast<std::uint32_t>(linked));
+  GraphView g = index.view(static_cast<std::uint32_t>(linked));
+  g.kind = index.codec_.query_kind();
   const BeamFns& fns = beam_fns(best_isa());
   BeamRequest request;
   request.entries = entries.data();
@@ -186,13 +187,29 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   }
 }
 
-void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
-                        std::int64_t* out_rows, float* out_distances) const {
-  if (p.k == 0) throw Error(ErrorCode::invalid_argument, "k is 0; ask for at least one result");
+void check_parameters(const SearchParameters& p) {
+  if (p.k == 0 || p.k > kResultsMax) {
+    throw Error(p.k == 0 ? ErrorCode::invalid_argument : ErrorCode::capacity,
+                "k is " + std::to_string(p.k) + "; choose 1 to " + std::to_string(kResultsMax));
+  }
   if (p.ef_search < p.k) {
-    throw Error(ErrorCode::invalid_argument, "ef_search is " + std::to_string(p.ef_search) + ", below k " +
+    throw Error(ErrorCode::invalid_argument, "ef_search is " + std::to_string(p.ef_search) + ", below k = " +
                                                  std::to_string(p.k) + "; raise ef_search to k or more");
   }
+  if (p.ef_search > kBeamMax) {
+    throw Error(ErrorCode::capacity,
+                "ef_search is " + std::to_string(p.ef_search) + "; choose up to " + std::to_string(kBeamMax));
+  }
+  if (p.threads > kThreadsMax) {
+    throw Error(ErrorCode::capacity,
+                "threads is " + std::to_string(p.threads) + "; choose 0 (all) to " + std::to_string(kThreadsMax));
+  }
+}
+
+void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
+                        std::int64_t* out_rows, float* out_distances) const {
+  check_parameters(p);
+  rows_.check_queries(queries, n_queries);
   const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
   const std::size_t n = size();
   Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points()};

@@ -4,28 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "base/error.hpp"
+#include "distance/rows.hpp"
 
 namespace vicinal::graph {
 namespace {
-
-float half_to_float(std::uint16_t h) noexcept {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000U) << 16;
-  const std::uint32_t exponent = (h >> 10) & 0x1FU;
-  const std::uint32_t mantissa = h & 0x3FFU;
-  if (exponent == 0) {
-    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const std::uint32_t bits = exponent == 31 ? 0x7F800000U | (mantissa << 13) : ((exponent + 112) << 23) | (mantissa << 13);
-  return std::bit_cast<float>(sign | bits);
-}
 
 Kernel kernel_of(Metric metric) {
   switch (metric) {
@@ -42,44 +28,30 @@ Kernel kernel_of(Metric metric) {
   throw Error(ErrorCode::internal, "metric without a kernel");
 }
 
-template <class T>
-double norm2(const T* x, std::size_t dim) noexcept {
-  double sum = 0;
-  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return sum;
+float half_to_float(std::uint16_t h) noexcept {
+  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000U) << 16;
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(h & 0x7FFFU) << 13;
+  // The exponent's bias grows from 15 to 127 by a multiplication, which also normalises subnormal numbers.
+  float value = 0;
+  std::memcpy(&value, &magnitude, sizeof(value));
+  value *= 0x1p112F;
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits |= sign;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
-double row_norm2(const std::byte* row, DType dtype, std::size_t dim) noexcept {
-  if (dtype == DType::f32) return norm2(reinterpret_cast<const float*>(row), dim);
-  if (dtype == DType::i8) return norm2(reinterpret_cast<const std::int8_t*>(row), dim);
-  double sum = 0;
-  for (std::size_t i = 0; i < dim; ++i) {
-    std::uint16_t h = 0;
-    std::memcpy(&h, row + 2 * i, 2);
-    const double x = half_to_float(h);
-    sum += x * x;
+void raise_bad_row(const RowCheck& found, Metric metric, const char* what) {
+  if (found.first_non_finite >= 0) {
+    throw Error(ErrorCode::vector_value, std::string(what) + " " + std::to_string(found.first_non_finite) +
+                                             " holds NaN or infinity; every element must be finite");
   }
-  return sum;
+  if (metric == Metric::cosine && found.first_zero >= 0) {
+    throw Error(ErrorCode::vector_value, std::string(what) + " " + std::to_string(found.first_zero) +
+                                             " is zero and has no direction; cosine needs a length");
+  }
 }
-
-// Adding x * 0 keeps NaN: the sum is NaN exactly where an element is NaN or infinite, and the loop vectorises.
-bool all_finite(const std::byte* row, DType dtype, std::size_t dim) noexcept {
-  if (dtype == DType::f32) {
-    const auto* x = reinterpret_cast<const std::uint32_t*>(row);
-    std::uint32_t bad = 0;
-    for (std::size_t i = 0; i < dim; ++i) bad |= (x[i] & 0x7F800000U) == 0x7F800000U ? 1U : 0U;
-    return bad == 0;
-  }
-  if (dtype == DType::f16) {
-    const auto* x = reinterpret_cast<const std::uint16_t*>(row);
-    std::uint32_t bad = 0;
-    for (std::size_t i = 0; i < dim; ++i) bad |= (x[i] & 0x7C00U) == 0x7C00U ? 1U : 0U;
-    return bad == 0;
-  }
-  return true;
-}
-
-float inverse(double squared) noexcept { return static_cast<float>(1.0 / std::sqrt(squared)); }
 
 }  // namespace
 
@@ -104,29 +76,19 @@ Rows::Rows(std::size_t dim, Metric metric, DType dtype)
   if (metric == Metric::cosine) inverse_norms_ = ReservedBuffer(reservation_bytes() / 4);
 }
 
-void Rows::check(const std::byte* rows, std::size_t n, std::size_t first) const {
-  if (dtype_ == DType::bit) return;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::byte* row = rows + i * row_bytes_;
-    if (!all_finite(row, dtype_, dim_)) {
-      throw Error(ErrorCode::vector_value,
-                  "vector " + std::to_string(first + i) + " holds NaN or infinity; every element must be finite");
-    }
-    if (metric_ == Metric::cosine) {
-      const double squared = row_norm2(row, dtype_, dim_);
-      if (!(squared >= std::numeric_limits<float>::min())) {
-        throw Error(ErrorCode::vector_value,
-                    "vector " + std::to_string(first + i) + " is zero, which has no direction; cosine needs a length");
-      }
-    }
-  }
+void Rows::check(const std::byte* rows, std::size_t n) const {
+  raise_bad_row(check_rows(rows, row_bytes_, n, dim_, dtype_), metric_, "vector");
+}
+
+void Rows::check_queries(const std::byte* queries, std::size_t n) const {
+  const DType type = dtype_ == DType::f16 ? DType::f32 : dtype_;
+  raise_bad_row(check_rows(queries, vicinal::row_bytes(type, dim_), n, dim_, type), metric_, "query");
 }
 
 void Rows::note_norms(const std::byte* rows, std::size_t n, std::size_t at) {
   if (metric_ != Metric::cosine) return;
   inverse_norms_.grow((at + n) * sizeof(float));
-  auto* out = inverse_norms_.as<float>() + at;
-  for (std::size_t i = 0; i < n; ++i) out[i] = inverse(row_norm2(rows + i * row_bytes_, dtype_, dim_));
+  inverse_norms(rows, row_bytes_, n, dim_, dtype_, best_isa(), inverse_norms_.as<float>() + at);
 }
 
 void Rows::append(const std::byte* rows, std::size_t n, std::size_t at) {
@@ -135,38 +97,37 @@ void Rows::append(const std::byte* rows, std::size_t n, std::size_t at) {
   std::memcpy(own_.data() + (at - n_external_) * row_bytes_, rows, n * row_bytes_);
 }
 
-void Rows::attach(const std::byte* rows, std::size_t n) {
-  note_norms(rows, n, 0);
+void Rows::attach(const std::byte* rows, std::size_t n, bool with_norms) {
+  if (with_norms) note_norms(rows, n, 0);
   external_ = rows;
   n_external_ = n;
 }
 
-ExactQuery Rows::query(const void* data) const {
+void Rows::clear() noexcept {
+  external_ = nullptr;
+  n_external_ = 0;
+}
+
+ExactQuery Rows::query(const void* data) const noexcept {
   ExactQuery q{data, 1.0F};
-  if (dtype_ == DType::f32 || dtype_ == DType::f16) {
-    if (!all_finite(static_cast<const std::byte*>(data), DType::f32, dim_)) {
-      throw Error(ErrorCode::vector_value, "the query holds NaN or infinity; every element must be finite");
-    }
-  }
   if (metric_ == Metric::cosine) {
-    const double squared = row_norm2(static_cast<const std::byte*>(data), dtype_ == DType::i8 ? DType::i8 : DType::f32,
-                                     dim_);
-    if (!(squared >= std::numeric_limits<float>::min())) {
-      throw Error(ErrorCode::vector_value, "the query is zero, which has no direction; cosine needs a length");
-    }
-    q.inverse_norm = inverse(squared);
+    const DType type = dtype_ == DType::f16 ? DType::f32 : dtype_;
+    inverse_norms(static_cast<const std::byte*>(data), 0, 1, dim_, type, best_isa(), &q.inverse_norm);
   }
   return q;
 }
 
 void Rows::distances(const ExactQuery& q, const std::uint32_t* rows, std::size_t first, std::size_t n,
-                     float* out) const {
-  if (n_external_ == 0 || (rows == nullptr && first >= n_external_)) {
-    const std::byte* base = own_.data();
-    if (rows == nullptr) base += (first - n_external_) * row_bytes_;
-    kernel_.batch(q.data, base, row_bytes_, rows, n, dim_, out);
-  } else if (rows == nullptr && first + n <= n_external_) {
-    kernel_.batch(q.data, external_ + first * row_bytes_, row_bytes_, nullptr, n, dim_, out);
+                     float* out) const noexcept {
+  bool all_own = n_external_ == 0 || (rows == nullptr && first >= n_external_);
+  bool all_external = n_external_ != 0 && (rows != nullptr || first + n <= n_external_);
+  if (n_external_ != 0 && rows != nullptr) {
+    for (std::size_t i = 0; i < n; ++i) all_external &= rows[i] < n_external_;
+  }
+  if (rows == nullptr && (all_own || all_external)) {
+    kernel_.batch(q.data, row(first), row_bytes_, nullptr, n, dim_, out);
+  } else if (all_own || all_external) {
+    kernel_.batch(q.data, all_own ? own_.data() : external_, row_bytes_, rows, n, dim_, out);
   } else {
     for (std::size_t i = 0; i < n; ++i) out[i] = kernel_.pair(q.data, row(rows != nullptr ? rows[i] : first + i), dim_);
   }
@@ -182,7 +143,7 @@ void Rows::distances(const ExactQuery& q, const std::uint32_t* rows, std::size_t
 
 void Rows::prefetch(std::uint32_t r) const noexcept {
   const auto* p = reinterpret_cast<const char*>(row(r));
-  for (std::size_t i = 0; i < row_bytes_; i += 64) {
+  for (std::size_t i = 0; i < row_bytes_; i += kCacheLine) {
     __builtin_prefetch(p + i, 0, 2);
     std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 keeps only the first prefetch of a loop otherwise
   }
@@ -190,19 +151,16 @@ void Rows::prefetch(std::uint32_t r) const noexcept {
 }
 
 void Rows::to_float(const std::byte* row, float* out) const noexcept {
-  switch (dtype_) {
-    case DType::f32:
-      std::memcpy(out, row, dim_ * sizeof(float));
-      return;
-    case DType::f16:
-      for (std::size_t i = 0; i < dim_; ++i) {
-        std::uint16_t h = 0;
-        std::memcpy(&h, row + 2 * i, 2);
-        out[i] = half_to_float(h);
-      }
-      return;
-    default:
-      for (std::size_t i = 0; i < dim_; ++i) out[i] = static_cast<float>(reinterpret_cast<const std::int8_t*>(row)[i]);
+  if (dtype_ == DType::f32) {
+    std::memcpy(out, row, dim_ * sizeof(float));
+  } else if (dtype_ == DType::f16) {
+    for (std::size_t i = 0; i < dim_; ++i) {
+      std::uint16_t h = 0;
+      std::memcpy(&h, row + 2 * i, 2);
+      out[i] = half_to_float(h);
+    }
+  } else {
+    for (std::size_t i = 0; i < dim_; ++i) out[i] = static_cast<float>(reinterpret_cast<const std::int8_t*>(row)[i]);
   }
 }
 

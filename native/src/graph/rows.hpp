@@ -23,15 +23,18 @@ class Rows {
  public:
   Rows(std::size_t dim, Metric metric, DType dtype);
 
-  // Throws Error{vector_value} naming the first row with NaN, infinity or (cosine) a zero vector.
-  void check(const std::byte* rows, std::size_t n, std::size_t first) const;
+  // Throw Error{vector_value} naming the first row or query with NaN, infinity or (cosine) no length.
+  void check(const std::byte* rows, std::size_t n) const;
+  void check_queries(const std::byte* queries, std::size_t n) const;
   void append(const std::byte* rows, std::size_t n, std::size_t at);
   // Serves rows [0, n) from memory that the caller keeps alive and unchanged; only for an empty store.
-  void attach(const std::byte* rows, std::size_t n);
+  void attach(const std::byte* rows, std::size_t n, bool with_norms = true);
+  void clear() noexcept;  // forgets attached rows
 
-  [[nodiscard]] ExactQuery query(const void* data) const;  // throws as check() does
+  [[nodiscard]] ExactQuery query(const void* data) const noexcept;
   // Exact distance of each listed row (rows == nullptr: first, first + 1, ...).
-  void distances(const ExactQuery& q, const std::uint32_t* rows, std::size_t first, std::size_t n, float* out) const;
+  void distances(const ExactQuery& q, const std::uint32_t* rows, std::size_t first, std::size_t n,
+                 float* out) const noexcept;
   void prefetch(std::uint32_t row) const noexcept;
   // The row as floats, unscaled; for i8 too. Not for bit.
   void to_float(const std::byte* row, float* out) const noexcept;
@@ -47,6 +50,10 @@ class Rows {
   [[nodiscard]] DType dtype() const noexcept { return dtype_; }
   [[nodiscard]] std::size_t n_external() const noexcept { return n_external_; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  // The growing blocks, for saving and for filling an empty store from a file.
+  [[nodiscard]] ReservedBuffer& row_block() noexcept { return own_; }
+  [[nodiscard]] ReservedBuffer& norm_block() noexcept { return inverse_norms_; }
+  [[nodiscard]] const ReservedBuffer& norm_block() const noexcept { return inverse_norms_; }
 
  private:
   void note_norms(const std::byte* rows, std::size_t n, std::size_t at);

@@ -8,7 +8,11 @@
 namespace vicinal::graph {
 
 // How two codes are compared. Keys are int32, not negative and smaller-is-nearer; the codec keeps them below 2^31.
-enum class CodeKind : std::uint8_t { l2_u8, l1_u8, hamming };
+// dot_u8 compares int8 queries with unsigned codes by kDotBase - dot; it is for queries only. The f32 kinds serve data
+// that one byte a dimension cannot tell apart; their keys are the bits of a float, which order as integers do.
+enum class CodeKind : std::uint8_t { l2_u8, l1_u8, hamming, dot_u8, l2_f32, l1_f32 };
+
+inline constexpr std::int32_t kDotBase = std::int32_t{1} << 30;  // no dot product of codes is larger
 
 inline constexpr std::uint32_t kDegreeMax = 128;
 

@@ -344,4 +344,3 @@ class Reader:
             if wanted != len(rows):
                 raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
         return points
-

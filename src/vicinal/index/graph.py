@@ -1,28 +1,62 @@
 """The vector index: exact rows, one-byte codes and a proximity graph, searchable while it changes.
 
-Promises: a search sees every appended row at once; it returns min(k, live rows that pass the filter) results always;
-distances are exact; searches run beside append, link, remove and repair.
+Promises: a search sees every appended row at once; it returns min(k, live rows that pass the filter) results, always;
+distances are exact; searches run beside append, link, remove and repair; removed rows never come back.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.limits import DIM_MAX
+from vicinal.model.errors import ClosedError, DimensionError, InvalidArgumentError, LimitError
+from vicinal.model.limits import (
+    DIM_MAX,
+    EF_CONSTRUCTION_MAX,
+    M_MAX,
+    M_MIN,
+    THREADS_MAX,
+)
 from vicinal.model.metric import Metric, VectorType, check_pair, parse_metric, parse_vector_type
 from vicinal.native import Graph
 
+GRAPH_ROWS_MIN = 1000
+"""Below so many rows `build` and `add` leave rows pending: an exact scan answers as fast."""
+
 Progress = Callable[[int, int], bool | None]
 Rows = NDArray[Any]
+Filter = NDArray[np.uint64] | NDArray[np.bool_]
+Strategy = Literal["auto", "scan", "filter", "gate"]
 
 
 class GraphIndex:
-    """Nearest-neighbour index over rows 0..n-1 of one dimension, metric and dtype."""
+    """Nearest-neighbour index over rows 0..n-1, numbered in order of appending.
+
+    Rows [0, n_linked) are in the graph, the others are pending and scanned exactly by each search.
+    All methods may be called from several threads; native work releases the GIL.
+
+    Parameters
+    ----------
+    dim : dimensions of a vector, 1 to 65536; a multiple of 8 for dtype "bit".
+    metric : "l2" (squared), "ip" (negated), "cosine" (1 - cos), "manhattan"; "hamming" with "bit".
+    dtype : how rows are stored: "f32", "f16", "i8", "bit" (packed, most significant bit first).
+    M : neighbours of a row, 4 to 128. 32 suits most data; more raises recall, memory and cost.
+    ef_construction : beam width while linking, 8 to 4096.
+    seed : of every random choice; a build with threads=1 is reproducible.
+
+    Raises
+    ------
+    InvalidArgumentError : a value outside its range, or a metric that does not fit the dtype.
+
+    Notes
+    -----
+    A flat graph pruned as in Subramanya et al., DiskANN (NeurIPS 2019), searched as in Malkov & Yashunin
+    (arXiv:1603.09320, Algorithm 2) over one-byte codes, with exact rerank.
+    """
 
     def __init__(
         self,
@@ -33,72 +67,265 @@ class GraphIndex:
         ef_construction: int = 200,
         seed: int = 0,
     ) -> None:
-        self._metric = parse_metric(metric)
-        self._dtype = parse_vector_type(dtype)
-        check_pair(self._metric, self._dtype)
-        if not 0 < dim <= DIM_MAX:
-            raise InvalidArgumentError(f"dim is {dim}; choose 1 to {DIM_MAX}")
-        self._native = Graph(dim, self._metric.value, self._dtype.value, M, ef_construction, seed)
-        self._dim, self._M = dim, M
-        self.search = self._native.search
+        kind, stored = parse_metric(metric), parse_vector_type(dtype)
+        check_pair(kind, stored)
+        _check_range("dim", dim, 1, DIM_MAX)
+        _check_range("M", M, M_MIN, M_MAX)
+        _check_range("ef_construction", ef_construction, 8, EF_CONSTRUCTION_MAX)
+        _check_range("seed", seed, 0, 2**64 - 1)
+        self._native: Graph | None = Graph(dim, kind.value, stored.value, M, ef_construction, seed)
+        self._dtype = stored
 
     def build(
-        self, X: Rows, threads: int = 0, progress: Progress | None = None, copy: bool = True
+        self, X: Rows, *, threads: int = 0, progress: Progress | None = None, copy: bool = True
     ) -> None:
-        self._native.build(self._convert(X), threads=threads, copy=copy, progress=progress)
+        """Load n rows at once into an empty index and link them (from 1000 rows on).
+
+        Parameters
+        ----------
+        X : (n, dim) rows in the index's dtype; other real dtypes are converted to it (float rows only).
+        threads : 0 means all.
+        progress : called with (rows done, n) about every 0.2 s; returning False stops the work.
+        copy : False keeps a reference to X, which must have the stored dtype, be C-contiguous and
+            stay unchanged (a np.memmap, say).
+
+        Raises
+        ------
+        CancelledError : progress returned False; the index is empty again.
+        VectorValueError : NaN or infinity, or a zero vector under cosine. DimensionError : X.shape[1] is wrong.
+        """
+        _check_range("threads", threads, 0, THREADS_MAX)
+        rows = self._rows(X, "X")
+        if not copy and not np.shares_memory(rows, X):
+            raise InvalidArgumentError(
+                f"copy=False needs a C-contiguous array of {self._dtype.numpy}, X is {X.dtype}; "
+                "convert it first or leave copy=True"
+            )
+        self._open.build(rows if copy else X, threads, copy, progress)
 
     def append(self, X: Rows) -> int:
-        return self._native.append(self._convert(X))
+        """Append (n, dim) rows, which searches see at once as pending; return the first new row."""
+        return self._open.append(self._rows(X, "X"))
 
     def link(
-        self, max_rows: int | None = None, threads: int = 1, progress: Progress | None = None
+        self, max_rows: int | None = None, *, threads: int = 1, progress: Progress | None = None
     ) -> int:
-        return self._native.link(max_rows=max_rows, threads=threads, progress=progress)
+        """Move up to max_rows pending rows into the graph; return how many. Searches and append go on."""
+        _check_range("threads", threads, 0, THREADS_MAX)
+        if max_rows is not None and max_rows < 0:
+            raise InvalidArgumentError(f"max_rows is {max_rows}; pass 0 or more, or None for all")
+        return self._open.link(max_rows, threads, progress)
 
-    def add(self, X: Rows, threads: int = 0) -> NDArray[np.int64]:
-        first = self.append(X)
-        if self.n >= 1000:
-            self.link(threads=threads)
-        return np.arange(first, first + len(X))
+    def add(self, X: Rows, ids: None = None, *, threads: int = 0) -> NDArray[np.int64]:
+        """Append rows and link them (from 1000 rows on); return their rows (n,) int64.
 
-    def remove(self, rows: NDArray[np.int64]) -> int:
-        return self._native.remove(np.ascontiguousarray(rows, dtype=np.int64))
+        The index numbers rows itself: `ids` must be None. Keep a map of your own ids beside it.
+        """
+        if ids is not None:
+            raise InvalidArgumentError("ids= is not taken: rows are numbered in order; map ids yourself")
+        _check_range("threads", threads, 0, THREADS_MAX)
+        native = self._open
+        rows = self._rows(X, "X")
+        first = native.append(rows)
+        if native.n >= GRAPH_ROWS_MIN:
+            native.link(None, threads, None)
+        return np.arange(first, first + len(rows), dtype=np.int64)
 
-    def vectors(self, rows: NDArray[np.int64]) -> Rows:
-        raw = self._native.rows_bytes(np.ascontiguousarray(rows, dtype=np.int64))
-        return raw.view(self._dtype.numpy)
+    def remove(self, rows: NDArray[np.integer[Any]] | list[int] | int) -> int:
+        """Remove rows at once and for good; return how many were not removed before.
+
+        Raises InvalidArgumentError, and removes nothing, where a row does not exist.
+        """
+        return self._open.remove(_row_numbers(rows))
+
+    def repair(self, *, threads: int = 1) -> int:
+        """Reconnect the graph around removed rows, in place; return how many rows got new edges."""
+        _check_range("threads", threads, 0, THREADS_MAX)
+        return self._open.repair(threads)
+
+    def search(
+        self,
+        queries: Rows,
+        k: int = 10,
+        ef_search: int | None = None,
+        threads: int = 1,
+        filter: Filter | None = None,  # noqa: A002 (the word users know)
+        exact: bool = False,
+        strategy: Strategy = "auto",
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the k nearest live rows of each query, with their exact distances.
+
+        Parameters
+        ----------
+        queries : (dim,) or (n_queries, dim), C-contiguous: float32 for f32 and f16 rows, int8 for i8,
+            packed uint8 for bit. Nothing is converted.
+        k : results wanted, 1 to 10000.
+        ef_search : beam width, k or more; larger raises recall and latency. None: max(64, 2 k).
+        threads : of this call, 0 means all.
+        filter : rows allowed: (ceil(n / 64),) uint64 with bit r of word r // 64 for row r, or (n,) bool.
+            Rows past its end do not match.
+        exact : scan all rows instead of traversing the graph.
+        strategy : "auto", or how to combine graph and filter: "scan" the matches, traverse "filter"ed rows
+            only (two hops), or traverse all and "gate" the results.
+
+        Returns
+        -------
+        rows (n_queries, k) int64, -1 padded, and distances (n_queries, k) float32, +inf padded; ascending,
+        ties by row. There are always min(k, live rows that pass the filter) results.
+
+        Raises
+        ------
+        InvalidArgumentError : k or ef_search out of range (ef_search below k is not raised silently),
+            another dtype or layout. DimensionError, VectorValueError : of the queries.
+        """
+        native = self._native
+        if native is None:
+            raise ClosedError("the index was closed")
+        if filter is not None and filter.dtype == np.bool_:
+            filter = _pack(filter, native.n)  # noqa: A001
+        return native.search(
+            queries,
+            k,
+            (64 if k <= 32 else 2 * k) if ef_search is None else ef_search,
+            threads,
+            filter,
+            exact,
+            strategy,
+        )
+
+    def vectors(self, rows: NDArray[np.integer[Any]] | list[int] | int) -> Rows:
+        """Return the rows' exact stored values, (len(rows), dim) (dim / 8 bytes for bit), removed ones too."""
+        return self._open.rows_bytes(_row_numbers(rows)).view(self._dtype.numpy)
+
+    def edges(self) -> NDArray[np.uint32]:
+        """Return a copy of the graph, (n_linked, M); an unused slot holds the row's own number."""
+        return self._open.edges()
+
+    def save(self, path: str | os.PathLike[str], *, vectors: bool = True) -> None:
+        """Write the index to one file, atomically and durably; searches and append go on.
+
+        vectors=False leaves the rows out (they are kept elsewhere) and load() must be given them.
+        """
+        self._open.save(os.fspath(path), vectors)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, mmap: bool = True, vectors: Rows | None = None
+    ) -> GraphIndex:
+        """Open a saved index, checked in full before use.
+
+        Parameters
+        ----------
+        mmap : keep the data in the file, which must not be truncated meanwhile; changes stay in memory.
+        vectors : (n, dim) rows in the stored dtype for an index saved without them; kept, not copied.
+
+        Raises
+        ------
+        CorruptionError : size, checksum or contents are wrong. FormatVersionError : written by a newer release.
+        StorageError : the file cannot be read.
+        """
+        native = Graph.load(os.fspath(path), mmap, vectors)
+        index = cls.__new__(cls)
+        index._native = native
+        index._dtype = VectorType(native.config[2])
+        return index
+
+    def close(self) -> None:
+        """Drop the index's memory once running searches are done; every later call raises ClosedError."""
+        self._native = None
 
     @property
     def n(self) -> int:
-        return self._native.n
+        """Rows appended, removed ones included."""
+        return self._open.n
 
     @property
     def n_linked(self) -> int:
-        return self._native.n_linked
+        """Rows in the graph."""
+        return self._open.n_linked
 
     @property
     def n_live(self) -> int:
-        return self._native.n_live
+        """Rows that are not removed."""
+        return self._open.n_live
 
     @property
     def memory_bytes(self) -> int:
-        return self._native.memory_bytes
+        """Memory of rows, codes, graph and tombstones; mapped files count, a referenced X does not."""
+        return self._open.memory_bytes
 
     @property
     def dim(self) -> int:
-        return self._dim
-
-    @property
-    def M(self) -> int:
-        return self._M
+        """Dimensions of a vector."""
+        return self._open.config[0]
 
     @property
     def metric(self) -> str:
-        return self._metric.value
+        """Name of the metric."""
+        return self._open.config[1]
 
     @property
     def dtype(self) -> str:
-        return self._dtype.value
+        """Name of the stored type."""
+        return self._open.config[2]
 
-    def _convert(self, X: Rows) -> Rows:
-        return np.ascontiguousarray(X, dtype=self._dtype.numpy)
+    @property
+    def M(self) -> int:
+        """Neighbours of a row."""
+        return self._open.config[3]
+
+    @property
+    def ef_construction(self) -> int:
+        """Beam width while linking."""
+        return self._open.config[4]
+
+    def __len__(self) -> int:
+        return self.n_live
+
+    def __repr__(self) -> str:
+        if self._native is None:
+            return "GraphIndex(closed)"
+        dim, metric, dtype, m, _, _ = self._native.config
+        return f"GraphIndex(dim={dim}, metric={metric!r}, dtype={dtype!r}, M={m}, n={self.n}, n_live={self.n_live})"
+
+    @property
+    def _open(self) -> Graph:
+        if self._native is None:
+            raise ClosedError("the index was closed")
+        return self._native
+
+    def _rows(self, X: Rows, name: str) -> Rows:
+        """X as a C-contiguous matrix of the stored dtype; only float types are converted into one another."""
+        array = np.asarray(X)
+        wanted = self._dtype.numpy
+        if array.ndim != 2:
+            raise DimensionError(f"{name} has shape {array.shape}; pass a matrix (n, dim)")
+        if array.dtype != wanted and not (array.dtype.kind in "f" and wanted.kind == "f"):
+            raise InvalidArgumentError(
+                f"{name} is {array.dtype}, the index stores {self._dtype.value}; pass {wanted.name}"
+            )
+        return np.ascontiguousarray(array, dtype=wanted)
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        error = LimitError if value > high else InvalidArgumentError
+        raise error(f"{name} is {value}; choose {low} to {high}")
+
+
+def _row_numbers(rows: NDArray[np.integer[Any]] | list[int] | int) -> NDArray[np.int64]:
+    array = np.atleast_1d(np.asarray(rows))
+    if array.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise InvalidArgumentError(f"rows are {array.dtype} of shape {array.shape}; pass integers (n,)")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _pack(mask: NDArray[np.bool_], n: int) -> NDArray[np.uint64]:
+    if mask.shape != (n,):
+        raise DimensionError(f"the filter mask has shape {mask.shape}, the index has {n} rows")
+    packed = np.zeros((n + 63) // 64 * 8, dtype=np.uint8)
+    bits = np.packbits(mask, bitorder="little")
+    packed[: len(bits)] = bits
+    return packed.view(np.uint64)

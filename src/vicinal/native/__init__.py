@@ -8,6 +8,7 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    Flat,
     Graph,
     best_isa,
     check_rows,
@@ -20,6 +21,7 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "Flat",
     "Graph",
     "best_isa",
     "check_rows",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ from vicinal.storage.files import storage_error
 if TYPE_CHECKING:
     from rocksdict import ColumnFamily
 
+_logger = logging.getLogger(__name__)
+
 POINTS, LOG, META = "points", "log", "meta"
 
 MEMTABLE_BYTES = 64 * 2**20
@@ -43,17 +45,37 @@ BLOB_FILE_BYTES = 64 * 2**20
 BLOOM_BITS_PER_KEY = 10
 
 
-@dataclass
 class Handles:
-    """An open RocksDB; closes when the last reference to any of these or an iterator goes."""
+    """An open RocksDB with its families.
 
-    db: Rdict
-    points: Rdict
-    log: Rdict
-    meta: Rdict
-    points_family: ColumnFamily
-    log_family: ColumnFamily
-    meta_family: ColumnFamily
+    RocksDB closes when the last object that belongs to it goes. The traceback of a kept exception
+    keeps frames and their locals, so nobody holds a family or an iterator in a local variable past
+    an error: they are reached through this object, which `close` empties.
+    """
+
+    def __init__(self, db: Rdict) -> None:
+        self.db = db
+        self.points = db.get_column_family(POINTS)
+        self.log = db.get_column_family(LOG)
+        self.meta = db.get_column_family(META)
+        self.points_family: ColumnFamily | None = db.get_column_family_handle(POINTS)
+        self.log_family: ColumnFamily | None = db.get_column_family_handle(LOG)
+        self.meta_family: ColumnFamily | None = db.get_column_family_handle(META)
+
+    def close(self) -> None:
+        """Let go of RocksDB, whatever it answers.
+
+        rocksdict writes the memtables out while it closes. Where that fails nothing is lost, since
+        the write-ahead log still has it all, so the failure is only logged.
+        """
+        parts = (self.points, self.log, self.meta, self.db)
+        del self.points, self.log, self.meta, self.db
+        self.points_family = self.log_family = self.meta_family = None
+        for part in parts:
+            try:
+                part.close()
+            except Exception as error:
+                _logger.warning("closing RocksDB: %s; the write-ahead log keeps the data", error)
 
 
 def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
@@ -72,16 +94,7 @@ def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
     options.create_missing_column_families(not read_only)
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
     try:
-        db = Rdict(str(path), options, families, access)
-        return Handles(
-            db=db,
-            points=db.get_column_family(POINTS),
-            log=db.get_column_family(LOG),
-            meta=db.get_column_family(META),
-            points_family=db.get_column_family_handle(POINTS),
-            log_family=db.get_column_family_handle(LOG),
-            meta_family=db.get_column_family_handle(META),
-        )
+        return Handles(Rdict(str(path), options, families, access))
     except Exception as error:
         raise translate(error, f"opening {path}") from error
 

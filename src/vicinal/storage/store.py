@@ -11,13 +11,14 @@ Invariants
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rocksdict import RdictIter, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
     CorruptionError,
@@ -31,9 +32,11 @@ from vicinal.storage.commit import GroupCommit, IntervalTimer
 from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
 from vicinal.storage.gate import Gate
-from vicinal.storage.mark import Mark, MarkFile, read_mark
+from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep_wal, read_mark
 from vicinal.storage.records import SEQ_MAX, decode_record, encode_record, seq_key
 from vicinal.storage.rocks import Handles, is_missing_file, open_rocks, translate
+
+_logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_MS_MIN, SYNC_INTERVAL_MS_MAX = 1, 60_000
 SCAN_CHUNK = 512
@@ -41,7 +44,7 @@ SCAN_CHUNK = 512
 _OWN = b"\x00"
 _TRIMMED_KEY = _OWN + b"trimmed"
 _READ_ONLY_OPEN_TRIES = 5
-# A clean close with more than this in memtables writes them out, so that the next open is quick.
+# rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
 _FLUSH_AT_CLOSE_BYTES = 8 * 2**20
 _STALL_POLL_S = 0.001
 
@@ -95,8 +98,15 @@ class Store:
                 make_dirs(fs, path)
             # Read before opening: a live writer may advance it meanwhile, never what it covers.
             mark = read_mark(fs, path)
+            if not (fresh or read_only):
+                keep_wal(fs, path)
         handles = _open_handles(path, read_only=read_only, create=fresh)
-        return cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+        try:
+            store = cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+        except BaseException:
+            handles.close()
+            raise
+        return store
 
     def __init__(
         self,
@@ -132,15 +142,18 @@ class Store:
             )
             raise CorruptionError(
                 f"{path}: acknowledged writes are lost, {lost}; the write-ahead log is damaged or "
-                "a file "
-                "of it is missing. Restore from a snapshot or a replica, or open with "
-                "accept_loss=True "
-                f"to go on with what is left, everything up to record {self._seq}"
+                "a "
+                f"file of it is missing (what there is of it is kept in {KEPT_WAL_NAME}). Restore "
+                "from "
+                "a snapshot or a replica, or open with accept_loss=True to go on with what is "
+                "left, "
+                f"everything up to record {self._seq}"
             )
         if not read_only:
             with os_errors(f"opening the store {path}"):
                 self._mark_file = MarkFile(fs, path)
                 self._mark_file.write(Mark(reached, self._seq))
+                forget_wal(fs, path)
             if durability is Durability.INTERVAL:
                 self._timer = IntervalTimer(sync_interval_ms / 1000, self._is_dirty, self.sync)
 
@@ -288,15 +301,12 @@ class Store:
             if not self.read_only and self._failure is None:
                 self._commit.wait(handles.db.latest_sequence_number())
                 _flush_large_memtables(handles)
-        except VicinalError:
-            raise
-        except Exception as error:
-            raise translate(error, f"closing the store {self.path}") from error
         finally:
             self._handles = None
             # A scan that somebody still holds would keep RocksDB open, and its lock.
             for rows in list(self._cursors):
                 rows.drop()
+            handles.close()
             if self._mark_file is not None:
                 self._mark_file.close()
 
@@ -413,13 +423,16 @@ class _Rows:
         cursor, chunk = self._cursor, list[tuple[bytes, bytes]]()
         if cursor is None:
             return chunk
-        while len(chunk) < count and cursor.valid():
-            chunk.append((cursor.key(), cursor.value()))
-            cursor.next()
-        if not cursor.valid():
-            cursor.status()
-            self._cursor = None
-        return chunk
+        try:
+            while len(chunk) < count and cursor.valid():
+                chunk.append((cursor.key(), cursor.value()))
+                cursor.next()
+            if not cursor.valid():
+                self._cursor = None
+                cursor.status()
+            return chunk
+        finally:
+            del cursor  # see Handles
 
     def drop(self) -> None:
         """Let go of the RocksDB iterator."""
@@ -462,11 +475,7 @@ def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
     """Return (trimmed through, last sequence)."""
     try:
         raw = handles.meta.get(_TRIMMED_KEY)
-        cursor = handles.log.iter(ReadOptions())
-        cursor.seek_to_last()
-        if not cursor.valid():
-            cursor.status()
-        key: bytes | None = cursor.key() if cursor.valid() else None
+        key = _last_key(handles.log)
     except Exception as error:
         raise translate(error, f"opening the store {path}") from error
     trimmed = int.from_bytes(raw, "big") if raw is not None else 0
@@ -479,18 +488,30 @@ def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
     return trimmed, last
 
 
+def _last_key(family: Rdict) -> bytes | None:
+    cursor = family.iter(ReadOptions())
+    try:
+        cursor.seek_to_last()
+        if cursor.valid():
+            return cursor.key()
+        cursor.status()
+        return None
+    finally:
+        del cursor  # see Handles
+
+
 def _fill(
     batch: WriteBatch,
     handles: Handles,
     points: Iterable[tuple[bytes, bytes | None]],
     meta: Mapping[str, bytes | None] | None,
 ) -> None:
-    put, delete, family = batch.put, batch.delete, handles.points_family
+    put, delete = batch.put, batch.delete
     for key, value in points:
         if value is None:
-            delete(key, family)
+            delete(key, handles.points_family)
         else:
-            put(key, value, family)
+            put(key, value, handles.points_family)
     for name, value in (meta or {}).items():
         if value is None:
             delete(_meta_key(name), handles.meta_family)
@@ -509,4 +530,7 @@ def _flush_large_memtables(handles: Handles) -> None:
     for family in (handles.points, handles.log):
         held = family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
         if held > _FLUSH_AT_CLOSE_BYTES:
-            family.flush(True)
+            try:
+                family.flush(True)
+            except Exception as error:  # the write-ahead log has it all
+                _logger.warning("writing memtables out: %s; the write-ahead log keeps them", error)

@@ -229,8 +229,8 @@ def _inspect(module_name: str) -> Iterator[Entry]:
 
 
 def _members(module: ModuleType) -> list[tuple[str, object]]:
-    names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
-    return [(name, getattr(module, name)) for name in names if hasattr(module, name)]
+    names = getattr(module, "__all__", None) or list(vars(module))
+    return [(n, getattr(module, n)) for n in names if not n.startswith("_") and hasattr(module, n)]
 
 
 def _belongs(value: object, module_name: str) -> bool:

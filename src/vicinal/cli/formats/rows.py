@@ -169,16 +169,24 @@ def stack(vectors: Iterable[Any], first: Rows, unit: str, path: Path) -> npt.NDA
                 f"{unit} {first.place(0)} has {lengths[0]}"
             )
     try:
-        return np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError):
-        for i, row in enumerate(rows):
-            for j, value in enumerate(row):
-                if not isinstance(value, int | float) or isinstance(value, bool):
-                    raise FileError(
-                        f"{path}, {unit} {first.place(i)}: the vector holds {_shorten(value)} at position {j}; "
-                        "it is a list of numbers"
-                    ) from None
-        raise
+        matrix = np.asarray(rows, dtype=np.float64)
+        if np.isfinite(matrix).all():
+            return matrix
+    except (TypeError, ValueError, OverflowError):
+        matrix = None
+    for i, row in enumerate(rows):  # something is no finite number; null would pass for NaN
+        for j, value in enumerate(row):
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise FileError(
+                    f"{path}, {unit} {first.place(i)}: the vector holds {_shorten(value)} at position {j}; "
+                    "it is a list of numbers"
+                )
+    if matrix is None:
+        raise FileError(
+            f"{path}, {unit}s {first.place(0)} to {first.place(len(rows) - 1)}: a vector holds an integer too large "
+            "for a float; it is a list of numbers"
+        )
+    return matrix
 
 
 def check_batch(rows: Rows, reader: Reader, path: Path, shape: Shape) -> None:
