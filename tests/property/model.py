@@ -90,7 +90,7 @@ class Model:
         points = self.matching(where)
         if order_by is None:
             return points
-        keyed = [(sort_key(p.payload, order_by), p) for p in points]
+        keyed = [(sort_key(p.payload, p.id, order_by), p) for p in points]
         there = [(k, p) for k, p in keyed if k is not None]
         if descending:
             # Reversed twice, so that ties stay in the order of writing.
