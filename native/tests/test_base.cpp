@@ -40,7 +40,7 @@ void buffers_are_aligned_and_zero() {
     moved = AlignedBuffer<std::uint8_t>(3);
     CHECK(moved.size() == 3);
   }
-  CHECK(test::throws<std::bad_alloc>([] { AlignedBuffer<double> huge(std::size_t{1} << 62); },
+  CHECK(test::throws<std::bad_alloc>([] { const AlignedBuffer<double> huge(std::size_t{1} << 62); },
                                      [](const std::bad_alloc&) { return true; }));
 }
 
@@ -123,6 +123,7 @@ void nested_and_concurrent_calls_complete() {
   ThreadPool pool(3);
   std::atomic<std::size_t> total{0};
   std::vector<std::thread> callers;
+  callers.reserve(4);
   for (int c = 0; c < 4; ++c) {
     callers.emplace_back([&] {
       for (int round = 0; round < 100; ++round) {

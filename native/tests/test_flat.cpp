@@ -41,6 +41,7 @@ void topk_equals_a_full_sort() {
       for (std::uint32_t i = 0; i < n; ++i) rows[i] = i;
       std::shuffle(rows.begin(), rows.end(), rng);
       std::vector<std::uint64_t> want;
+      want.reserve(n);
       for (std::size_t i = 0; i < n; ++i) want.push_back(candidate_key(distances[i], rows[i]));
       std::sort(want.begin(), want.end());
       want.resize(std::min(n, k));

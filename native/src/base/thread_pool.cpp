@@ -55,7 +55,7 @@ struct Job {
   unsigned joined = 1;  // the caller is worker 0
   unsigned active = 0;  // helpers inside work()
   std::exception_ptr error = nullptr;
-  std::condition_variable idle{};
+  std::condition_variable idle;
 
   void work(unsigned worker, std::mutex& mutex) noexcept {
     const InsideJob mark;

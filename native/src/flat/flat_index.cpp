@@ -97,7 +97,7 @@ std::size_t FlatIndex::remove(const std::int64_t* rows, std::size_t n) {
   std::size_t count = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const auto row = static_cast<std::size_t>(rows[i]);
-    std::atomic_ref word(tombstones_.as<std::uint64_t>()[row / 64]);
+    const std::atomic_ref word(tombstones_.as<std::uint64_t>()[row / 64]);
     const std::uint64_t bit = std::uint64_t{1} << (row % 64);
     count += (word.fetch_or(bit, std::memory_order_relaxed) & bit) == 0 ? 1 : 0;
   }
