@@ -184,7 +184,7 @@ class GraphIndex:
         if native is None:
             raise ClosedError("the index was closed")
         if filter is not None and filter.dtype == np.bool_:
-            filter = _pack(filter, native.n)
+            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         return native.search(
             queries,
             k,
