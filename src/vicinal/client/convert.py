@@ -160,7 +160,7 @@ def _as_array(vectors: Any, what: str) -> npt.NDArray[Any]:
         if len(lengths) > 1:
             raise DimensionError(f"{what}: vectors differ in shape: {sorted(map(str, lengths))}")
         return np.stack(cast("list[Any]", vectors))
-    given: Any = vectors
+    given = cast("Any", vectors)
     try:
         return np.asarray(given)
     except ValueError:
