@@ -138,7 +138,7 @@ NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
   for (const std::size_t extent : shape) n *= extent;
   std::unique_ptr<T[]> memory(new T[n == 0 ? 1 : n]);
   T* data = memory.get();
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
   memory.release();
   return {nb::ndarray<nb::numpy, T>(data, shape, owner), data};
 }
@@ -148,5 +148,7 @@ NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
 [[nodiscard]] Metric parse_metric(const std::string& name);
 [[nodiscard]] Kernel parse_kernel(const std::string& name);
 [[nodiscard]] Isa parse_isa(const std::string& name);
+[[nodiscard]] const char* dtype_name(DType dtype) noexcept;
+[[nodiscard]] const char* metric_name(Metric metric) noexcept;
 
 }  // namespace vicinal::py

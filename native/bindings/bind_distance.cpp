@@ -37,7 +37,7 @@ nb::ndarray<nb::numpy, float> distances(const py::AnyArray& query, const py::Any
   }
   const Distance d = distance(dtype, k, isa.empty() ? best_isa() : py::parse_isa(isa));
   const std::size_t dim = dtype == DType::bit ? r.columns * 8 : r.columns;
-  auto out = py::new_array<float>({r.rows});
+  const auto out = py::new_array<float>({r.rows});
   {
     const nb::gil_scoped_release release;
     d.batch(q.data, r.data, row_bytes(dtype, dim), nullptr, r.rows, dim, out.data);
@@ -57,7 +57,7 @@ nb::ndarray<nb::numpy, float> norms(const py::AnyArray& rows) {
   const DType dtype = dtype_of(rows);
   const py::View r = py::row_matrix(rows, dtype, "rows");
   static_cast<void>(squared_norms(dtype, Isa::scalar));  // refuses types without norms before memory is taken
-  auto out = py::new_array<float>({r.rows});
+  const auto out = py::new_array<float>({r.rows});
   {
     const nb::gil_scoped_release release;
     inverse_norms(r.data, row_bytes(dtype, r.columns), r.rows, r.columns, dtype, best_isa(), out.data);

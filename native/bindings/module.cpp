@@ -7,6 +7,7 @@ void init_errors(nb::module_& m);
 void init_base(nb::module_& m);
 void init_distance(nb::module_& m);
 void init_graph(nb::module_& m);
+void init_flat(nb::module_& m);
 
 NB_MODULE(_ext, m) {
   m.doc() = "Native core of Vicinal. Use it through vicinal.index.";
@@ -14,4 +15,5 @@ NB_MODULE(_ext, m) {
   init_base(m);
   init_distance(m);
   init_graph(m);
+  init_flat(m);
 }

@@ -17,22 +17,32 @@ T parse(const std::array<std::pair<const char*, T>, N>& names, const std::string
   throw Error(ErrorCode::invalid_argument, std::string("unknown ") + what + " '" + name + "'; known are " + known);
 }
 
+template <class T, std::size_t N>
+const char* name_of(const std::array<std::pair<const char*, T>, N>& names, T value) noexcept {
+  for (const auto& [text, known] : names) {
+    if (value == known) return text;
+  }
+  return "?";
+}
+
+constexpr std::array<std::pair<const char*, DType>, 5> kDTypeNames{
+    {{"f32", DType::f32}, {"f16", DType::f16}, {"i8", DType::i8}, {"bit", DType::bit}, {"u8", DType::u8}}};
+
+constexpr std::array<std::pair<const char*, Metric>, 5> kMetricNames{{{"l2", Metric::l2},
+                                                                      {"ip", Metric::ip},
+                                                                      {"cosine", Metric::cosine},
+                                                                      {"hamming", Metric::hamming},
+                                                                      {"manhattan", Metric::manhattan}}};
+
 }  // namespace
 
-DType parse_dtype(const std::string& name) {
-  static constexpr std::array<std::pair<const char*, DType>, 5> names{
-      {{"f32", DType::f32}, {"f16", DType::f16}, {"i8", DType::i8}, {"bit", DType::bit}, {"u8", DType::u8}}};
-  return parse(names, name, "dtype");
-}
+DType parse_dtype(const std::string& name) { return parse(kDTypeNames, name, "dtype"); }
 
-Metric parse_metric(const std::string& name) {
-  static constexpr std::array<std::pair<const char*, Metric>, 5> names{{{"l2", Metric::l2},
-                                                                        {"ip", Metric::ip},
-                                                                        {"cosine", Metric::cosine},
-                                                                        {"hamming", Metric::hamming},
-                                                                        {"manhattan", Metric::manhattan}}};
-  return parse(names, name, "metric");
-}
+Metric parse_metric(const std::string& name) { return parse(kMetricNames, name, "metric"); }
+
+const char* dtype_name(DType dtype) noexcept { return name_of(kDTypeNames, dtype); }
+
+const char* metric_name(Metric metric) noexcept { return name_of(kMetricNames, metric); }
 
 Kernel parse_kernel(const std::string& name) {
   static constexpr std::array<std::pair<const char*, Kernel>, 4> names{

@@ -1,9 +1,7 @@
 // The test macro: CHECK(condition, context...) prints where and what failed; main returns failures().
 #pragma once
 
-#include <cstdio>
 #include <iostream>
-#include <sstream>
 
 namespace vicinal::test {
 
@@ -16,9 +14,9 @@ inline int& failure_count() {
 template <class... Context>
 void report(const char* file, int line, const char* condition, const Context&... context) {
   if (++failure_count() > 20) return;
-  std::ostringstream text;
-  ((text << ' ' << context), ...);
-  std::cerr << file << ':' << line << ": CHECK(" << condition << ") failed;" << text.str() << '\n';
+  std::cerr << file << ':' << line << ": CHECK(" << condition << ") failed;";
+  ((std::cerr << ' ' << context), ...);
+  std::cerr << '\n';
 }
 
 // The exit code of main.

@@ -81,7 +81,12 @@ def test_no_rows_give_no_distances() -> None:
 @pytest.mark.parametrize(
     ("query", "rows", "kernel", "message"),
     [
-        (np.zeros(4), np.zeros((2, 4), np.float32), "l2", "query is float64 of shape .4.; pass float32"),
+        (
+            np.zeros(4),
+            np.zeros((2, 4), np.float32),
+            "l2",
+            "query is float64 of shape .4.; pass float32",
+        ),
         (np.zeros(4, np.float32), np.zeros((2, 4)), "l2", "pass float32, float16, int8 or uint8"),
         (np.zeros(4, np.float32), np.zeros(4, np.float32), "l2", "two dimensions"),
         (np.zeros(4, np.float32), np.zeros((4, 2), np.float32).T, "l2", "not C-contiguous"),

@@ -116,7 +116,7 @@ std::uint64_t File::size() const {
 }
 
 void sync_directory(const std::string& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail("open directory", path, errno);
   const int result = ::fsync(fd);
   const int code = errno;

@@ -45,8 +45,13 @@ unsigned configured_threads() noexcept {
 }
 
 struct Job {
+  using Call = void (*)(void*, std::size_t, std::size_t, unsigned);
+
+  Job(void* fn, Call trampoline, std::size_t items, std::size_t chunk, unsigned workers) noexcept
+      : body(fn), call(trampoline), n(items), grain(chunk), workers_max(workers) {}
+
   void* body;
-  void (*call)(void*, std::size_t, std::size_t, unsigned);
+  Call call;
   std::size_t n;
   std::size_t grain;
   unsigned workers_max;
@@ -55,7 +60,7 @@ struct Job {
   unsigned joined = 1;  // the caller is worker 0
   unsigned active = 0;  // helpers inside work()
   std::exception_ptr error = nullptr;
-  std::condition_variable idle{};
+  std::condition_variable idle;
 
   void work(unsigned worker, std::mutex& mutex) noexcept {
     const InsideJob mark;
@@ -147,7 +152,7 @@ void ThreadPool::run(std::size_t n, unsigned threads, std::size_t grain, void* b
     return;
   }
 
-  Job job{body, call, n, grain, workers};
+  Job job(body, call, n, grain, workers);
   {
     const std::lock_guard lock(state_->mutex);
     state_->open.push_back(&job);

@@ -19,8 +19,12 @@ namespace vicinal::avx512 {
 
 VICINAL_INLINE __mmask64 first_bytes(std::size_t count) noexcept { return ~__mmask64{0} >> (64 - count); }
 
+// Not _mm512_reduce_add_epi32: GCC writes its last addition in int, which may overflow; these lanes wrap.
 VICINAL_INLINE std::uint32_t sum_u32(__m512i v) noexcept {
-  return static_cast<std::uint32_t>(_mm512_reduce_add_epi32(v));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1))));
 }
 
 // Loads of the two float row types as sixteen floats.
@@ -147,7 +151,7 @@ struct DotI8 : ByteOp<std::int8_t> {
   }
   static VICINAL_INLINE __m512i join(__m512i a, __m512i b) noexcept { return _mm512_add_epi32(a, b); }
   static VICINAL_INLINE float total(__m512i a, __m512i s) noexcept {
-    return static_cast<float>(_mm512_reduce_add_epi32(_mm512_sub_epi32(a, _mm512_slli_epi32(s, 7))));
+    return static_cast<float>(static_cast<std::int32_t>(sum_u32(_mm512_sub_epi32(a, _mm512_slli_epi32(s, 7)))));
   }
 };
 

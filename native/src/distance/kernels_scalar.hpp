@@ -44,8 +44,17 @@ struct Base {
   static constexpr std::size_t extent(std::size_t dim) noexcept { return dim; }
   static VICINAL_INLINE Acc zero() noexcept { return 0; }
   static VICINAL_INLINE Shared nothing() noexcept { return {}; }
-  static VICINAL_INLINE Query query(const Query* p) noexcept { return *p; }
-  static VICINAL_INLINE Row row(const Row* p) noexcept { return *p; }
+  // Rows may be unaligned, so they are read by memcpy.
+  static VICINAL_INLINE Query query(const Query* p) noexcept {
+    Query v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static VICINAL_INLINE Row row(const Row* p) noexcept {
+    Row v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
   static VICINAL_INLINE Shared note(Shared s, Query /*q*/) noexcept { return s; }
   static VICINAL_INLINE Shared join(Shared a, Shared /*b*/) noexcept { return a; }
   static VICINAL_INLINE Acc join(Acc a, Acc b) noexcept { return a + b; }
@@ -105,7 +114,9 @@ struct Quantise {
   using Row = typename Type::Row;
   static constexpr std::size_t kStep = 1;
   static VICINAL_INLINE void step(const Row* x, const float* lo, const float* scale, std::uint8_t* out) noexcept {
-    float v = (Type::f32(*x) - *lo) * *scale;
+    Row element;
+    __builtin_memcpy(&element, x, sizeof element);
+    float v = (Type::f32(element) - *lo) * *scale;
     v = v > 0 ? v : 0;
     *out = static_cast<std::uint8_t>(__builtin_lrintf(v < 255.0F ? v : 255.0F));
   }

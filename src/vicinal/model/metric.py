@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
 from vicinal.model.errors import InvalidArgumentError
 
 
-class Metric(str, Enum):
+class Metric(StrEnum):
     """How two vectors are compared."""
 
     L2 = "l2"
@@ -23,7 +23,7 @@ class Metric(str, Enum):
     MANHATTAN = "manhattan"
 
 
-class VectorType(str, Enum):
+class VectorType(StrEnum):
     """How a vector's elements are stored. `bit` is packed, eight dimensions a byte, most significant first."""
 
     F32 = "f32"

@@ -1,4 +1,6 @@
-"""The one door to the C++ extension: only this module imports `_ext`, and only vicinal.index imports this module.
+"""The one door to the C++ extension.
+
+Only this module imports `_ext`, and only vicinal.index imports this module.
 
 Every call checks dtype, shape and layout and casts nothing; long calls release the GIL.
 """
@@ -6,6 +8,7 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    Flat,
     Graph,
     best_isa,
     check_rows,
@@ -18,6 +21,7 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "Flat",
     "Graph",
     "best_isa",
     "check_rows",

@@ -1,0 +1,94 @@
+# Every command of a working day. Each is safe from a bare clone: what it needs, it makes first.
+#
+#   make demo       build the demo database and ask it five questions
+#   make test       C++ and Python tests, a few minutes; make test-long adds the long ones
+#   make sanitize   the C++ tests under the address, undefined-behaviour and thread sanitizers
+#   make lint       formatting, lint, types, import contracts, clang-format, clang-tidy, spelling
+#   make check      test and lint: what CI runs
+#   make format     rewrite the sources in the project's format
+#   make bench      the benchmarks of bench/
+#   make clean      remove what was built; the sources stay
+#
+# Needed beforehand: Python 3.11 or newer, a C++20 compiler, CMake 3.22 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+
+BIN := $(VENV)/bin
+BUILD := build/dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NATIVE_SOURCES := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.hpp' 2>/dev/null)
+CXX_FILES = $(shell git ls-files 'native/*.cpp' 'native/*.hpp')
+TIDY_FILES = $(shell git ls-files 'native/src/*.cpp' 'native/bindings/*.cpp')
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long test-native sanitize lint format bench check clean
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+setup: $(VENV)/.built
+
+# The tools and dependencies: again only when pyproject.toml changes.
+$(VENV)/.tools: pyproject.toml
+	@echo "setup: tools and dependencies into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --group dev 'scikit-build-core>=1.1' 'nanobind>=3.1'
+	@command -v cmake >/dev/null || $(PIP) install 'cmake>=3.22'
+	@touch $@
+
+# The package with its extension, editable: again only when native sources change.
+$(VENV)/.built: $(VENV)/.tools $(NATIVE_SOURCES)
+	@echo "setup: building the extension"
+	@PATH="$(abspath $(BIN)):$$PATH" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-build-isolation \
+	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,demo]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/vicinal demo
+
+# The C++ tests share the build tree, hence the library, of the extension.
+test-native: setup
+	@if ls native/tests/test_*.cpp >/dev/null 2>&1; then \
+	  PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -DVICINAL_TESTS=ON >/dev/null && \
+	  PATH="$(abspath $(BIN)):$$PATH" cmake --build $(BUILD) -j $(JOBS) && \
+	  ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS); \
+	fi
+
+test: test-native
+	@$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+
+test-long: test-native
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+sanitize: $(VENV)/.tools
+	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) tools/sanitize.sh
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	@echo "clang-tidy on $(words $(TIDY_FILES)) files"
+	@printf '%s\n' $(TIDY_FILES) | xargs -P $(JOBS) -n 1 $(BIN)/clang-tidy -p $(BUILD) --quiet 2>$(BUILD)/clang-tidy.log \
+	  || { cat $(BUILD)/clang-tidy.log; exit 1; }
+	@$(BIN)/codespell $$(git ls-files | grep -v -e '^LICENSE$$')
+	@echo "lint: clean"
+
+format: setup
+	@$(BIN)/ruff check --fix --exit-zero --quiet .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: setup
+	@for file in bench/bench_*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+check: test lint
+
+clean:
+	rm -rf $(VENV) build dist vicinal-demo.db .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""Vicinal: a vector database. `open` a directory, `upsert` points, `search` them.
+
+    import vicinal
+
+    db = vicinal.open("./my.db")
+    docs = db.collection("docs", dim=3)
+    docs.upsert([{"id": "a1", "vector": [1.0, 0.0, 0.0], "lang": "en"}])
+    hits = docs.search([0.9, 0.1, 0.0], k=1, where="lang = 'en'")
+
+For an index without a database see `vicinal.index`.
+"""
+
+from vicinal.client.collection import Collection
+from vicinal.client.database import Database, open
+from vicinal.client.explanation import Explanation
+from vicinal.model.errors import (
+    CancelledError,
+    ClosedError,
+    CollectionMismatchError,
+    CorruptionError,
+    DimensionError,
+    DuplicateIdError,
+    FilterError,
+    FormatVersionError,
+    InternalError,
+    InvalidArgumentError,
+    LimitError,
+    LockedError,
+    NotADatabaseError,
+    NotFoundError,
+    ReadOnlyError,
+    StorageError,
+    UnknownFieldError,
+    VectorValueError,
+    VicinalError,
+)
+from vicinal.model.filter import F
+from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.version import VERSION as __version__
+
+__all__ = [
+    "CancelledError",
+    "ClosedError",
+    "Collection",
+    "CollectionMismatchError",
+    "CorruptionError",
+    "Database",
+    "DimensionError",
+    "DuplicateIdError",
+    "Explanation",
+    "F",
+    "FilterError",
+    "FormatVersionError",
+    "Hit",
+    "Hits",
+    "HitsBatch",
+    "InternalError",
+    "InvalidArgumentError",
+    "LimitError",
+    "LockedError",
+    "NotADatabaseError",
+    "NotFoundError",
+    "Page",
+    "Point",
+    "ReadOnlyError",
+    "StorageError",
+    "UnknownFieldError",
+    "VectorValueError",
+    "VicinalError",
+    "__version__",
+    "open",
+]

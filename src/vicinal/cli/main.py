@@ -1,0 +1,64 @@
+"""The entry point of `vicinal`: the list of commands, and what an error looks like.
+
+An error of ours is one line on stderr and exit code 2. Ctrl-C exits with 130. Everything else is a bug and shows
+its trace.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vicinal.cli.commands.count import count
+from vicinal.cli.commands.delete import delete
+from vicinal.cli.commands.demo import demo
+from vicinal.cli.commands.explain import explain
+from vicinal.cli.commands.export import export
+from vicinal.cli.commands.get import get
+from vicinal.cli.commands.import_ import import_
+from vicinal.cli.commands.info import info
+from vicinal.cli.commands.ls import ls
+from vicinal.cli.commands.optimize import optimize
+from vicinal.cli.commands.query import query
+from vicinal.model.errors import VicinalError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vicinal",
+    help="Vicinal, a vector database. DATABASE is a directory; start with `vicinal demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (demo, ls, info, query, explain, get, count, delete, export, optimize):
+    app.command()(command)
+app.command(name="import")(import_)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Vicinal, a vector database. DATABASE is a directory; start with `vicinal demo`."""
+    if version:
+        from vicinal import __version__
+
+        print(f"vicinal {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    try:
+        app(prog_name="vicinal")
+    except KeyboardInterrupt:
+        print("vicinal: interrupted; every acknowledged write is kept", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except (VicinalError, PermissionError) as fault:
+        print(f"vicinal: {fault}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)

@@ -1,0 +1,142 @@
+"""The public face of a database: `open`, and what hangs from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from vicinal.client.collection import Collection
+from vicinal.engine.database import Database as EngineDatabase
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.metric import parse_metric, parse_vector_type
+from vicinal.storage.durability import Durability
+
+
+def open(
+    path: str | Path,
+    *,
+    read_only: bool = False,
+    durability: str | Durability = Durability.SYNC,
+) -> Database:
+    """Open a database, making it where there is none.
+
+    Parameters
+    ----------
+    path : a directory, or ":memory:" for one that vanishes when it is closed.
+    read_only : look without taking the lock, beside a process that writes; shows the state at the time of opening.
+    durability : what an acknowledged write survives. "sync": power loss. "interval": a crash of
+    the process; a power cut may take
+        the last 100 ms (up to 400 ms under sustained writes). "none": a crash of the process; a
+        power cut may take whatever the operating system had not written, usually up to 30 s. In
+        every mode a batch is whole or absent.
+
+    Raises
+    ------
+    LockedError : another process writes to it; names the process and the host.
+    NotADatabaseError : the directory holds something else; it is not touched.
+    FormatVersionError : it was written by a newer version.
+    StorageError : the operating system refuses.
+    """
+    if "://" in str(path):
+        raise InvalidArgumentError(
+            f"{str(path)!r} is an address; this version opens directories and ':memory:'"
+        )
+    try:
+        mode = Durability(durability)
+    except ValueError:
+        known = ", ".join(d.value for d in Durability)
+        raise InvalidArgumentError(
+            f"unknown durability {durability!r}; known are {known}"
+        ) from None
+    return Database(EngineDatabase(path, read_only=read_only, durability=mode))
+
+
+class Database:
+    """An open database; a context manager. Made by `open`; thread-safe."""
+
+    def __init__(self, engine: EngineDatabase) -> None:
+        self._engine = engine
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self._engine.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened read-only."""
+        return self._engine.read_only
+
+    def collection(
+        self,
+        name: str,
+        *,
+        dim: int | None = None,
+        metric: str | None = None,
+        dtype: str | None = None,
+        strict: bool | None = None,
+        M: int | None = None,
+        ef_construction: int | None = None,
+    ) -> Collection:
+        """Return the collection of that name, made with these options where there is none.
+
+        Parameters
+        ----------
+        dim : dimensions of its vectors; needed to make one.
+        metric : l2, ip, cosine (default), hamming, manhattan.
+        dtype : f32 (default), f16, i8, bit (packed; hamming only).
+        strict : filters on a field that no point has raise instead of matching nothing (default False).
+        M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 200).
+
+        Raises
+        ------
+        CollectionMismatchError : it exists, and an option given here differs from what it has.
+        NotFoundError : it does not exist, and dim was not given.
+        InvalidArgumentError, LimitError : an option is out of range.
+        """
+        given: dict[str, object] = {
+            "dim": dim,
+            "metric": None if metric is None else parse_metric(metric),
+            "dtype": None if dtype is None else parse_vector_type(dtype),
+            "strict": strict,
+            "M": M,
+            "ef_construction": ef_construction,
+        }
+        options = {option: value for option, value in given.items() if value is not None}
+        config = None
+        if dim is not None:
+            if type(dim) is not int:
+                raise InvalidArgumentError(f"dim is {dim!r}; it is an int")
+            if options.get("dtype") == "bit" and "metric" not in options:
+                options["metric"] = parse_metric("hamming")
+            config = CollectionConfig(**options)  # pyright: ignore[reportArgumentType]
+            config.check()
+        return Collection(self._engine.collection(name, config, options))
+
+    def collections(self) -> list[str]:
+        """Names of the collections, sorted."""
+        return self._engine.collections()
+
+    def drop(self, name: str) -> None:
+        """Delete a collection with all its points; NotFoundError where there is none."""
+        self._engine.drop(name)
+
+    def close(self) -> None:
+        """Close the database; memory, files and the lock are given back. Idempotent."""
+        self._engine.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._engine.closed else "open"
+        return f"Database({str(self.path)!r}, {state})"

@@ -1,0 +1,154 @@
+"""One open collection: recovery, and the entry to its reader, writer and maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from pyroaring import BitMap
+
+from vicinal.engine.maintenance import MANIFEST_KEY, Maintenance
+from vicinal.engine.reader import Reader
+from vicinal.engine.records import Manifest, SegmentEntry, decode_log, decode_manifest
+from vicinal.engine.scroll import Scroller
+from vicinal.engine.segment import SealedSegment
+from vicinal.engine.segment_files import open_segment, remove_orphans
+from vicinal.engine.state import CollectionState, View
+from vicinal.engine.writer import Writer
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import CorruptionError, NotFoundError
+from vicinal.storage.durability import Durability
+from vicinal.storage.files import tree_bytes
+from vicinal.storage.store import Store
+
+CONFIG_KEY = "config"
+
+
+class Collection:
+    """A collection of points; see `vicinal.client.Collection` for the public face."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        create: CollectionConfig | None,
+        read_only: bool,
+        durability: Durability,
+        on_write: Callable[[], None],
+    ) -> None:
+        """Open the collection at path, or make it with the configuration `create`."""
+        store = Store.open(
+            path / "store", read_only=read_only, durability=durability, create=create is not None
+        )
+        try:
+            config = _load_config(store, create, name)
+            self.state = CollectionState(name, path, config, store, read_only=read_only)
+            self._recover()
+        except BaseException:
+            store.close()
+            raise
+        self.name = name
+        self.config = config
+        self.reader = Reader(self.state)
+        self.writer = Writer(self.state)
+        self.scroller = Scroller(self.state, self.reader)
+        self.maintenance = Maintenance(self.state)
+        self.on_write = on_write
+
+    def close(self) -> None:
+        """Give back files and memory; what was acknowledged is durable as the durability promises. Idempotent."""
+        state = self.state
+        with state.maintenance, state.lock:
+            if state.closed:
+                return
+            state.closed = True
+            state.store.close()
+            tail = state.new_tail(0)
+            state.view = View((), None, tail)
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of the collection: points, segments, memory and disk in bytes."""
+        state = self.state
+        state.check_open()
+        view = state.view
+        segments = [s for s in view.segments if s.n]
+        linked = sum(s.index.n_linked for s in segments)
+        rows = sum(s.n for s in segments)
+        return {
+            "name": self.name,
+            "points": sum(s.n_live for s in segments),
+            "dim": self.config.dim,
+            "metric": self.config.metric.value,
+            "dtype": self.config.dtype.value,
+            "strict": self.config.strict,
+            "dead_rows": sum(len(s.dead) for s in segments),
+            "indexed_ratio": linked / rows if rows else 1.0,
+            "tail_points": view.tail.n_live + (view.frozen.n_live if view.frozen else 0),
+            "segments": [
+                {
+                    "number": s.number if isinstance(s, SealedSegment) else None,
+                    "rows": s.n,
+                    "dead": len(s.dead),
+                    "linked": s.index.n_linked,
+                    "index_bytes": s.index.memory_bytes,
+                    "payload_index": s.payload_index.stats(),
+                }
+                for s in segments
+            ],
+            "memory_bytes": {
+                "index": sum(s.index.memory_bytes for s in segments),
+                "payload_index": sum(s.payload_index.memory_bytes for s in segments),
+            },
+            "disk_bytes": {
+                "store": state.store.disk_bytes(),
+                "segments": tree_bytes(state.path / "segments"),
+            },
+        }
+
+    def _recover(self) -> None:
+        """Load the manifest's segments, then replay what the log still holds."""
+        state = self.state
+        where = f"collection {state.name!r}"
+        raw = state.store.get_meta(MANIFEST_KEY)
+        manifest = Manifest() if raw is None else decode_manifest(raw, where)
+        if not state.read_only:
+            remove_orphans(state.path, {entry.number for entry in manifest.segments})
+        sealed = tuple(self._open_segment(entry) for entry in manifest.segments)
+        state.next_segment = manifest.next_segment
+        state.view = View(sealed, None, state.new_tail(manifest.next_row))
+        for sequence, value in state.store.read_log():
+            record = decode_log(value, f"{where}, log record {sequence}")
+            state.apply(record, [None] * len(record.keys))
+
+    def _open_segment(self, entry: SegmentEntry) -> SealedSegment:
+        state = self.state
+        segment = open_segment(
+            state.path, entry.number, state.config, state.store, repair=not state.read_only
+        )
+        if segment.n != entry.n_rows:
+            raise CorruptionError(
+                f"segment {entry.number} of collection {state.name!r} has {segment.n} rows, "
+                f"the manifest says {entry.n_rows}; restore the collection from a snapshot"
+            )
+        dead = BitMap.deserialize(entry.dead)
+        if dead:
+            segment.kill(np.asarray(dead.to_array(), np.int64))
+        segment.dirty = BitMap.deserialize(entry.dirty)
+        return segment
+
+
+def _load_config(store: Store, create: CollectionConfig | None, name: str) -> CollectionConfig:
+    raw = store.get_meta(CONFIG_KEY)
+    if raw is not None:
+        try:
+            return msgspec.msgpack.decode(raw, type=CollectionConfig)
+        except msgspec.MsgspecError as fault:
+            raise CorruptionError(f"collection {name!r}: configuration: {fault}") from None
+    if create is None:
+        raise NotFoundError(f"collection {name!r} has no configuration; it was never made whole")
+    store.write(meta={CONFIG_KEY: msgspec.msgpack.encode(create)})
+    return create

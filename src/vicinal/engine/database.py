@@ -1,0 +1,173 @@
+"""An open database directory: its collections and the background thread that looks after them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from vicinal.engine.background import Background
+from vicinal.engine.collection import Collection
+from vicinal.engine.segment_files import remove_tree
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import (
+    ClosedError,
+    CollectionMismatchError,
+    InvalidArgumentError,
+    NotFoundError,
+    ReadOnlyError,
+)
+from vicinal.storage.durability import Durability
+from vicinal.storage.layout import open_database_dir
+
+MEMORY = ":memory:"
+
+READ_ONLY_ATTEMPTS = 5
+"""A reader may meet a writer that swaps segments; it then reads the new manifest."""
+
+
+class Database:
+    """All collections of one directory."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        read_only: bool = False,
+        durability: Durability = Durability.SYNC,
+    ) -> None:
+        """Open or create the database; see `vicinal.open` for the errors."""
+        self._remove_temporary: Callable[[], object] = lambda: None
+        if str(path) == MEMORY:
+            if read_only:
+                raise InvalidArgumentError("':memory:' is empty at first; read_only makes no sense")
+            import tempfile  # here, since it imports random and hashlib
+
+            temporary = tempfile.mkdtemp(prefix="vicinal-")
+            # Also where the process ends without a close.
+            self._remove_temporary = weakref.finalize(self, remove_tree, Path(temporary))
+            path, durability = Path(temporary), Durability.NONE
+        self._dir = open_database_dir(Path(path), read_only=read_only)
+        self.path = self._dir.path
+        self.read_only = read_only
+        self.durability = durability
+        self._lock = threading.RLock()
+        self._collections: dict[str, Collection] = {}
+        self._closed = False
+        self._background = None if read_only else Background(self._step)
+
+    def collection(
+        self, name: str, config: CollectionConfig | None, changes: dict[str, object]
+    ) -> Collection:
+        """Return the collection, making it with config where there is none.
+
+        changes : the options that the caller named; each must agree with what exists.
+
+        Raises CollectionMismatchError naming the option that differs, NotFoundError where there
+        is none and config is None.
+        """
+        with self._lock:
+            self._check_open()
+            found = self._collections.get(name)
+            if found is None:
+                exists = name in self._dir.collections()
+                if not exists and config is None:
+                    known = ", ".join(map(repr, self._dir.collections())) or "none"
+                    raise NotFoundError(
+                        f"there is no collection {name!r} (there are: {known}); give dim= to create it"
+                    )
+                if not exists and self.read_only:
+                    raise ReadOnlyError(
+                        f"there is no collection {name!r}, and the database was opened read-only"
+                    )
+                found = self._open(name, config)
+                self._collections[name] = found
+            for option, value in changes.items():
+                has = getattr(found.config, option)
+                if has != value:
+                    raise CollectionMismatchError(
+                        f"collection {name!r} has {option}={_plain(has)}, not {_plain(value)}; "
+                        f"open it without {option}=, or drop it, or use another name"
+                    )
+            return found
+
+    def collections(self) -> list[str]:
+        """Names of the collections, sorted."""
+        with self._lock:
+            self._check_open()
+            return sorted(self._dir.collections())
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and its files; NotFoundError where there is none."""
+        with self._lock:
+            self._check_open()
+            if self.read_only:
+                raise ReadOnlyError(f"cannot drop {name!r}: the database was opened read-only")
+            if name not in self._dir.collections():
+                raise NotFoundError(f"there is no collection {name!r}")
+            found = self._collections.pop(name, None)
+            if found is not None:
+                found.close()
+            self._dir.drop_collection(name)
+
+    def close(self) -> None:
+        """Close every collection and give the lock back. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        with ExitStack() as stack:  # one that fails does not keep the others, or the lock
+            stack.callback(self._remove_temporary)
+            stack.callback(self._dir.close)
+            for collection in self._collections.values():
+                stack.callback(collection.close)
+            if self._background is not None:
+                stack.callback(self._background.stop)
+        self._collections.clear()
+
+    def wake(self) -> None:
+        """Tell the background thread that there may be work."""
+        if self._background is not None:
+            self._background.wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether close was called."""
+        return self._closed
+
+    def _open(self, name: str, create: CollectionConfig | None) -> Collection:
+        attempts = READ_ONLY_ATTEMPTS if self.read_only else 1
+        while True:
+            attempts -= 1
+            try:
+                return Collection(
+                    name,
+                    self._dir.collection_path(name),
+                    create=create,
+                    read_only=self.read_only,
+                    durability=self.durability,
+                    on_write=self.wake,
+                )
+            except FileNotFoundError:
+                if attempts <= 0:
+                    raise
+
+    def _step(self) -> bool:
+        busy = False
+        for collection in list(self._collections.values()):
+            if self._closed:
+                return False
+            busy = collection.maintenance.step() or busy
+        return busy
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"database {str(self.path)!r} is closed; call vicinal.open again")
+
+
+def _plain(value: object) -> str:
+    return repr(msgspec.to_builtins(value))

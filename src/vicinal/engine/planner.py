@@ -1,0 +1,93 @@
+"""How a segment is searched: the exact number of matches decides between three ways.
+
+scan    compute the distance of every match: exact, and cheapest when there are few.
+filter  traverse the graph, stepping over failing nodes to their neighbours: between the two.
+gate    traverse the graph as if there were no filter, keep only matches: cheapest when most pass.
+
+Costs are in distance computations, the unit that dominates all three. The crossovers are
+constants of one place, so that a calibration can replace them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from vicinal.model.limits import EF_MAX
+
+Strategy = Literal["scan", "filter", "gate"]
+
+EF_DEFAULT_MIN = 100
+EF_PER_K = 2
+
+GATE_SELECTIVITY_MIN = 0.35
+"""Above this share of matches plain traversal finds enough of them on its way."""
+
+SCAN_COST_PER_MATCH = 0.5
+"""A scanned distance against one on a graph's path: sequential rows, no visited set."""
+
+DISTANCES_PER_EF = 14.0
+"""Distances computed per unit of ef on an unfiltered traversal with M = 32."""
+
+FLAT_MAX = 1_000
+"""A segment of no more rows is always scanned: it has no graph."""
+
+
+class SegmentPlan(msgspec.Struct, frozen=True):
+    """What will be done with one segment, and why."""
+
+    strategy: Strategy
+    n_rows: int
+    n_matches: int
+    ef_search: int
+    estimated_distances: int
+    reason: str
+
+
+def default_ef(k: int) -> int:
+    """The beam width used where the caller names none."""
+    return min(EF_MAX, max(EF_DEFAULT_MIN, EF_PER_K * k))
+
+
+def plan_segment(
+    *,
+    n_rows: int,
+    n_live: int,
+    n_matches: int,
+    n_linked: int,
+    filtered: bool,
+    k: int,
+    ef_search: int,
+    exact: bool,
+) -> SegmentPlan:
+    """Choose the strategy for a segment.
+
+    n_linked : rows that the graph holds; the others are scanned whatever the strategy.
+    """
+    ef = max(ef_search, k)
+    pending = n_rows - n_linked
+
+    def plan(strategy: Strategy, distances: float, reason: str) -> SegmentPlan:
+        return SegmentPlan(strategy, n_rows, n_matches, ef, int(distances), reason)
+
+    if exact:
+        return plan("scan", n_matches, "exact search asked for")
+    if n_linked == 0:
+        return plan("scan", n_matches, "no graph yet")
+    if n_rows <= FLAT_MAX:
+        return plan("scan", n_matches, f"{n_rows} rows are scanned faster than a graph is walked")
+    if k >= n_matches:
+        return plan("scan", n_matches, f"all {n_matches} matches are asked for")
+    walk = ef * DISTANCES_PER_EF + pending
+    if not filtered:
+        return plan("gate", walk, "no filter: plain traversal")
+    selectivity = n_matches / max(n_live, 1)
+    scan = n_matches * SCAN_COST_PER_MATCH
+    two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
+    cost = walk / selectivity if selectivity < 1.0 else walk
+    if scan <= min(two_hop, cost):
+        return plan("scan", n_matches, f"{n_matches} matches are fewer than a walk would visit")
+    if selectivity >= GATE_SELECTIVITY_MIN:
+        return plan("gate", cost, f"{selectivity:.0%} of the rows match")
+    return plan("filter", two_hop, f"{selectivity:.1%} of the rows match")

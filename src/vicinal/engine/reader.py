@@ -1,0 +1,346 @@
+"""Searches, point look-ups and counts: readers take no lock unless writers keep changing what they look at.
+
+A reader notes a count of changes, works on one view, and looks at the count again (see
+`engine.state`). If a batch came meanwhile and could have mixed two states into one answer, it starts
+anew, the last time under the writers' lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vicinal.engine.planner import SegmentPlan, plan_segment
+from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
+from vicinal.engine.segment import Rows, Segment
+from vicinal.engine.state import CollectionState, View
+from vicinal.model.errors import StorageError, UnknownFieldError
+from vicinal.model.filter import Filter, fields, path_text
+from vicinal.model.hits import Point
+from vicinal.model.ids import decode_id
+
+T = TypeVar("T")
+
+OPTIMISTIC_ATTEMPTS = 3
+"""Tries before a reader waits for the writers."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search found: ids (n_queries, k), distances, and what was asked for beside them."""
+
+    ids: npt.NDArray[Any]
+    distances: npt.NDArray[np.float32]
+    payloads: list[list[bytes]] | None
+    vectors: npt.NDArray[Any] | None
+    read_store: bool = False
+    """Whether some payload came from the store, which is ahead of memory while a batch is committed."""
+
+
+@dataclass(slots=True)
+class SegmentRun:
+    """One segment's part of a search, for `explain`."""
+
+    plan: SegmentPlan
+    seconds: float
+
+
+class _MovedError(Exception):
+    """A row was replaced while it was looked at."""
+
+
+class Reader:
+    """Reads of one collection."""
+
+    def __init__(self, state: CollectionState) -> None:
+        self._state = state
+
+    def search(
+        self,
+        queries: npt.NDArray[Any],
+        *,
+        k: int,
+        where: Filter | None,
+        ef_search: int,
+        exact: bool,
+        threads: int,
+        with_payload: bool,
+        with_vectors: bool,
+        runs: list[SegmentRun] | None = None,
+    ) -> Found:
+        """Search (n, columns) queries, already checked; k results where k points match."""
+        state = self._state
+
+        def attempt() -> Found:
+            if runs is not None:
+                runs.clear()
+            return self._search_view(
+                state.view,
+                queries,
+                k,
+                where,
+                ef_search,
+                exact,
+                threads,
+                with_payload,
+                with_vectors,
+                runs,
+            )
+
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            state.check_open()
+            commits = state.commits
+            # Rows that only come, without others that go, cannot make an unfiltered search wrong.
+            changes = state.kills if where is None else state.epoch
+            found = attempt()
+            if changes % 2 or changes != (state.kills if where is None else state.epoch):
+                continue
+            if not found.read_store or (commits % 2 == 0 and commits == state.commits):
+                return found
+        with state.lock:
+            state.check_open()
+            return attempt()
+
+    def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
+        """The points of keys, None where there is none."""
+        state = self._state
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            try:
+                return self._get(keys, with_vectors=with_vectors)
+            except _MovedError:
+                continue
+        with state.lock:
+            try:
+                return self._get(keys, with_vectors=with_vectors)
+            except _MovedError:
+                raise StorageError(
+                    f"collection {state.name!r}: the store holds a batch whose write failed, so its "
+                    "vectors are not in memory; close the database and open it again"
+                ) from None
+
+    def count(self, where: Filter | None) -> int:
+        """How many points pass the filter, exactly."""
+
+        def attempt() -> int:
+            segments = self._state.view.segments
+            if where is None:
+                return sum(s.n_live for s in segments)
+            return sum(s.match(where).count for s in segments if s.n)
+
+        return self.consistent(attempt)
+
+    def consistent(self, attempt: Callable[[], T], *, with_store: bool = False) -> T:
+        """Run attempt until no batch came meanwhile, at last under the lock.
+
+        with_store : whether attempt reads the store beside memory.
+        """
+        state = self._state
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            state.check_open()
+            changes = state.commits if with_store else state.epoch
+            result = attempt()
+            if changes % 2 == 0 and changes == (state.commits if with_store else state.epoch):
+                return result
+        with state.lock:
+            state.check_open()
+            return attempt()
+
+    def check_fields(self, where: Filter) -> None:
+        """In strict mode raise UnknownFieldError for a field that no point has."""
+        if not self._state.config.strict:
+            return
+        segments = [s for s in self._state.view.segments if s.n_live]
+        for path in fields(where):
+            if path != ("id",) and segments and not any(s.has_field(path) for s in segments):
+                known = sorted({f for s in segments for f in s.sample_fields()})
+                raise UnknownFieldError(
+                    f"field {path_text(path)} is in no point of {self._state.name!r}; known are {', '.join(known)}"
+                )
+
+    def points(self, segment: Segment, local: Sequence[int], *, with_vectors: bool) -> list[Point]:
+        """Points of local rows with their versions."""
+        keys = segment.keys(local)
+        rows = segment.global_rows(np.asarray(local, np.int64)).tolist()
+        vectors = segment.index.vectors(np.asarray(local, np.int64)) if with_vectors else None
+        points: list[Point] = []
+        for i, raw in enumerate(self._state.store.get_points(keys)):
+            if raw is None:
+                continue
+            row, version, _ = POINT_HEADER.unpack_from(raw)
+            if row != rows[i]:
+                continue  # replaced since; the caller sees that a batch came and starts anew
+            vector = None if vectors is None else vectors[i]
+            points.append(Point(decode_id(keys[i]), version, raw[HEADER_BYTES:], vector))
+        return points
+
+    def _search_view(
+        self,
+        view: View,
+        queries: npt.NDArray[Any],
+        k: int,
+        where: Filter | None,
+        ef_search: int,
+        exact: bool,
+        threads: int,
+        with_payload: bool,
+        with_vectors: bool,
+        runs: list[SegmentRun] | None,
+    ) -> Found:
+        parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]] = []
+        total = 0
+        for segment in view.segments:
+            n = segment.n
+            if n == 0:
+                continue
+            match = segment.match(where) if where is not None else None
+            count = segment.n_live if match is None else match.count
+            if count == 0:
+                continue
+            total += count
+            plan = plan_segment(
+                n_rows=n,
+                n_live=segment.n_live,
+                n_matches=count,
+                n_linked=segment.index.n_linked,
+                filtered=match is not None,
+                k=k,
+                ef_search=ef_search,
+                exact=exact,
+            )
+            began = time.perf_counter() if runs is not None else 0.0
+            rows, distances = segment.index.search(
+                queries,
+                k=min(k, count),
+                ef_search=plan.ef_search,
+                threads=threads,
+                filter=None if match is None else match.bitset,
+                strategy=plan.strategy,
+            )
+            if runs is not None:
+                runs.append(SegmentRun(plan, time.perf_counter() - began))
+            parts.append((segment, rows, distances))
+        n_queries = len(queries)
+        if not parts:
+            return Found(
+                np.empty((n_queries, 0), np.int64),
+                np.empty((n_queries, 0), np.float32),
+                [[] for _ in range(n_queries)] if with_payload else None,
+                np.empty((n_queries, 0, self._state.config.columns), self._state.config.dtype.numpy)
+                if with_vectors
+                else None,
+            )
+        if len(parts) == 1:
+            return self._one(parts[0], with_payload=with_payload, with_vectors=with_vectors)
+        return self._merge(
+            parts, min(k, total), with_payload=with_payload, with_vectors=with_vectors
+        )
+
+    def _one(
+        self,
+        part: tuple[Segment, Rows, npt.NDArray[np.float32]],
+        *,
+        with_payload: bool,
+        with_vectors: bool,
+    ) -> Found:
+        segment, rows, distances = part
+        if len(rows) and rows[:, -1].min() < 0:
+            # Rows died between the count and the search.
+            width = int((rows >= 0).sum(axis=1).min())
+            rows, distances = rows[:, :width], distances[:, :width]
+        ids = segment.int_ids(rows)
+        if ids is None:
+            ids = np.empty(rows.shape, dtype=object)
+            ids.reshape(-1)[:] = segment.ids(rows.reshape(-1).tolist())
+        payloads = vectors = None
+        read_store = False
+        if with_payload:
+            listed = rows.tolist()
+            read_store = any(map(segment.reads_store, listed))
+            payloads = [segment.payloads(row) for row in listed]
+        if with_vectors:
+            vectors = segment.index.vectors(rows.reshape(-1)).reshape(*rows.shape, -1)
+        return Found(ids, distances, payloads, vectors, read_store)
+
+    def _merge(
+        self,
+        parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]],
+        k: int,
+        *,
+        with_payload: bool,
+        with_vectors: bool,
+    ) -> Found:
+        distances = np.concatenate([d for _, _, d in parts], axis=1)
+        rows = np.concatenate([r for _, r, _ in parts], axis=1)
+        source = np.repeat(np.arange(len(parts)), [r.shape[1] for _, r, _ in parts])
+        order = np.argsort(np.where(rows < 0, np.inf, distances), axis=1, kind="stable")[:, :k]
+        distances = np.take_along_axis(distances, order, axis=1)
+        rows = np.take_along_axis(rows, order, axis=1)
+        source = source[order]
+        if len(rows) and rows[:, -1].min() < 0:
+            width = int((rows >= 0).sum(axis=1).min())
+            rows, distances, source = rows[:, :width], distances[:, :width], source[:, :width]
+        ids: npt.NDArray[Any] = np.empty(rows.shape, dtype=object)
+        flat: list[bytes] = [b""] * rows.size
+        vectors: npt.NDArray[Any] | None = None
+        if with_vectors:
+            config = self._state.config
+            vectors = np.empty((*rows.shape, config.columns), config.dtype.numpy)
+        all_ints, read_store = True, False
+        for i, (segment, _, _) in enumerate(parts):
+            here = source == i
+            local = rows[here]
+            if not len(local):
+                continue
+            ints = segment.int_ids(local)
+            all_ints = all_ints and ints is not None
+            if ints is not None:
+                ids[here] = ints
+            else:
+                column = np.empty(len(local), dtype=object)
+                column[:] = segment.ids(local.tolist())
+                ids[here] = column
+            if with_payload:
+                places, listed = np.flatnonzero(here.reshape(-1)).tolist(), local.tolist()
+                read_store = read_store or segment.reads_store(listed)
+                for place, raw in zip(places, segment.payloads(listed), strict=True):
+                    flat[place] = raw
+            if vectors is not None:
+                vectors[here] = segment.index.vectors(local)
+        payloads = None
+        if with_payload:
+            width = rows.shape[1]
+            payloads = [flat[i * width : (i + 1) * width] for i in range(len(rows))]
+        return Found(
+            ids.astype(np.int64) if all_ints else ids, distances, payloads, vectors, read_store
+        )
+
+    def _get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
+        state = self._state
+        state.check_open()
+        points: list[Point | None] = []
+        rows: list[int] = []
+        places: list[int] = []
+        for i, raw in enumerate(state.store.get_points(keys)):
+            if raw is None:
+                points.append(None)
+                continue
+            row, version, _ = POINT_HEADER.unpack_from(raw)
+            points.append(Point(decode_id(keys[i]), version, raw[HEADER_BYTES:]))
+            rows.append(row)
+            places.append(i)
+        if with_vectors and rows:
+            wanted = 0
+            for segment, found, local in state.view.locate(np.asarray(rows, np.int64)):
+                for place, vector in zip(found.tolist(), segment.index.vectors(local), strict=True):
+                    point = points[places[place]]
+                    if point is not None:
+                        point.vector = vector
+                        wanted += 1
+            if wanted != len(rows):
+                raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
+        return points

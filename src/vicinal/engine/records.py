@@ -1,0 +1,107 @@
+"""The bytes of the two records the truth is made of: a point's record and a log record.
+
+A point's record is a fixed header (row, version, expiry) and the payload. A log record carries
+the resolved effects of one
+batch: which rows were added with which ids and vectors, which rows died, which rows' payload
+changed. It holds no filter and reads no clock, so that replaying it decides nothing and replaying
+it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vicinal.model.errors import CorruptionError
+
+POINT_HEADER = struct.Struct("<QQQ")
+"""row, version, expires_at in ms since the epoch (0: never)."""
+
+HEADER_BYTES = POINT_HEADER.size
+
+
+class LogRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The effects of one batch; rows are global row numbers.
+
+    Attributes
+    ----------
+    time_ms : when the batch was accepted, for people who read logs; replay ignores it.
+    first_row : row of the first added point; the others follow it.
+    keys : keys of the added points.
+    vectors : their vectors, rows of the collection's dtype, C order.
+    killed : rows that died, little-endian uint64.
+    dirty : rows whose payload is newer in the store than in any segment file, little-endian uint64.
+    """
+
+    time_ms: int
+    first_row: int
+    keys: list[bytes]
+    vectors: memoryview
+    killed: bytes
+    dirty: bytes
+
+
+class SegmentEntry(msgspec.Struct, frozen=True):
+    """One live segment of the manifest; dead and dirty are serialized bitmaps of local rows."""
+
+    number: int
+    n_rows: int
+    row_min: int
+    row_max: int
+    dead: bytes
+    dirty: bytes
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Which segments are live, as of the log record `sequence`."""
+
+    segments: tuple[SegmentEntry, ...] = ()
+    next_row: int = 0
+    next_segment: int = 1
+    sequence: int = 0
+
+
+_LOG_ENCODER = msgspec.msgpack.Encoder()
+_LOG_DECODER = msgspec.msgpack.Decoder(LogRecord)
+_MANIFEST_DECODER = msgspec.msgpack.Decoder(Manifest)
+
+
+def encode_log(record: LogRecord) -> bytes:
+    """Return the bytes of a log record."""
+    return _LOG_ENCODER.encode(record)
+
+
+def decode_log(raw: bytes, where: str) -> LogRecord:
+    """Return the log record of raw; CorruptionError names `where` it was read."""
+    try:
+        return _LOG_DECODER.decode(raw)
+    except msgspec.MsgspecError as fault:
+        raise CorruptionError(f"{where}: log record does not decode: {fault}") from None
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest."""
+    return _LOG_ENCODER.encode(manifest)
+
+
+def decode_manifest(raw: bytes, where: str) -> Manifest:
+    """Return the manifest of raw; CorruptionError names `where` it was read."""
+    try:
+        return _MANIFEST_DECODER.decode(raw)
+    except msgspec.MsgspecError as fault:
+        raise CorruptionError(f"{where}: manifest does not decode: {fault}") from None
+
+
+def pack_rows(rows: Sequence[int] | npt.NDArray[Any]) -> bytes:
+    """Row numbers as little-endian uint64."""
+    return np.asarray(rows, dtype="<u8").tobytes()
+
+
+def unpack_rows(raw: bytes) -> npt.NDArray[np.int64]:
+    """The inverse of `pack_rows`."""
+    return np.frombuffer(raw, dtype="<u8").astype(np.int64)

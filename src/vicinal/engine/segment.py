@@ -1,0 +1,341 @@
+"""Segments: runs of rows with their index, ids and payload. A sealed one lives in files, the tail
+in memory and the log.
+
+A row has a global number, which never changes, and a local one, which is its place in its segment. Rows are only ever
+appended or marked dead; so readers take no lock. `dead` and `dirty` change under the collection's lock alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from vicinal.engine.payload_column import read_columns
+from vicinal.engine.payload_index import PayloadIndex, to_bitset
+from vicinal.engine.payload_order import Ordering
+from vicinal.engine.records import HEADER_BYTES
+from vicinal.index import GraphIndex
+from vicinal.model.filter import Filter, IsNull, Path
+from vicinal.model.ids import IdColumn, PointId, decode_id
+from vicinal.model.payload import Payload, decode_payload
+from vicinal.storage.sections import Sections
+from vicinal.storage.store import Store
+
+MATCH_CACHE_ENTRIES = 64
+"""Filter results kept per segment; one holds a bitmap and n / 8 bytes."""
+
+ORDERINGS_MAX = 4
+"""Orders by a payload field kept per segment; one holds 16 bytes a row."""
+
+Rows = npt.NDArray[np.int64]
+
+
+class Match:
+    """The live rows of a segment that pass a filter; immutable."""
+
+    __slots__ = ("bitmap", "bitset", "count", "stamp")
+
+    def __init__(self, bitmap: BitMap, n: int, stamp: int) -> None:
+        self.bitmap = bitmap
+        self.count = len(bitmap)
+        self.bitset: npt.NDArray[np.uint64] = to_bitset(bitmap, n)
+        self.stamp = stamp
+
+
+class Segment:
+    """What sealed segments and the tail share."""
+
+    def __init__(self, index: GraphIndex, store: Store) -> None:
+        self.index = index
+        self.dead = BitMap()
+        self.dirty_since: BitMap | None = None
+        """While a rewrite runs: rows whose payload changed since it began."""
+        self.stamp = 0
+        """Grows with each change that could alter a filter's result."""
+        self._store = store
+        self._matches: dict[Filter, Match] = {}
+        self._orderings: dict[Path, tuple[int, Ordering]] = {}
+        self._payload_lock = threading.Lock()
+        self.payload_index = PayloadIndex(self.payload, self.id_at, raw_at=self.raw)
+
+    @property
+    def n(self) -> int:
+        """Rows, dead ones included."""
+        raise NotImplementedError
+
+    @property
+    def n_live(self) -> int:
+        """Rows that are not dead."""
+        return self.n - len(self.dead)
+
+    def global_rows(self, local: Rows) -> Rows:
+        """Global numbers of local rows."""
+        raise NotImplementedError
+
+    def local_rows(self, rows: Rows) -> Rows:
+        """Local numbers of global rows, -1 where the row is not here."""
+        raise NotImplementedError
+
+    def keys(self, local: Iterable[int]) -> list[bytes]:
+        """Id keys of local rows."""
+        raise NotImplementedError
+
+    def ids(self, local: Sequence[int]) -> list[PointId]:
+        """Ids of local rows."""
+        raise NotImplementedError
+
+    def int_ids(self, local: Rows) -> Rows | None:
+        """Ids of local rows as int64 in the same shape, or None where some id here is not an int."""
+        raise NotImplementedError
+
+    def payloads(self, local: Sequence[int]) -> list[bytes]:
+        """Payload bytes of local rows."""
+        raise NotImplementedError
+
+    def reads_store(self, local: Sequence[int]) -> bool:
+        """Whether `payloads` would ask the store, which may be ahead of memory by one batch."""
+        raise NotImplementedError
+
+    def raw(self, local: int) -> bytes | memoryview:
+        """Payload bytes of one row; quicker than `payloads` for one at a time."""
+        raise NotImplementedError
+
+    def id_at(self, local: int) -> PointId:
+        """The id of one row."""
+        return self.ids((local,))[0]
+
+    def payload(self, local: int) -> Payload:
+        """The payload of one row, decoded."""
+        return decode_payload(self.raw(local))
+
+    def live(self) -> BitMap:
+        """All rows that are not dead, as a new bitmap."""
+        rows = BitMap()
+        rows.add_range(0, self.n)
+        return rows - self.dead
+
+    def kill(self, local: Rows) -> None:
+        """Mark rows dead; searches that begin later do not see them."""
+        self.index.remove(local)
+        self.dead.update(local.tolist())
+        self.stamp += 1
+
+    def match(self, where: Filter) -> Match:
+        """The live rows that pass the filter, exactly. Cached until something here changes."""
+        stamp = self.stamp
+        found = self._matches.get(where)
+        if found is not None and found.stamp == stamp:
+            return found
+        with self._payload_lock:
+            stamp, n = self.stamp, self.n
+            self.payload_index.extend(n)
+            bitmap = BitMap(self.payload_index.evaluate(where))
+            bitmap -= self.dead
+            found = Match(bitmap, n, stamp)
+            if len(self._matches) >= MATCH_CACHE_ENTRIES:
+                self._matches.pop(next(iter(self._matches)), None)
+            self._matches[where] = found
+        return found
+
+    def ordered(self, path: Path, rows: BitMap, *, descending: bool) -> Rows:
+        """The given rows in the order of a payload field; see `payload_order`."""
+        stamp, held = self.stamp, self._orderings.get(path)
+        if held is None or held[0] != stamp:
+            n = self.n
+            values = read_columns([path], range(n), self.payload, self.raw, self.id_at)[path]
+            held = (stamp, Ordering(values))
+            if len(self._orderings) >= ORDERINGS_MAX:
+                self._orderings.pop(next(iter(self._orderings)), None)
+            self._orderings[path] = held
+        return held[1].take(rows, descending=descending)
+
+    def has_field(self, path: Path) -> bool:
+        """Whether some live point here has a value at the path."""
+        return self.match(IsNull(path)).count < self.n_live
+
+    def sample_fields(self, limit: int = 20) -> set[str]:
+        """Top-level fields of the first live points, to name in an error."""
+        names: set[str] = set()
+        for row in self.live()[:limit]:
+            names.update(self.payload(row))
+        return names
+
+    def payload_changed(self, local: int) -> None:
+        """Tell the payload index that a row's payload is another now."""
+        with self._payload_lock:
+            if local < self.payload_index.n:
+                self.payload_index.update(local)
+        if self.dirty_since is not None:
+            self.dirty_since.add(local)
+        self.stamp += 1
+
+    def _from_store(self, local: Sequence[int]) -> list[bytes]:
+        found = self._store.get_points(self.keys(local))
+        return [b"\x80" if raw is None else raw[HEADER_BYTES:] for raw in found]
+
+
+class TailSegment(Segment):
+    """The rows that no segment file holds: a mutable index in memory; the log is their truth."""
+
+    def __init__(self, index: GraphIndex, store: Store, base: int) -> None:
+        self._keys: list[bytes] = []
+        self._payloads: list[bytes | None] = []
+        self._ints = np.empty(1024, np.int64)
+        self._all_ints = True
+        self._n = 0
+        self._fill_lock = threading.Lock()
+        self.base = base
+        super().__init__(index, store)
+
+    @property
+    def n(self) -> int:
+        return self._n
+
+    def append(
+        self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes | None]
+    ) -> None:
+        """Add rows; a payload of None is read from the store when it is wanted (after a reopen)."""
+        column = IdColumn.from_keys(keys)
+        first, end = len(self._keys), len(self._keys) + len(keys)
+        if end > len(self._ints):
+            grown = np.empty(max(end, 2 * len(self._ints)), np.int64)
+            grown[:first] = self._ints[:first]
+            self._ints = grown
+        if column.all_ints:
+            self._ints[first:end] = column.take_ints(np.arange(len(keys)))
+        else:
+            self._all_ints = False
+        self._payloads.extend(payloads)
+        self._keys.extend(keys)
+        # Searches see the rows from here on, and their ids must be there by then; `n` counts only
+        # rows whose vectors are there.
+        self.index.append(vectors)
+        self._n = end
+        self.stamp += 1
+
+    def global_rows(self, local: Rows) -> Rows:
+        return local + self.base
+
+    def local_rows(self, rows: Rows) -> Rows:
+        local = rows - self.base
+        return np.where((local >= 0) & (local < self.n), local, -1)
+
+    def keys(self, local: Iterable[int]) -> list[bytes]:
+        keys = self._keys
+        return [keys[row] for row in local]
+
+    def ids(self, local: Sequence[int]) -> list[PointId]:
+        if self._all_ints:
+            ints = self._ints
+            return [int(ints[row]) for row in local]
+        return [decode_id(key) for key in self.keys(local)]
+
+    def int_ids(self, local: Rows) -> Rows | None:
+        return self._ints[local] if self._all_ints else None
+
+    def payloads(self, local: Sequence[int]) -> list[bytes]:
+        held = self._payloads
+        found = [held[row] for row in local]
+        missing = [row for row, raw in zip(local, found, strict=True) if raw is None]
+        if missing:
+            fresh = self._from_store(missing)
+            with self._fill_lock:  # an update that came meanwhile is newer than what was read
+                for row, raw in zip(missing, fresh, strict=True):
+                    if held[row] is None:
+                        held[row] = raw
+            found = [held[row] for row in local]
+        return [raw or b"\x80" for raw in found]
+
+    def reads_store(self, local: Sequence[int]) -> bool:
+        held = self._payloads
+        return any(held[row] is None for row in local)
+
+    def raw(self, local: int) -> bytes | memoryview:
+        return self._payloads[local] or self.payloads((local,))[0]
+
+    def set_payload(self, local: int, raw: bytes) -> None:
+        """Replace a row's payload."""
+        with self._fill_lock:
+            self._payloads[local] = raw
+        self.payload_changed(local)
+
+
+class SealedSegment(Segment):
+    """Rows in files: vectors, graph, ids and payload are mapped, not read."""
+
+    def __init__(
+        self,
+        number: int,
+        index: GraphIndex,
+        store: Store,
+        rows: Sections,
+        payload: Sections,
+    ) -> None:
+        self.number = number
+        self.dirty = BitMap()
+        """Rows whose payload is newer in the store than in the payload file."""
+        self._rows: npt.NDArray[np.uint64] = rows["rows"]
+        self._column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
+        self._offsets: npt.NDArray[np.uint64] = payload["offsets"]
+        self._starts = memoryview(self._offsets)
+        self._blob = memoryview(payload["blob"])
+        self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
+        self._dense = self.row_max - self.row_min + 1 == len(self._rows)
+        super().__init__(index, store)
+
+    @property
+    def n(self) -> int:
+        return len(self._rows)
+
+    def global_rows(self, local: Rows) -> Rows:
+        return self._rows[local].astype(np.int64)
+
+    def local_rows(self, rows: Rows) -> Rows:
+        inside = (rows >= self.row_min) & (rows <= self.row_max)
+        if self._dense:
+            return np.where(inside, rows - self.row_min, -1)
+        place = np.searchsorted(self._rows, rows.astype(np.uint64))
+        place = np.minimum(place, len(self._rows) - 1)
+        return np.where(inside & (self._rows[place] == rows.astype(np.uint64)), place, -1)
+
+    def keys(self, local: Iterable[int]) -> list[bytes]:
+        return self._column.keys(local)
+
+    def ids(self, local: Sequence[int]) -> list[PointId]:
+        return self._column.take(local)
+
+    def int_ids(self, local: Rows) -> Rows | None:
+        return self._column.take_ints(local) if self._column.all_ints else None
+
+    def payloads(self, local: Sequence[int]) -> list[bytes]:
+        place = np.asarray(local, np.int64)
+        starts, ends = self._offsets[place].tolist(), self._offsets[place + 1].tolist()
+        blob = self._blob
+        found = [bytes(blob[a:b]) for a, b in zip(starts, ends, strict=True)]
+        if self.dirty:
+            stale = [i for i, row in enumerate(local) if row in self.dirty]
+            if stale:
+                fresh = self._from_store([local[i] for i in stale])
+                for i, raw in zip(stale, fresh, strict=True):
+                    found[i] = raw
+        return found
+
+    def reads_store(self, local: Sequence[int]) -> bool:
+        dirty = self.dirty
+        return bool(dirty) and any(row in dirty for row in local)
+
+    def raw(self, local: int) -> bytes | memoryview:
+        if local in self.dirty:
+            return self._from_store((local,))[0]
+        return self._blob[self._starts[local] : self._starts[local + 1]]
+
+    def mark_dirty(self, local: Rows) -> None:
+        """Say that the payload of these rows is newer in the store."""
+        for row in local.tolist():
+            self.dirty.add(row)
+            self.payload_changed(row)

@@ -1,0 +1,226 @@
+"""Segments on disk: how one is written from live rows of others, and how one is opened.
+
+A segment is a folder: vectors.bin (primary once the log behind it is trimmed), rows.bin (row
+numbers and ids, likewise), payload.bin and graph.bin (derived: rebuilt when damaged). It is
+written under a temporary name and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from vicinal.engine.planner import FLAT_MAX
+from vicinal.engine.segment import SealedSegment, Segment
+from vicinal.index import GraphIndex
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import CorruptionError
+from vicinal.model.ids import IdColumn
+from vicinal.storage.sections import Chunks, Sections, open_sections, write_sections
+from vicinal.storage.store import Store
+
+VECTORS, ROWS, PAYLOAD, GRAPH = "vectors.bin", "rows.bin", "payload.bin", "graph.bin"
+
+CHUNK_ROWS = 8_192
+
+Progress = Callable[[int, int], bool | None]
+
+
+def segment_path(collection: Path, number: int) -> Path:
+    """The folder of a segment."""
+    return collection / "segments" / str(number)
+
+
+def write_segment(
+    collection: Path,
+    number: int,
+    config: CollectionConfig,
+    sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> None:
+    """Write segment `number` from the given local rows of sources, whose global rows ascend.
+
+    Raises StorageError where the disk refuses, CancelledError where progress returned False;
+    either way nothing of it stays.
+    """
+    target = segment_path(collection, number)
+    temporary = target.with_name(f"{number}.tmp")
+    remove_tree(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        _write_rows(temporary / ROWS, sources)
+        _write_payload(temporary / PAYLOAD, sources)
+        n = sum(len(local) for _, local in sources)
+        write_sections(
+            temporary / VECTORS,
+            "vectors",
+            {"vectors": Chunks(config.dtype.numpy, (n, config.columns), _vectors(sources))},
+            {"dim": config.dim, "dtype": config.dtype.value},
+        )
+        with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
+            index = build_graph(config, files["vectors"], threads=threads, progress=progress)
+            index.save(temporary / GRAPH, vectors=False)
+        temporary.rename(target)
+        _sync_folder(target.parent)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+
+
+def build_graph(
+    config: CollectionConfig,
+    vectors: npt.NDArray[Any],
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> GraphIndex:
+    """An index over vectors, which it keeps a reference to; small ones stay without a graph."""
+    index = GraphIndex(
+        dim=config.dim,
+        metric=config.metric.value,
+        dtype=config.dtype.value,
+        M=config.M,
+        ef_construction=config.ef_construction,
+    )
+    if len(vectors) <= FLAT_MAX:
+        index.append(vectors)
+    else:
+        index.build(vectors, threads=threads, progress=progress, copy=False)
+    return index
+
+
+def open_segment(
+    collection: Path,
+    number: int,
+    config: CollectionConfig,
+    store: Store,
+    *,
+    verify: bool = True,
+    repair: bool = True,
+    threads: int = 0,
+) -> SealedSegment:
+    """Open a segment; damaged derived files are made anew from the primary ones.
+
+    Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged.
+    """
+    path = segment_path(collection, number)
+    rows = open_sections(path / ROWS, "rows", verify=verify)
+    vectors = open_sections(path / VECTORS, "vectors", verify=verify)
+    try:
+        payload = open_sections(path / PAYLOAD, "payload", verify=verify)
+        _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
+    except (CorruptionError, FileNotFoundError):
+        if not repair:
+            raise
+        _rewrite_payload(path / PAYLOAD, rows, store)
+        payload = open_sections(path / PAYLOAD, "payload", verify=verify)
+    try:
+        index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
+    except (CorruptionError, FileNotFoundError):
+        if not repair:
+            raise
+        index = build_graph(config, vectors["vectors"], threads=threads)
+        index.save(path / GRAPH, vectors=False)
+    return SealedSegment(number, index, store, rows, payload)
+
+
+def remove_segment(collection: Path, number: int) -> None:
+    """Delete a segment's folder; readers that map its files keep them until they let go."""
+    remove_tree(segment_path(collection, number))
+
+
+def remove_orphans(collection: Path, live: set[int]) -> None:
+    """Delete what a crash left: folders that the manifest does not name."""
+    folder = collection / "segments"
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if not entry.name.isdigit() or int(entry.name) not in live:
+            remove_tree(entry)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder as far as that is possible; what stays is an orphan of the next opening."""
+    import shutil  # here, since it imports every compression module
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def live_rows(segment: Segment, dead: BitMap) -> npt.NDArray[np.int64]:
+    """Local rows of a segment that are not in dead, ascending."""
+    rows = BitMap()
+    rows.add_range(0, segment.n)
+    return np.asarray((rows - dead).to_array(), dtype=np.int64)
+
+
+def _vectors(
+    sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+) -> Iterator[npt.NDArray[Any]]:
+    for segment, local in sources:
+        for start in range(0, len(local), CHUNK_ROWS):
+            yield segment.index.vectors(local[start : start + CHUNK_ROWS])
+
+
+def _write_rows(path: Path, sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]]) -> None:
+    rows = np.concatenate([s.global_rows(local) for s, local in sources]).astype(np.uint64)
+    keys = [key for s, local in sources for key in s.keys(local.tolist())]
+    write_sections(path, "rows", {"rows": rows, **IdColumn.from_keys(keys).sections()}, {})
+
+
+def _write_payload(path: Path, sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]]) -> None:
+    pieces: list[bytes] = []
+    for segment, local in sources:
+        for start in range(0, len(local), CHUNK_ROWS):
+            pieces.extend(segment.payloads(local[start : start + CHUNK_ROWS].tolist()))
+    _save_payload(path, pieces)
+
+
+def _save_payload(path: Path, pieces: list[bytes]) -> None:
+    offsets = np.zeros(len(pieces) + 1, np.uint64)
+    np.cumsum([len(p) for p in pieces], out=offsets[1:])
+
+    def blocks() -> Iterator[npt.NDArray[np.uint8]]:
+        for start in range(0, len(pieces), CHUNK_ROWS):
+            yield np.frombuffer(b"".join(pieces[start : start + CHUNK_ROWS]), np.uint8)
+
+    blob = Chunks(np.dtype(np.uint8), (int(offsets[-1]),), blocks())
+    write_sections(path, "payload", {"offsets": offsets, "blob": blob}, {})
+
+
+def _rewrite_payload(path: Path, rows: Sections, store: Store) -> None:
+    """Make payload.bin anew from the store, which holds every live point's payload."""
+    from vicinal.engine.records import HEADER_BYTES
+
+    column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
+    pieces: list[bytes] = []
+    for start in range(0, len(column), CHUNK_ROWS):
+        keys = column.keys(range(start, min(start + CHUNK_ROWS, len(column))))
+        found = store.get_points(keys)
+        pieces.extend(b"\x80" if raw is None else raw[HEADER_BYTES:] for raw in found)
+    _save_payload(path, pieces)
+
+
+def _check_payload(path: Path, payload: Sections, n: int) -> None:
+    offsets = payload["offsets"]
+    if len(offsets) != n + 1 or int(offsets[-1]) != len(payload["blob"]):
+        raise CorruptionError(
+            f"{path}: {len(offsets)} offsets for {n} rows and {len(payload['blob'])} bytes"
+        )
+    if len(offsets) > 1 and bool((offsets[1:] < offsets[:-1]).any()):
+        raise CorruptionError(f"{path}: offsets do not ascend")
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

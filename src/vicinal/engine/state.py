@@ -1,0 +1,171 @@
+"""The state of one open collection: its store, its view of segments, and how a log record changes them.
+
+Invariants. A record is applied to memory after the store holds it, and in the order of the log.
+`epoch`, `kills` and `commits` grow by one when such a change begins and by one when it ends: a
+reader that finds an even number before and the same one after saw one state throughout. The view
+is replaced, never changed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vicinal.engine.records import LogRecord, unpack_rows
+from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment
+from vicinal.index import GraphIndex
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import ClosedError, InternalError, ReadOnlyError, invariant
+from vicinal.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The segments that hold all rows, oldest rows first: sealed ones, a tail being sealed, the tail."""
+
+    sealed: tuple[SealedSegment, ...]
+    frozen: TailSegment | None
+    tail: TailSegment
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All of them; empty ones too."""
+        if self.frozen is None:
+            return (*self.sealed, self.tail)
+        return (*self.sealed, self.frozen, self.tail)
+
+    def locate(self, rows: Rows) -> Iterator[tuple[Segment, Rows, Rows]]:
+        """Yield (segment, positions in rows, local rows) for each segment that holds some of rows."""
+        for segment in self.segments:
+            local = segment.local_rows(rows)
+            places = np.flatnonzero(local >= 0)
+            if len(places):
+                yield segment, places, local[places]
+
+
+class CollectionState:
+    """Shared by the reader, the writer and the maintenance of one collection."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        config: CollectionConfig,
+        store: Store,
+        *,
+        read_only: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.config = config
+        self.store = store
+        self.read_only = read_only
+        self.clock = clock
+        self.lock = threading.RLock()
+        """Held by writers, and while a new view is switched in."""
+        self.maintenance = threading.RLock()
+        """Held while segments are written; taken before `lock`, never after it."""
+        self.epoch = 0
+        """Changes of memory."""
+        self.kills = 0
+        """Those of them in which rows die: only they can make an unfiltered search miss a point."""
+        self.commits = 0
+        """Changes of the store together with memory, which follows it."""
+        self.next_segment = 1
+        self.last_write = 0.0
+        self.closed = False
+        self.failure: str | None = None
+        self.view = View((), None, self.new_tail(0))
+
+    def new_index(self) -> GraphIndex:
+        """An empty index of this collection's configuration."""
+        c = self.config
+        return GraphIndex(
+            dim=c.dim,
+            metric=c.metric.value,
+            dtype=c.dtype.value,
+            M=c.M,
+            ef_construction=c.ef_construction,
+        )
+
+    def new_tail(self, base: int) -> TailSegment:
+        """An empty tail whose first row will be base."""
+        return TailSegment(self.new_index(), self.store, base)
+
+    @property
+    def next_row(self) -> int:
+        """The global number that the next added point gets."""
+        return self.view.tail.base + self.view.tail.n
+
+    def check_open(self) -> None:
+        """Raise where the collection is closed or its memory lags behind its store."""
+        if self.closed:
+            raise ClosedError(f"collection {self.name!r} is closed; open the database again")
+        if self.failure is not None:
+            raise InternalError(
+                f"collection {self.name!r} could not apply a committed batch ({self.failure}); "
+                "nothing is lost: close the database and open it again"
+            )
+
+    def check_writable(self) -> None:
+        """Raise where writes are not possible."""
+        self.check_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                f"collection {self.name!r} was opened read-only; open the database without read_only"
+            )
+
+    def apply(
+        self,
+        record: LogRecord,
+        payloads: Sequence[bytes | None],
+        updates: Mapping[int, bytes] | None = None,
+    ) -> None:
+        """Bring memory up to a record that the store holds.
+
+        payloads : of the added points; None where the store is to be asked later.
+        updates : new payload of each dirty row by global number; at replay the store is asked instead.
+        """
+        kills = bool(record.killed)
+        self.epoch += 1
+        self.kills += kills
+        try:
+            tail = self.view.tail
+            if record.keys and record.first_row >= tail.base:
+                invariant(record.first_row == self.next_row, "rows of the log follow each other")
+                tail.append(record.keys, self.decode_vectors(record), payloads)
+            if record.killed:
+                for segment, _, local in self.view.locate(unpack_rows(record.killed)):
+                    segment.kill(local)
+            if record.dirty:
+                rows = unpack_rows(record.dirty)
+                for segment, places, local in self.view.locate(rows):
+                    self._apply_dirty(segment, rows[places], local, updates)
+        except BaseException as fault:
+            self.failure = f"{type(fault).__name__}: {fault}"
+            raise
+        finally:
+            self.kills += kills
+            self.epoch += 1
+
+    def decode_vectors(self, record: LogRecord) -> npt.NDArray[np.generic]:
+        """(n, columns) view of a record's vectors in the collection's dtype."""
+        rows = np.frombuffer(record.vectors, dtype=self.config.dtype.numpy)
+        return rows.reshape(len(record.keys), self.config.columns)
+
+    @staticmethod
+    def _apply_dirty(
+        segment: Segment, rows: Rows, local: Rows, updates: Mapping[int, bytes] | None
+    ) -> None:
+        if isinstance(segment, SealedSegment):
+            segment.mark_dirty(local)
+        elif isinstance(segment, TailSegment) and updates is not None:
+            for row, place in zip(rows.tolist(), local.tolist(), strict=True):
+                segment.set_payload(place, updates[row])

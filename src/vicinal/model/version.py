@@ -1,0 +1,3 @@
+"""The version of the package; pyproject.toml says the same, which a test checks."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,528 @@
+"""The store of one collection: points, log and meta in one RocksDB, changed together or not at all.
+
+Invariants
+- A batch is one RocksDB write: after any crash it is there whole or not at all, and so is each
+  batch before it.
+- Log records are numbered 1, 2, 3, ... without gaps; a number is given once. Trimming removes from
+  the front.
+- After a failed write or fsync the store is read-only until it is opened again: whether the failed
+  batch is on the disk is unknown until recovery decides it, and fsync is never tried twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
+
+from vicinal.model.errors import (
+    CorruptionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ReadOnlyError,
+    StorageError,
+    VicinalError,
+)
+from vicinal.storage.commit import GroupCommit, IntervalTimer
+from vicinal.storage.durability import Durability, parse_durability
+from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
+from vicinal.storage.gate import Gate
+from vicinal.storage.mark import Mark, MarkFile, read_mark
+from vicinal.storage.records import SEQ_MAX, decode_record, encode_record, seq_key
+from vicinal.storage.rocks import Handles, is_missing_file, open_rocks, translate
+
+SYNC_INTERVAL_MS_MIN, SYNC_INTERVAL_MS_MAX = 1, 60_000
+SCAN_CHUNK = 512
+# Meta keys that begin so are the store's own.
+_OWN = b"\x00"
+_TRIMMED_KEY = _OWN + b"trimmed"
+_READ_ONLY_OPEN_TRIES = 5
+# rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
+_FLUSH_AT_CLOSE_BYTES = 8 * 2**20
+_STALL_POLL_S = 0.001
+
+
+class Store:
+    """An open store; every method may be called from any thread. Use `Store.open`."""
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        durability: Durability | str = Durability.SYNC,
+        sync_interval_ms: int = 100,
+        create: bool = True,
+        accept_loss: bool = False,
+        fs: FileSystem = REAL,
+    ) -> Store:
+        """Open the store in directory `path`, creating it where `create` allows.
+
+        Parameters
+        ----------
+        read_only : a view of the moment of opening; takes no lock and works beside a live writer.
+            It never sees half a batch. It may see writes that their writer has not acknowledged
+            yet.
+        durability : see `Durability`.
+        sync_interval_ms : 1..60000; for `Durability.INTERVAL` only.
+        accept_loss : open a store that lost acknowledged writes to damage, keeping what is left.
+
+        Raises
+        ------
+        NotFoundError : there is no store at path and it may not be created.
+        LockedError : it is open for writing, here or elsewhere.
+        CorruptionError : damage; the message says what is lost.
+        StorageError : the operating system refused.
+        """
+        if not SYNC_INTERVAL_MS_MIN <= sync_interval_ms <= SYNC_INTERVAL_MS_MAX:
+            raise InvalidArgumentError(
+                f"sync_interval_ms is {sync_interval_ms}; "
+                f"use {SYNC_INTERVAL_MS_MIN} to {SYNC_INTERVAL_MS_MAX}"
+            )
+        path = Path(path)
+        mode = parse_durability(durability)
+        fresh = _is_fresh(fs, path)
+        if fresh and (read_only or not create):
+            raise NotFoundError(f"there is no store at {path}")
+        mark: Mark | None
+        with os_errors(f"opening the store {path}"):
+            if fresh:
+                make_dirs(fs, path)
+            # Read before opening: a live writer may advance it meanwhile, never what it covers.
+            mark = read_mark(fs, path)
+        handles = _open_handles(path, read_only=read_only, create=fresh)
+        try:
+            return cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+        except BaseException:
+            handles.close()
+            raise
+
+    def __init__(
+        self,
+        path: Path,
+        handles: Handles,
+        mark: Mark | None,
+        durability: Durability,
+        sync_interval_ms: int,
+        read_only: bool,
+        accept_loss: bool,
+        fs: FileSystem,
+    ) -> None:
+        self.path = path
+        self.durability = durability
+        self.read_only = read_only
+        self._handles: Handles | None = handles
+        self._gate = Gate(f"the store {path}")
+        self._write_lock = threading.Lock()
+        self._failure: Exception | None = None
+        self._timer: IntervalTimer | None = None
+        self._mark_file: MarkFile | None = None
+        self._unsynced = WriteOptions()
+        self._cursors: weakref.WeakSet[_Rows] = weakref.WeakSet()
+        self._trimmed, self._seq = _read_ends(handles, path)
+        self._seq_known = True
+        reached = handles.db.latest_sequence_number()
+        self._commit = GroupCommit(self._sync_now, safe=reached)
+        if mark is not None and mark.rocks_seq > reached and not (accept_loss and not read_only):
+            lost = (
+                f"log records {self._seq + 1} to {mark.log_seq}"
+                if mark.log_seq > self._seq
+                else "writes outside the log"
+            )
+            raise CorruptionError(
+                f"{path}: acknowledged writes are lost, {lost}; the write-ahead log is damaged or "
+                "a file "
+                "of it is missing. Restore from a snapshot or a replica, or open with "
+                "accept_loss=True "
+                f"to go on with what is left, everything up to record {self._seq}"
+            )
+        if not read_only:
+            with os_errors(f"opening the store {path}"):
+                self._mark_file = MarkFile(fs, path)
+                self._mark_file.write(Mark(reached, self._seq))
+            if durability is Durability.INTERVAL:
+                self._timer = IntervalTimer(sync_interval_ms / 1000, self._is_dirty, self.sync)
+
+    # ------------------------------------------------------------------ reading
+
+    def get_points(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of many keys in their order, None for those that are not there."""
+        with self._gate:
+            try:
+                return list(self._open_handles().points.get(list(keys)) or ())
+            except Exception as error:
+                raise self._translated(error, "reading points") from error
+
+    def get_meta(self, key: str) -> bytes | None:
+        """Return a meta value, or None."""
+        with self._gate:
+            try:
+                return self._open_handles().meta.get(_meta_key(key))
+            except Exception as error:
+                raise self._translated(error, "reading meta") from error
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest log record ever written, trimmed or not; 0 in a new store."""
+        with self._gate, self._write_lock:
+            self._know_seq()
+            return self._seq
+
+    @property
+    def trimmed_through(self) -> int:
+        """Number of the newest log record that was trimmed; 0 if none was."""
+        return self._trimmed
+
+    def read_log(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Yield (sequence, payload) of the records behind `after`, as of this call.
+
+        Raises
+        ------
+        CorruptionError : a record fails its checksum or is missing; names the sequence.
+        InvalidArgumentError : records behind `after` were trimmed (0 means: from the first there
+            is).
+        """
+        with self._gate, self._write_lock:
+            self._know_seq()
+            last, trimmed = self._seq, self._trimmed
+            if after < 0 or 0 < after < trimmed:
+                raise InvalidArgumentError(
+                    f"log records up to {trimmed} are trimmed, cannot read after {after}"
+                )
+            rows = _Rows(
+                self._open_handles().log.iter(ReadOptions()), seq_key(max(after, trimmed) + 1)
+            )
+            self._cursors.add(rows)
+        return self._decode_log(rows, first=max(after, trimmed) + 1, last=last)
+
+    def scan_points(self, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) in key order from `start`: the state as of this call."""
+        with self._gate:
+            rows = _Rows(self._open_handles().points.iter(ReadOptions()), start)
+            self._cursors.add(rows)
+        return self._scan(rows, "scanning points")
+
+    def disk_bytes(self) -> int:
+        """Bytes of disk that the store occupies now."""
+        with self._gate:
+            return tree_bytes(self.path)
+
+    # ------------------------------------------------------------------ writing
+
+    def write(
+        self,
+        *,
+        points: Iterable[tuple[bytes, bytes | None]] = (),
+        log: bytes | None = None,
+        meta: Mapping[str, bytes | None] | None = None,
+        trim_log_through: int | None = None,
+    ) -> int:
+        """Write one batch, all or nothing; return when it is as safe as the durability promises.
+
+        Parameters
+        ----------
+        points : (key, value) to put, (key, None) to delete; of a key twice the later counts.
+        log : payload of the next log record, or None for no record.
+        meta : values to put, None deletes.
+        trim_log_through : removes the log records up to this number, this batch's own not included.
+
+        Returns
+        -------
+        The sequence number of the log record; the last one given where log is None.
+
+        Raises
+        ------
+        ReadOnlyError : opened read-only.
+        StorageError : the write or its fsync failed, now or earlier; the store is read-only until
+            reopened. Whether this batch is there then is decided by recovery: whole or not at all.
+        """
+        if self.read_only:
+            raise ReadOnlyError(f"the store {self.path} is open read-only; open it for writing")
+        with self._gate:
+            handles = self._open_handles()
+            batch = WriteBatch(raw_mode=True)
+            _fill(batch, handles, points, meta)
+            with self._write_lock:
+                self._refuse_after_failure()
+                self._know_seq()
+                trimmed = self._add_trim(batch, handles, trim_log_through)
+                seq = self._seq
+                if log is not None:
+                    seq += 1
+                    batch.put(seq_key(seq), encode_record(seq, log), handles.log_family)
+                if batch.is_empty():
+                    return seq
+                self._throttle(handles, batch.size_in_bytes())
+                # An interrupt (Ctrl-C) in here leaves open whether the number was used.
+                self._seq_known = False
+                try:
+                    handles.db.write(batch, self._unsynced)
+                except Exception as error:
+                    raise self._fail(self._translated(error, "writing")) from error
+                self._seq, self._trimmed, self._seq_known = seq, trimmed, True
+                ticket = handles.db.latest_sequence_number()
+            if self.durability is Durability.SYNC:
+                self._commit.wait(ticket)
+            return seq
+
+    def sync(self) -> None:
+        """Return when everything written before is on the disk, under any durability."""
+        if self.read_only:
+            return
+        with self._gate:
+            self._refuse_after_failure()
+            self._commit.wait(self._open_handles().db.latest_sequence_number())
+
+    def close(self) -> None:
+        """Sync, close and release; running calls are waited for. Closing again does nothing.
+
+        Raises StorageError where the last sync failed; the store is closed all the same.
+        """
+        if self._timer is not None:
+            self._timer.stop()
+        handles = self._handles
+        if not self._gate.shut() or handles is None:
+            return
+        try:
+            if not self.read_only and self._failure is None:
+                self._commit.wait(handles.db.latest_sequence_number())
+                _flush_large_memtables(handles)
+        except VicinalError:
+            raise
+        except Exception as error:
+            raise translate(error, f"closing the store {self.path}") from error
+        finally:
+            self._handles = None
+            # A scan that somebody still holds would keep RocksDB open, and its lock.
+            for rows in list(self._cursors):
+                rows.drop()
+            handles.close()
+            if self._mark_file is not None:
+                self._mark_file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ private
+
+    def _open_handles(self) -> Handles:
+        handles = self._handles
+        if handles is None:
+            raise StorageError(f"the store {self.path} has no handles")
+        return handles
+
+    def _translated(self, error: Exception, doing: str) -> VicinalError:
+        built = translate(error, f"{doing} in the store {self.path}")
+        if self.read_only and is_missing_file(built):
+            return StorageError(f"{built}; the writer has replaced the file, open the view again")
+        return built
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise StorageError(
+                f"the store {self.path} is read-only since a write failed ({self._failure}); "
+                "mend the cause, then close and open it again"
+            ) from self._failure
+
+    def _fail(self, error: VicinalError) -> VicinalError:
+        self._failure = self._failure or error
+        return error
+
+    def _is_dirty(self) -> bool:
+        handles = self._handles
+        return handles is not None and handles.db.latest_sequence_number() > self._commit.safe
+
+    def _sync_now(self) -> int:
+        """Sync the write-ahead log and move the mark; runs in one thread at a time."""
+        handles = self._open_handles()
+        reached, seq = handles.db.latest_sequence_number(), self._seq
+        try:
+            handles.db.flush_wal(True)
+            if self._mark_file is not None:
+                self._mark_file.write(Mark(reached, seq))
+        except Exception as error:
+            raise self._fail(self._translated(error, "syncing")) from error
+        return reached
+
+    def _know_seq(self) -> None:
+        """Read the ends of the log again where an interrupt left them unknown."""
+        if not self._seq_known:
+            self._trimmed, self._seq = _read_ends(self._open_handles(), self.path)
+            self._seq_known = True
+
+    def _add_trim(self, batch: WriteBatch, handles: Handles, through: int | None) -> int:
+        if through is None or through <= self._trimmed:
+            return self._trimmed
+        if through > self._seq:
+            raise InvalidArgumentError(
+                f"cannot trim the log through {through}, its last record is {self._seq}"
+            )
+        batch.delete_range(seq_key(self._trimmed + 1), seq_key(through + 1), handles.log_family)
+        batch.put(_TRIMMED_KEY, seq_key(through), handles.meta_family)
+        return through
+
+    def _throttle(self, handles: Handles, batch_bytes: int) -> None:
+        """Wait here, where Python runs on, instead of inside RocksDB, which would hold the GIL."""
+        db = handles.db
+        while db.property_int_value("rocksdb.is-write-stopped"):
+            if db.property_int_value("rocksdb.background-errors"):
+                return  # the write then fails with the reason
+            time.sleep(_STALL_POLL_S)
+        rate = db.property_int_value("rocksdb.actual-delayed-write-rate")
+        if rate:
+            time.sleep(min(1.0, batch_bytes / rate))
+
+    def _decode_log(self, rows: _Rows, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        expected, where = first, str(self.path)
+        for key, value in self._scan(rows, "reading the log"):
+            yield expected, decode_record(key, value, expected=expected, where=where)
+            expected += 1
+        if expected != last + 1:
+            raise CorruptionError(
+                f"{where}: log records {expected} to {last} are missing; "
+                "restore the collection from a snapshot or a replica"
+            )
+
+    def _scan(self, rows: _Rows, doing: str) -> Iterator[tuple[bytes, bytes]]:
+        while True:
+            with self._gate:
+                try:
+                    chunk = rows.take(SCAN_CHUNK)
+                except Exception as error:
+                    raise self._translated(error, doing) from error
+            if not chunk:
+                return
+            yield from chunk
+
+
+class _Rows:
+    """A RocksDB iterator read in chunks. Its end is checked: damage must not look like the end."""
+
+    def __init__(self, cursor: RdictIter, start: bytes | None) -> None:
+        self._cursor: RdictIter | None = cursor
+        if start is None:
+            cursor.seek_to_first()
+        else:
+            cursor.seek(start)
+
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """Return the next rows, none at the end; raises what stopped the iterator early."""
+        cursor, chunk = self._cursor, list[tuple[bytes, bytes]]()
+        if cursor is None:
+            return chunk
+        try:
+            while len(chunk) < count and cursor.valid():
+                chunk.append((cursor.key(), cursor.value()))
+                cursor.next()
+            if not cursor.valid():
+                self._cursor = None
+                cursor.status()
+            return chunk
+        finally:
+            del cursor  # see Handles
+
+    def drop(self) -> None:
+        """Let go of the RocksDB iterator."""
+        self._cursor = None
+
+
+def _is_fresh(fs: FileSystem, path: Path) -> bool:
+    """Whether there is no store yet; CorruptionError where there is one that lost its root file."""
+    with os_errors(f"opening the store {path}"):
+        if not path.is_dir():
+            if fs.exists(path):
+                raise StorageError(f"{path} is not a directory")
+            return True
+        names = fs.listdir(path)
+    if "CURRENT" in names:
+        return False
+    # RocksDB would take this for a new database and delete what it does not know.
+    data = [name for name in names if name.endswith((".sst", ".blob", ".log"))]
+    if data:
+        raise CorruptionError(
+            f"{path}: the file CURRENT is missing but there is data ({data[0]} and {len(data) - 1} "
+            "more files); nothing was touched. Restore from a snapshot or a replica"
+        )
+    return True
+
+
+def _open_handles(path: Path, *, read_only: bool, create: bool) -> Handles:
+    for attempt in range(_READ_ONLY_OPEN_TRIES):
+        try:
+            return open_rocks(path, read_only=read_only, create=create)
+        except StorageError as error:
+            # A live writer may delete files between our reading of the manifest and of them.
+            if not (read_only and is_missing_file(error)) or attempt + 1 == _READ_ONLY_OPEN_TRIES:
+                raise
+            time.sleep(0.01 * 2**attempt)
+    raise StorageError(f"opening {path} did not come to an end")
+
+
+def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
+    """Return (trimmed through, last sequence)."""
+    try:
+        raw = handles.meta.get(_TRIMMED_KEY)
+        key = _last_key(handles.log)
+    except Exception as error:
+        raise translate(error, f"opening the store {path}") from error
+    trimmed = int.from_bytes(raw, "big") if raw is not None else 0
+    last = int.from_bytes(key, "big") if key is not None else trimmed
+    if not trimmed <= last <= SEQ_MAX or (key is not None and (len(key) != 8 or last == trimmed)):
+        raise CorruptionError(
+            f"{path}: the log ends at {last} but is trimmed through {trimmed}; "
+            "restore from a snapshot or a replica"
+        )
+    return trimmed, last
+
+
+def _last_key(family: Rdict) -> bytes | None:
+    cursor = family.iter(ReadOptions())
+    try:
+        cursor.seek_to_last()
+        if cursor.valid():
+            return cursor.key()
+        cursor.status()
+        return None
+    finally:
+        del cursor  # see Handles
+
+
+def _fill(
+    batch: WriteBatch,
+    handles: Handles,
+    points: Iterable[tuple[bytes, bytes | None]],
+    meta: Mapping[str, bytes | None] | None,
+) -> None:
+    put, delete = batch.put, batch.delete
+    for key, value in points:
+        if value is None:
+            delete(key, handles.points_family)
+        else:
+            put(key, value, handles.points_family)
+    for name, value in (meta or {}).items():
+        if value is None:
+            delete(_meta_key(name), handles.meta_family)
+        else:
+            put(_meta_key(name), value, handles.meta_family)
+
+
+def _meta_key(name: str) -> bytes:
+    key = name.encode()
+    if not key or key.startswith(_OWN):
+        raise InvalidArgumentError(f"meta key {name!r} is empty or begins with a NUL character")
+    return key
+
+
+def _flush_large_memtables(handles: Handles) -> None:
+    for family in (handles.points, handles.log):
+        held = family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        if held > _FLUSH_AT_CLOSE_BYTES:
+            family.flush(True)

@@ -1,0 +1,86 @@
+"""The process that writes until it is killed, and the nursery that forks one after another.
+
+    python writer_process.py
+
+reads one JSON line for each session from its standard input, forks, and writes lines to its standard
+output: `<pid> born`, `<pid> opening`, `<pid> ready`, `<pid> dead <status>`. Forking from a process that
+has imported everything already makes a kill cheap, and places it in the database, not in an import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "property")]
+
+import journal  # noqa: E402 (the path comes first)
+import planted  # noqa: E402
+from model import Model  # noqa: E402
+
+import vicinal  # noqa: E402
+
+
+def main() -> None:
+    """Serve sessions until the input ends."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            session(json.loads(line))
+        say(pid, "born")
+        _, status = os.waitpid(pid, 0)
+        say(pid, f"dead {os.waitstatus_to_exitcode(status)}")
+
+
+def say(pid: int, what: str) -> None:
+    """One line to the parent, unbuffered."""
+    os.write(1, f"{pid} {what}\n".encode())
+
+
+def session(options: dict[str, Any]) -> NoReturn:
+    """Open the database and write until killed; an exception ends it with status 1."""
+    try:
+        write(options)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def write(options: dict[str, Any]) -> None:
+    """The writer itself."""
+    set_thresholds(options["thresholds"])
+    if options["bug"] is not None:
+        planted.BUGS[options["bug"]]()
+    rng = random.Random(options["seed"])
+    model = Model(options["dim"], options["metric"], options["dtype"])
+    log = os.open(options["journal"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    say(os.getpid(), "opening")
+    db = vicinal.open(options["directory"], durability=options["durability"])
+    collection = db.collection(
+        "c", dim=model.dim, metric=model.metric, dtype=model.dtype, M=8, ef_construction=40
+    )
+    say(os.getpid(), "ready")
+    for _ in range(options["operations"]):
+        operation = journal.draw(rng)
+        os.write(log, json.dumps(operation).encode() + b"\n")
+        answer = journal.perform(collection, operation, model)
+        os.write(log, json.dumps({"ack": answer}).encode() + b"\n")
+    if options["close"]:
+        db.close()
+
+
+def set_thresholds(values: dict[str, Any]) -> None:
+    """Set module constants by their dotted names."""
+    for name, value in values.items():
+        module, _, constant = name.rpartition(".")
+        setattr(sys.modules[module], constant, value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,441 @@
+"""Every operation of a collection, in every order, against a model that is too plain to be wrong.
+
+The CI profile runs 100 examples of 50 steps; `-m long` runs 2000 of 100. VICINAL_EXAMPLES and
+VICINAL_STEPS set other numbers. A failure prints the steps and a blob that replays them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from collection_strategies import (
+    BULK_BASE,
+    ID_KINDS,
+    SMALL_IDS,
+    SPACES,
+    conditions,
+    make_payloads,
+    make_vectors,
+    order_paths,
+    payloads,
+    point_id,
+)
+from conditions import FORMS, Condition
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from model import Model, Recall, read_all, same_json, state_hash
+
+import vicinal
+
+RECALL_FLOOR = 0.95
+"""Recall@k of approximate search at its default beam width, over all examples with a graph."""
+
+BULK_ROWS = 3_000
+
+seeds = st.integers(0, 2**32 - 1)
+numbers_of_ids = st.integers(0, SMALL_IDS - 1) | st.integers(BULK_BASE, BULK_BASE + BULK_ROWS - 1)
+id_lists = st.lists(numbers_of_ids, min_size=1, max_size=8, unique=True)
+filters = st.none() | conditions
+forms = st.sampled_from(FORMS)
+
+# Small enough that a few steps cross them: seal, link, merge, graph or scan, several batches a call.
+SMALL = {
+    "vicinal.engine.maintenance.SEAL_ROWS": 30,
+    "vicinal.engine.maintenance.SEAL_ROWS_HARD": 120,
+    "vicinal.engine.maintenance.SEAL_LOG_RECORDS": 25,
+    "vicinal.engine.maintenance.LINK_ROWS_MIN": 6,
+    "vicinal.engine.maintenance.LINK_STEP_ROWS": 10,
+    "vicinal.engine.maintenance.MERGE_FANIN": 3,
+    "vicinal.engine.planner.FLAT_MAX": 12,
+    "vicinal.engine.segment_files.FLAT_MAX": 12,
+    "vicinal.engine.segment_files.CHUNK_ROWS": 16,
+    "vicinal.engine.segment.MATCH_CACHE_ENTRIES": 3,
+    "vicinal.engine.writer.DELETE_CHUNK": 7,
+    "vicinal.client.collection.BATCH_ROWS_MAX": 5,
+}
+ALWAYS = {"vicinal.engine.maintenance.QUIET_S": -1.0}
+
+
+class _NoBackground:
+    """Background work happens when a rule says so, and so every run of an example is the same."""
+
+    def __init__(self, step: Any) -> None:
+        self.last_error = None
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class CollectionMachine(RuleBasedStateMachine):
+    """One collection and its model."""
+
+    recall: defaultdict[tuple[str, str], Recall] = defaultdict(Recall)
+    strategies: Counter[str] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.path = Path(tempfile.mkdtemp(prefix="vicinal-property-"))
+        self.stack.callback(shutil.rmtree, self.path, ignore_errors=True)
+        self.stack.enter_context(mock.patch("vicinal.engine.database.Background", _NoBackground))
+
+    @initialize(
+        space=st.sampled_from(SPACES),
+        dim=st.sampled_from([8, 24]),
+        ids=st.sampled_from(ID_KINDS),
+        bulk=st.sampled_from([0, 0, 0, BULK_ROWS]),
+        small=st.booleans(),
+        scan_cost=st.sampled_from([0.5, 50.0]),
+        seed=seeds,
+    )
+    def make(
+        self,
+        space: tuple[str, str],
+        dim: int,
+        ids: str,
+        bulk: int,
+        small: bool,
+        scan_cost: float,
+        seed: int,
+    ) -> None:
+        """Draw what the example is about, and load it in bulk in some."""
+        self.metric, self.dtype = space
+        self.dim = 64 if self.dtype == "bit" else dim
+        self.id_kind, self.bulk = ids, bulk
+        values = dict(ALWAYS) | {"vicinal.engine.planner.SCAN_COST_PER_MATCH": scan_cost}
+        if bulk:
+            # Several segments of a bulk load, each with a graph, and a tail.
+            values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}
+            values |= {"vicinal.client.collection.BATCH_ROWS_MAX": 1_300}
+            values |= {
+                f"vicinal.engine.{place}.FLAT_MAX": 200 for place in ("planner", "segment_files")
+            }
+        elif small:
+            values |= SMALL
+        for target, value in values.items():
+            self.stack.enter_context(mock.patch(target, value))
+        self.model = Model(self.dim, self.metric, self.dtype)
+        self.open()
+        if bulk:
+            numbers = range(BULK_BASE, BULK_BASE + bulk)
+            self.write(list(numbers), seed | 1, make_payloads(seed, bulk), as_dicts=False)
+            self.collection._engine.maintenance.step()
+
+    def open(self) -> None:
+        """Open the database, and the collection or a new one."""
+        self.db = vicinal.open(self.path / "db")
+        self.collection = self.db.collection(
+            "c", dim=self.dim, metric=self.metric, dtype=self.dtype, M=8, ef_construction=60
+        )
+
+    def ids(self, numbers: list[int]) -> list[Any]:
+        """Ids of numbers; those of the bulk load stand for others where there was none."""
+        if not self.bulk:
+            numbers = list(dict.fromkeys(n % SMALL_IDS for n in numbers))
+        return [point_id(self.id_kind, n) for n in numbers]
+
+    def vectors(self, seed: int, n: int) -> np.ndarray:
+        """n random rows in the collection's dtype."""
+        return make_vectors(seed, n, self.dim, self.metric, self.dtype)
+
+    def write(self, numbers: list[int], seed: int, given: Any, *, as_dicts: bool) -> None:
+        """Upsert into both."""
+        ids = self.ids(numbers)
+        rows = self.vectors(seed, len(ids))
+        held = [{}] * len(ids) if given is None else given[: len(ids)]
+        if as_dicts:
+            points = zip(ids, rows, held, strict=True)
+            n = self.collection.upsert([{"id": i, "vector": v} | p for i, v, p in points])
+        else:
+            n = self.collection.upsert(
+                ids=ids, vectors=rows, payload=None if given is None else held
+            )
+        assert n == len(ids)
+        self.model.upsert(ids, rows, held)
+
+    @rule(numbers=id_lists, seed=seeds, given=st.lists(payloads, min_size=8, max_size=8))
+    def upsert_dicts(self, numbers: list[int], seed: int, given: list[dict[str, Any]]) -> None:
+        """Points as dicts."""
+        self.write(numbers, seed, given, as_dicts=True)
+
+    @rule(
+        numbers=id_lists,
+        seed=seeds,
+        given=st.none() | st.lists(payloads, min_size=8, max_size=8),
+    )
+    def upsert_columns(self, numbers: list[int], seed: int, given: Any) -> None:
+        """Points as columns, with payload or without."""
+        self.write(numbers, seed, given, as_dicts=False)
+
+    @rule(start=st.integers(0, SMALL_IDS), seed=seeds)
+    def upsert_many(self, start: int, seed: int) -> None:
+        """Enough points at once to cross the small thresholds."""
+        numbers = [start + i for i in range(20)] if self.bulk else list(range(20))
+        self.write(numbers, seed, make_payloads(seed, 20), as_dicts=False)
+
+    @rule(numbers=id_lists, change=payloads)
+    def update(self, numbers: list[int], change: dict[str, Any]) -> None:
+        """Merge fields into payloads, of ids that exist and ids that don't."""
+        ids = self.ids(numbers)
+        assert self.collection.update(ids, change) == self.model.update(ids, change)
+
+    @rule(numbers=id_lists, dry=st.booleans())
+    def delete(self, numbers: list[int], dry: bool) -> None:
+        """Delete by id, or only count."""
+        ids = self.ids(numbers)
+        if dry:
+            there = sum(i in self.model.points for i in ids)
+            assert self.collection.delete(ids, dry_run=True) == there
+        else:
+            assert self.collection.delete(ids) == self.model.delete(ids)
+
+    @rule(where=conditions, form=forms, dry=st.sampled_from([True, True, False]))
+    def delete_where(self, where: Condition, form: str, dry: bool) -> None:
+        """Delete by filter, or only count."""
+        ids = [p.id for p in self.model.matching(where)]
+        assert self.collection.delete(where=where.form(form), dry_run=dry) == len(ids)
+        if not dry:
+            self.model.delete(ids)
+
+    @rule(
+        seed=seeds,
+        near=st.booleans(),
+        n_queries=st.sampled_from([0, 0, 1, 3]),
+        k=st.integers(1, 12) | st.sampled_from([10, 10, 40, 5_000]),
+        where=filters,
+        form=forms,
+        exact=st.booleans(),
+        payload=st.booleans(),
+        vectors=st.booleans(),
+    )
+    def search(
+        self,
+        seed: int,
+        near: bool,
+        n_queries: int,
+        k: int,
+        where: Condition | None,
+        form: str,
+        exact: bool,
+        payload: bool,
+        vectors: bool,
+    ) -> None:
+        """One query (n_queries 0) or several; near the points there are, or anywhere."""
+        queries = self.queries(seed, max(1, n_queries), near)
+        found = self.collection.search(
+            queries[0] if n_queries == 0 else queries,
+            k=k,
+            where=None if where is None else where.form(form),
+            exact=exact,
+            with_payload=payload,
+            with_vectors=vectors,
+        )
+        answers = [found] if n_queries == 0 else list(found)
+        assert len(answers) == len(queries)
+        for query, hits in zip(queries, answers, strict=True):
+            recall = self.model.check_hits(hits, query, k, where, exact=exact)
+            if self.bulk and not exact:
+                self.recall[self.metric, self.dtype].add(recall.found, recall.wanted)
+            for hit in hits:
+                self.check_parts(hit, payload=payload, vectors=vectors)
+
+    def queries(self, seed: int, n: int, near: bool) -> np.ndarray:
+        """Queries in the dtype that a user would send."""
+        rows = self.vectors(seed, n)
+        if near and self.model.points:
+            points = list(self.model.points.values())
+            rows = np.array([points[(seed + i) % len(points)].vector for i in range(n)])
+        return rows.astype(np.float32) if self.dtype == "f16" else rows
+
+    def check_parts(self, hit: Any, *, payload: bool, vectors: bool) -> None:
+        """The payload and the vector of a result are those of the point."""
+        point = self.model.points[hit.id]
+        if payload:
+            assert same_json(hit.payload, point.payload), hit.id
+        else:
+            assert hit.payload is None
+        if vectors:
+            assert hit.vector.tobytes() == point.vector.tobytes(), hit.id
+        else:
+            assert hit.vector is None
+
+    @rule(seed=seeds, where=filters, form=forms)
+    def explain(self, seed: int, where: Condition | None, form: str) -> None:
+        """The plan counts the matches exactly."""
+        query = self.queries(seed, 1, near=True)[0]
+        explained = self.collection.explain(query, where=None if where is None else where.form(form))
+        assert explained.matches == len(self.model.matching(where))
+        assert explained.points == len(self.model.points)
+        self.strategies.update(segment["strategy"] for segment in explained.segments)
+
+    @rule(numbers=id_lists, vectors=st.booleans())
+    def get(self, numbers: list[int], vectors: bool) -> None:
+        """Points in the order of the ids, None where there is none."""
+        ids = self.ids(numbers)
+        found = self.collection.get(ids, with_vectors=vectors)
+        assert len(found) == len(ids)
+        for id_, point in zip(ids, found, strict=True):
+            self.check_point(point, self.model.points.get(id_), vectors=vectors)
+
+    def check_point(self, point: Any, stored: Any, *, vectors: bool) -> None:
+        """A point is as the model says, to the byte."""
+        if stored is None:
+            assert point is None
+            return
+        assert point is not None, stored.id
+        assert type(point.id) is type(stored.id)
+        assert point.id == stored.id
+        assert point.version == stored.version, point.id
+        assert same_json(point.payload, stored.payload), point.id
+        if vectors:
+            assert point.vector.dtype == stored.vector.dtype
+            assert point.vector.tobytes() == stored.vector.tobytes(), point.id
+        else:
+            assert point.vector is None
+
+    @rule(
+        where=filters,
+        form=forms,
+        order_by=st.none() | order_paths,
+        descending=st.booleans(),
+        page=st.integers(1, 9),
+        vectors=st.booleans(),
+    )
+    def scroll(
+        self,
+        where: Condition | None,
+        form: str,
+        order_by: str | None,
+        descending: bool,
+        page: int,
+        vectors: bool,
+    ) -> None:
+        """All pages together are all matching points in order, each once."""
+        descending = descending and order_by is not None
+        got = read_all(
+            self.collection,
+            page=page * 150 if self.bulk else page,
+            where=None if where is None else where.form(form),
+            order_by=order_by,
+            descending=descending,
+            with_vectors=vectors,
+        )
+        expected = self.model.scroll(where, order_by, descending=descending)
+        assert [p.id for p in got] == [p.id for p in expected]
+        for point, stored in zip(got, expected, strict=True):
+            self.check_point(point, stored, vectors=vectors)
+
+    @rule(where=conditions)
+    def count(self, where: Condition) -> None:
+        """The three forms of a filter count the same."""
+        expected = len(self.model.matching(where))
+        for form in FORMS:
+            assert self.collection.count(where.form(form)) == expected, form
+
+    @rule(threads=st.sampled_from([None, 1]))
+    def optimize(self, threads: int | None) -> None:
+        """Everything in one segment without dead rows."""
+        self.collection.optimize(threads=threads)
+        stats = self.collection.stats()
+        assert stats["dead_rows"] == 0
+        assert len(stats["segments"]) <= 1
+
+    @rule()
+    def optimize_and_cancel(self) -> None:
+        """Optimizing stopped half-way changes nothing that can be seen."""
+        before = state_hash(self.collection) if not self.bulk else None
+        try:
+            self.collection.optimize(progress=lambda done, total: False)
+        except vicinal.CancelledError:
+            pass
+        if before is not None:
+            assert state_hash(self.collection) == before
+
+    @rule(steps=st.integers(1, 4))
+    def background(self, steps: int) -> None:
+        """A few units of background work."""
+        for _ in range(steps):
+            self.collection._engine.maintenance.step()
+
+    @rule()
+    def reopen(self) -> None:
+        """Close and open the directory."""
+        self.db.close()
+        self.open()
+
+    @precondition(lambda self: self.bulk == 0)
+    @rule()
+    def read_only(self) -> None:
+        """A reader beside the writer sees what is acknowledged."""
+        with vicinal.open(self.path / "db", read_only=True) as db:
+            assert state_hash(db.collection("c")) == state_hash(self.collection)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """The number of points is exact at all times."""
+        if hasattr(self, "collection"):
+            assert self.collection.count() == len(self.model.points)
+
+    def teardown(self) -> None:
+        """All points at the end, and again after a reopen."""
+        try:
+            if hasattr(self, "collection"):
+                self.scroll(None, "text", None, False, 9, True)
+                self.reopen()
+                self.scroll(None, "text", None, False, 9, True)
+                self.db.close()
+        finally:
+            self.stack.close()
+
+
+def profile(examples: int, steps: int) -> settings:
+    """Settings of a run; the environment may set other numbers."""
+    return settings(
+        max_examples=int(os.environ.get("VICINAL_EXAMPLES", examples)),
+        stateful_step_count=int(os.environ.get("VICINAL_STEPS", steps)),
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def run(machine: type[CollectionMachine], wanted: settings) -> None:
+    """Run a profile, then look at what the searches of all examples had in common."""
+    machine.recall.clear()
+    machine.strategies.clear()
+    run_state_machine_as_test(machine, settings=wanted)
+    poor = {space: r.value for space, r in machine.recall.items() if r.value < RECALL_FLOOR}
+    assert not poor, poor
+    unseen = {"scan", "gate", "filter"} - set(machine.strategies)
+    assert not unseen, f"no search went by {unseen}: the examples do not reach all of the planner"
+
+
+@pytest.mark.timeout(1_200)
+def test_a_collection_does_what_its_model_does() -> None:
+    run(CollectionMachine, profile(100, 50))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+def test_a_collection_does_what_its_model_does_at_length() -> None:
+    run(CollectionMachine, profile(2_000, 100))
