@@ -68,8 +68,8 @@ sanitize: $(VENV)/.tools
 	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) tools/sanitize.sh
 
 lint: setup
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)

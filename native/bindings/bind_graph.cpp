@@ -39,38 +39,6 @@ struct Graph {
   nb::object rows_owner;
 };
 
-const char* metric_name(Metric metric) {
-  switch (metric) {
-    case Metric::l2:
-      return "l2";
-    case Metric::ip:
-      return "ip";
-    case Metric::cosine:
-      return "cosine";
-    case Metric::hamming:
-      return "hamming";
-    case Metric::manhattan:
-      return "manhattan";
-  }
-  return "";
-}
-
-const char* type_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return "f32";
-    case DType::f16:
-      return "f16";
-    case DType::i8:
-      return "i8";
-    case DType::bit:
-      return "bit";
-    case DType::u8:
-      return "u8";
-  }
-  return "";
-}
-
 std::size_t columns(const GraphConfig& c) { return c.dtype == DType::bit ? c.dim / 8 : c.dim; }
 
 void check_columns(const GraphConfig& c, const View& v, const char* name) {
@@ -245,7 +213,7 @@ void init_graph(nb::module_& m) {
       .def_prop_ro("config",
                    [](const Graph& g) {
                      const GraphConfig& c = g.index.config();
-                     return nb::make_tuple(c.dim, metric_name(c.metric), type_name(c.dtype), c.M, c.ef_construction, c.seed);
+                     return nb::make_tuple(c.dim, metric_name(c.metric), dtype_name(c.dtype), c.M, c.ef_construction, c.seed);
                    })
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })

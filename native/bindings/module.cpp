@@ -11,6 +11,8 @@ void init_flat(nb::module_& m);
 
 NB_MODULE(_ext, m) {
   m.doc() = "Native core of Vicinal. Use it through vicinal.index.";
+  // A database that a program left open at its end is no leak.
+  nb::set_leak_warnings(false);
   init_errors(m);
   init_base(m);
   init_distance(m);

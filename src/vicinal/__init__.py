@@ -36,7 +36,7 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
-from vicinal.model.version import VERSION as __version__
+from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
     "CancelledError",

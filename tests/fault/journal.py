@@ -72,7 +72,9 @@ def perform(collection: Any, operation: Operation, model: Model) -> int | None:
         return collection.delete(where=year_is(operation["year"]).text())
     if kind == "look":
         query = make_vectors(1, 1, model.dim, model.metric, model.dtype)[0]
-        collection.search(query.astype(np.float32) if model.dtype == "f16" else query, where="year > 9")
+        collection.search(
+            query.astype(np.float32) if model.dtype == "f16" else query, where="year > 9"
+        )
         return None
     collection.optimize(wait=kind == "optimize")
     return None

@@ -5,8 +5,8 @@ Each is the mistake of some database that lost or invented data; the name says w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -48,6 +48,7 @@ def two_writes_for_one_batch() -> None:
             return write(self, points=points, **rest)
         half = len(points) // 2
         write(self, points=points[:half])
+        time.sleep(0.01)  # a slow disk, so that few kills are enough
         return write(self, points=points[half:], log=log, **rest)
 
     Store.write = split
@@ -110,4 +111,3 @@ BUGS: dict[str, Callable[[], None]] = {
         vectors_of_the_neighbour,
     )
 }
-__all__ = ["BUGS", "replace"]

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,13 +78,14 @@ class Nursery:
 
     def __init__(self, errors: Path) -> None:
         self.errors = errors
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("writer_process.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors.open("wb"),
-            text=True,
-        )
+        with errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("writer_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         self.opening_s = 0.05
 
     def kill_one(self, options: dict[str, Any], rng: random.Random, *, opening: bool) -> None:
@@ -109,7 +111,8 @@ class Nursery:
                 raise Violation(f"the writer ended by itself: {self.errors.read_text()[-3000:]}")
         limit = max(REOPEN_S_MIN, self.opening_s) if opening else WRITES_S_MAX
         time.sleep(rng.uniform(0, limit))
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have failed by itself, which its status says
+            os.kill(pid, signal.SIGKILL)
         while (said := self._said())[1] != "dead":
             pass
         if said[2] != str(-signal.SIGKILL):

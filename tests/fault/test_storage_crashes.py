@@ -16,7 +16,7 @@ from store_worker import check, write_batch
 from vicinal.model.errors import ClosedError, CorruptionError, LockedError, StorageError
 from vicinal.storage.durability import Durability
 from vicinal.storage.layout import open_database_dir
-from vicinal.storage.mark import MARK_NAME
+from vicinal.storage.mark import KEPT_WAL_NAME, MARK_NAME
 from vicinal.storage.store import Store
 
 WORKER = Path(__file__).with_name("store_worker.py")
@@ -207,11 +207,15 @@ def test_acknowledged_batches_that_are_missing_are_an_error(
         path = _copy(original, keep_mark=True)
         with _wal(path).open("r+b") as file:
             file.truncate(lengths[batches - 1] if batches else 0)
+        damaged = _wal(path).read_bytes()
         for read_only in (False, True):
             with pytest.raises(CorruptionError, match=f"log records {batches + 1} to {BATCHES}"):
                 Store.open(path, read_only=read_only)
+        kept = [file.read_bytes() for file in (path / KEPT_WAL_NAME).glob("*")]
+        assert kept == ([damaged] if damaged else [])
         with Store.open(path, accept_loss=True) as store:
             assert check(store) == batches
+        assert not (path / KEPT_WAL_NAME).exists()
         with Store.open(path) as store:
             assert check(store) == batches
 

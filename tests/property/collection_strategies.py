@@ -62,7 +62,9 @@ payloads = st.fixed_dictionaries(
 paths = st.sampled_from(
     ["lang", "year", "tags", "flag", "meta.author", "meta.n", "meta", "any", "tags.0", "nowhere"]
 )
-order_paths = st.sampled_from(["lang", "year", "flag", "meta.n", "meta.author", "any", "nowhere"])
+order_paths = st.sampled_from(
+    ["lang", "year", "flag", "meta.n", "meta.author", "any", "nowhere", "id"]
+)
 operators = st.sampled_from(["=", "<", "<=", ">", ">="])
 
 _on_id = st.builds(
@@ -79,13 +81,27 @@ _leaves = st.one_of(
     st.builds(IsNull, paths),
     _on_id,
 )
-conditions: st.SearchStrategy[Condition] = st.recursive(
+_joined: st.SearchStrategy[Condition] = st.recursive(
     _leaves,
     lambda inner: st.one_of(
         st.builds(Not, inner), st.builds(Both, inner, inner), st.builds(Either, inner, inner)
     ),
     max_leaves=3,
 )
+# Shares of a bulk load (see make_payloads) for which the planner has a choice: 10 % to 85 %.
+_shares = st.sampled_from(
+    [
+        Compare("year", "=", 2019),
+        Compare("meta.n", "<", 1),
+        Compare("meta.n", "<", 2),
+        Compare("lang", "=", "fr"),
+        Compare("lang", "=", "en"),
+        IsNull("tags"),
+        Not(Contains("tags", "de")),
+        In("lang", ("de", "fr")),
+    ]
+)
+conditions: st.SearchStrategy[Condition] = _shares | _joined
 
 
 def point_id(kind: str, number: int) -> Any:

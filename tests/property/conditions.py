@@ -269,9 +269,9 @@ def look_up(payload: Payload, point_id: object, path: str) -> object:
     return value
 
 
-def sort_key(payload: Payload, path: str) -> tuple[int, Any] | None:
-    """The place of a payload in an ascending order; None where the field is missing or null."""
-    value = look_up(payload, None, path)
+def sort_key(payload: Payload, point_id: object, path: str) -> tuple[int, Any] | None:
+    """The place of a point in an ascending order; None where the field is missing or null."""
+    value = look_up(payload, point_id, path)
     kind = _kind(value)
     if value is None or value is _MISSING:
         return None

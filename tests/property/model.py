@@ -90,11 +90,11 @@ class Model:
         points = self.matching(where)
         if order_by is None:
             return points
-        keyed = [(sort_key(p.payload, order_by), p) for p in points]
+        keyed = [(sort_key(p.payload, p.id, order_by), p) for p in points]
         there = [(k, p) for k, p in keyed if k is not None]
         if descending:
             # Reversed twice, so that ties stay in the order of writing.
-            there = sorted(reversed(there), key=lambda item: item[0])[::-1]
+            there = sorted(there, key=lambda item: item[0])[::-1]
         else:
             there = sorted(there, key=lambda item: item[0])
         return [p for _, p in there] + [p for k, p in keyed if k is None]
@@ -120,7 +120,9 @@ class Model:
         strangers = [i for i in ids if i not in places]
         assert not strangers, f"results that do not match, or do not exist: {strangers}"
         for hit in hits:
-            assert type(hit.id) is type(points[places[hit.id]].id), f"id {hit.id!r} changed its type"
+            assert type(hit.id) is type(points[places[hit.id]].id), (
+                f"id {hit.id!r} changed its type"
+            )
         truth, slack = self.distances(query, points)
         mine = np.array([places[i] for i in ids])
         given = np.array([hit.distance for hit in hits])

@@ -1,7 +1,8 @@
 """Every operation of a collection, in every order, against a model that is too plain to be wrong.
 
-The CI profile runs 100 examples of 50 steps; `-m long` runs 2000 of 100. VICINAL_EXAMPLES and
-VICINAL_STEPS set other numbers. A failure prints the steps and a blob that replays them.
+The CI profile runs 100 examples of 50 steps, a quarter of them on a graph; `-m long` runs 2000 of
+100. VICINAL_EXAMPLES is a factor on the examples, VICINAL_STEPS the steps; VICINAL_NO_SHRINK leaves a failure as it was found. A failure
+prints the steps and a blob that replays them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,7 +31,7 @@ from collection_strategies import (
     point_id,
 )
 from conditions import FORMS, Condition
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -53,6 +54,8 @@ seeds = st.integers(0, 2**32 - 1)
 numbers_of_ids = st.integers(0, SMALL_IDS - 1) | st.integers(BULK_BASE, BULK_BASE + BULK_ROWS - 1)
 id_lists = st.lists(numbers_of_ids, min_size=1, max_size=8, unique=True)
 filters = st.none() | conditions
+ks = st.integers(1, 12) | st.sampled_from([10, 10, 40, 5_000])
+parts = st.tuples(st.booleans(), st.booleans())
 forms = st.sampled_from(FORMS)
 
 # Small enough that a few steps cross them: seal, link, merge, graph or scan, several batches a call.
@@ -89,6 +92,9 @@ class _NoBackground:
 class CollectionMachine(RuleBasedStateMachine):
     """One collection and its model."""
 
+    bulk = 0
+    """Points that are there at the start."""
+
     recall: defaultdict[tuple[str, str], Recall] = defaultdict(Recall)
     strategies: Counter[str] = Counter()
 
@@ -103,7 +109,6 @@ class CollectionMachine(RuleBasedStateMachine):
         space=st.sampled_from(SPACES),
         dim=st.sampled_from([8, 24]),
         ids=st.sampled_from(ID_KINDS),
-        bulk=st.sampled_from([0, 0, 0, BULK_ROWS]),
         small=st.booleans(),
         scan_cost=st.sampled_from([0.5, 50.0]),
         seed=seeds,
@@ -113,17 +118,16 @@ class CollectionMachine(RuleBasedStateMachine):
         space: tuple[str, str],
         dim: int,
         ids: str,
-        bulk: int,
         small: bool,
         scan_cost: float,
         seed: int,
     ) -> None:
-        """Draw what the example is about, and load it in bulk in some."""
+        """Draw what the example is about, and load what is there at the start."""
         self.metric, self.dtype = space
         self.dim = 64 if self.dtype == "bit" else dim
-        self.id_kind, self.bulk = ids, bulk
+        self.id_kind = ids
         values = dict(ALWAYS) | {"vicinal.engine.planner.SCAN_COST_PER_MATCH": scan_cost}
-        if bulk:
+        if self.bulk:
             # Several segments of a bulk load, each with a graph, and a tail.
             values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}
             values |= {"vicinal.client.collection.BATCH_ROWS_MAX": 1_300}
@@ -136,9 +140,9 @@ class CollectionMachine(RuleBasedStateMachine):
             self.stack.enter_context(mock.patch(target, value))
         self.model = Model(self.dim, self.metric, self.dtype)
         self.open()
-        if bulk:
-            numbers = range(BULK_BASE, BULK_BASE + bulk)
-            self.write(list(numbers), seed | 1, make_payloads(seed, bulk), as_dicts=False)
+        if self.bulk:
+            numbers = range(BULK_BASE, BULK_BASE + self.bulk)
+            self.write(list(numbers), seed | 1, make_payloads(seed, self.bulk), as_dicts=False)
             self.collection._engine.maintenance.step()
 
     def open(self) -> None:
@@ -217,18 +221,54 @@ class CollectionMachine(RuleBasedStateMachine):
         if not dry:
             self.model.delete(ids)
 
+    @rule(seed=seeds, near=st.booleans(), k=ks, exact=st.booleans(), parts=parts)
+    def search(self, seed: int, near: bool, k: int, exact: bool, parts: tuple[bool, bool]) -> None:
+        """One query without a filter."""
+        self.compare(seed, near, 0, k, None, "text", exact, parts)
+
     @rule(
         seed=seeds,
         near=st.booleans(),
-        n_queries=st.sampled_from([0, 0, 1, 3]),
-        k=st.integers(1, 12) | st.sampled_from([10, 10, 40, 5_000]),
-        where=filters,
+        k=ks,
+        where=conditions,
         form=forms,
         exact=st.booleans(),
-        payload=st.booleans(),
-        vectors=st.booleans(),
+        parts=parts,
     )
-    def search(
+    def search_filtered(
+        self,
+        seed: int,
+        near: bool,
+        k: int,
+        where: Condition,
+        form: str,
+        exact: bool,
+        parts: tuple[bool, bool],
+    ) -> None:
+        """One query with a filter."""
+        self.compare(seed, near, 0, k, where, form, exact, parts)
+
+    @rule(
+        seed=seeds,
+        n_queries=st.integers(1, 4),
+        k=ks,
+        where=filters,
+        exact=st.booleans(),
+        parts=parts,
+    )
+    def search_many(
+        self,
+        seed: int,
+        n_queries: int,
+        k: int,
+        where: Condition | None,
+        exact: bool,
+        parts: tuple[bool, bool],
+    ) -> None:
+        """Several queries in one call."""
+        self.compare(seed, True, n_queries, k, where, "text", exact, parts)
+
+    def compare(
         self,
         seed: int,
         near: bool,
@@ -237,10 +277,10 @@ class CollectionMachine(RuleBasedStateMachine):
         where: Condition | None,
         form: str,
         exact: bool,
-        payload: bool,
-        vectors: bool,
+        parts: tuple[bool, bool],
     ) -> None:
-        """One query (n_queries 0) or several; near the points there are, or anywhere."""
+        """Search with one query (n_queries 0) or several; near the points there are, or anywhere."""
+        payload, vectors = parts
         queries = self.queries(seed, max(1, n_queries), near)
         found = self.collection.search(
             queries[0] if n_queries == 0 else queries,
@@ -283,7 +323,9 @@ class CollectionMachine(RuleBasedStateMachine):
     def explain(self, seed: int, where: Condition | None, form: str) -> None:
         """The plan counts the matches exactly."""
         query = self.queries(seed, 1, near=True)[0]
-        explained = self.collection.explain(query, where=None if where is None else where.form(form))
+        explained = self.collection.explain(
+            query, where=None if where is None else where.form(form)
+        )
         assert explained.matches == len(self.model.matching(where))
         assert explained.points == len(self.model.points)
         self.strategies.update(segment["strategy"] for segment in explained.segments)
@@ -364,10 +406,8 @@ class CollectionMachine(RuleBasedStateMachine):
     def optimize_and_cancel(self) -> None:
         """Optimizing stopped half-way changes nothing that can be seen."""
         before = state_hash(self.collection) if not self.bulk else None
-        try:
+        with suppress(vicinal.CancelledError):
             self.collection.optimize(progress=lambda done, total: False)
-        except vicinal.CancelledError:
-            pass
         if before is not None:
             assert state_hash(self.collection) == before
 
@@ -408,14 +448,22 @@ class CollectionMachine(RuleBasedStateMachine):
             self.stack.close()
 
 
+class BulkMachine(CollectionMachine):
+    """The same with a graph: several segments of a bulk load, and a tail."""
+
+    bulk = BULK_ROWS
+
+
 def profile(examples: int, steps: int) -> settings:
     """Settings of a run; the environment may set other numbers."""
+    factor = float(os.environ.get("VICINAL_EXAMPLES", "1"))
     return settings(
-        max_examples=int(os.environ.get("VICINAL_EXAMPLES", examples)),
+        max_examples=max(1, int(factor * examples)),
         stateful_step_count=int(os.environ.get("VICINAL_STEPS", steps)),
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
+        phases=[p for p in Phase if p is not Phase.shrink or "VICINAL_NO_SHRINK" not in os.environ],
     )
 
 
@@ -424,18 +472,27 @@ def run(machine: type[CollectionMachine], wanted: settings) -> None:
     machine.recall.clear()
     machine.strategies.clear()
     run_state_machine_as_test(machine, settings=wanted)
-    poor = {space: r.value for space, r in machine.recall.items() if r.value < RECALL_FLOOR}
-    assert not poor, poor
-    unseen = {"scan", "gate", "filter"} - set(machine.strategies)
-    assert not unseen, f"no search went by {unseen}: the examples do not reach all of the planner"
+    if machine.bulk:
+        poor = {space: r.value for space, r in machine.recall.items() if r.value < RECALL_FLOOR}
+        assert not poor, poor
+        unseen = {"scan", "gate", "filter"} - set(machine.strategies)
+        assert not unseen, f"no search went by {unseen}: the examples miss a part of the planner"
 
 
 @pytest.mark.timeout(1_200)
-def test_a_collection_does_what_its_model_does() -> None:
-    run(CollectionMachine, profile(100, 50))
+def test_a_small_collection_does_what_its_model_does() -> None:
+    run(CollectionMachine, profile(75, 50))
+
+
+@pytest.mark.timeout(1_200)
+def test_a_collection_with_a_graph_does_what_its_model_does() -> None:
+    run(BulkMachine, profile(25, 50))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
-def test_a_collection_does_what_its_model_does_at_length() -> None:
-    run(CollectionMachine, profile(2_000, 100))
+@pytest.mark.parametrize(("machine", "examples"), [(CollectionMachine, 1_500), (BulkMachine, 500)])
+def test_a_collection_does_what_its_model_does_at_length(
+    machine: type[CollectionMachine], examples: int
+) -> None:
+    run(machine, profile(examples, 100))

@@ -1,4 +1,4 @@
-"""Files in and out: what a writer wrote, a reader reads back equal; a bad file is refused with the place of the fault."""
+"""Files in and out: what was written is read back equal; a bad file is refused with the place of the fault."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_npy_refuses_another_number_of_ids(tmp_path: Path, n: int) -> None:
 
 def test_npy_never_unpickles(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[{"a": 1}]], dtype=object), allow_pickle=True)
-    with pytest.raises(FileError, match="not a readable .npy file"):
+    with pytest.raises(FileError, match=r"not a readable .npy file"):
         open_reader(tmp_path / "x.npy", None, ReadOptions())
 
 
@@ -342,10 +342,10 @@ def test_a_table_without_the_columns_names_those_it_has(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({"key": [1], "emb": [[1.0]]}), tmp_path / "x.parquet")
     with pytest.raises(
-        FileError, match="no column 'id'; it has 'key', 'emb'; --id-column names another"
+        FileError, match=r"no column 'id'; it has 'key', 'emb'; --id-column names another"
     ):
         open_reader(tmp_path / "x.parquet", None, ReadOptions())
-    with pytest.raises(FileError, match="column 'vector'.*--vector-column"):
+    with pytest.raises(FileError, match=r"column 'vector'.*--vector-column"):
         open_reader(tmp_path / "x.parquet", None, ReadOptions(id_column="key"))
 
 

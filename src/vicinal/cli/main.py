@@ -23,6 +23,7 @@ from vicinal.cli.commands.ls import ls
 from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
 from vicinal.model.errors import VicinalError
+from vicinal.model.version import VERSION
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -40,16 +41,24 @@ for command in (demo, ls, info, query, explain, get, count, delete, export, opti
 app.command(name="import")(import_)
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, before a command is looked for."""
+    if wanted:
+        print(f"vicinal {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=print_version
+        ),
+    ] = False,
 ) -> None:
     """Vicinal, a vector database. DATABASE is a directory; start with `vicinal demo`."""
-    if version:
-        from vicinal import __version__
-
-        print(f"vicinal {__version__}")
-        raise typer.Exit
+    del version
 
 
 def run() -> None:

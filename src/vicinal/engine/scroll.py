@@ -9,20 +9,21 @@ from __future__ import annotations
 import base64
 import binascii
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.engine.payload_order import order_key
 from vicinal.engine.reader import Reader
 from vicinal.engine.segment import Segment
 from vicinal.engine.state import CollectionState
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.filter import Filter, Path, split_path
-from vicinal.model.filter.path import getter
+from vicinal.model.filter.order import order_key
+from vicinal.model.filter.path import ID_PATH, getter
+from vicinal.model.filter.predicate import id_value
 from vicinal.model.hits import Page, Point
 
 
@@ -106,23 +107,30 @@ class Scroller:
         else:
             local = segment.ordered(path, rows, descending=descending)
 
-        value_of = None if path is None else getter(path)
+        value_at = None if path is None else _value_at(segment, path)
 
         def place(row: int) -> _Place:
             number = int(segment.global_rows(np.asarray([row], np.int64))[0])
-            if value_of is None:
+            if value_at is None:
                 return _Place(0, number)
-            key = order_key(value_of(segment.payload(row)))
+            value = value_at(row)
             # Points without the field come last whichever way the others go.
-            missing = key is None
-            turned: Any = key
-            if descending and not missing:
-                turned = _Descending(key)
-            return _Place((missing, () if missing else turned), number)
+            if value is None:
+                return _Place((True, ()), number)
+            key = order_key(value)
+            return _Place((False, _Descending(key) if descending else key), number)
 
         start = 0 if after is None else _first_after(local, place, after)
         for row in local[start:].tolist():
             yield place(row), segment, row
+
+
+def _value_at(segment: Segment, path: Path) -> Callable[[int], object]:
+    """The function from a row to the value that it is sorted by."""
+    if path == ID_PATH:
+        return lambda row: id_value(segment.id_at(row))
+    get = getter(path)
+    return lambda row: None if path[0] == ID_PATH[0] else get(segment.payload(row))
 
 
 def _first_after(local: npt.NDArray[np.int64], place: Any, after: _Place) -> int:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from vicinal.engine.payload_column import read_columns
 from vicinal.engine.payload_index import PayloadIndex, to_bitset
-from vicinal.engine.payload_order import Ordering
 from vicinal.engine.records import HEADER_BYTES
 from vicinal.index import GraphIndex
 from vicinal.model.filter import Filter, IsNull, Path
@@ -28,9 +26,6 @@ from vicinal.storage.store import Store
 
 MATCH_CACHE_ENTRIES = 64
 """Filter results kept per segment; one holds a bitmap and n / 8 bytes."""
-
-ORDERINGS_MAX = 4
-"""Orders by a payload field kept per segment; one holds 16 bytes a row."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -59,7 +54,6 @@ class Segment:
         """Grows with each change that could alter a filter's result."""
         self._store = store
         self._matches: dict[Filter, Match] = {}
-        self._orderings: dict[Path, tuple[int, Ordering]] = {}
         self._payload_lock = threading.Lock()
         self.payload_index = PayloadIndex(self.payload, self.id_at, raw_at=self.raw)
 
@@ -143,16 +137,10 @@ class Segment:
         return found
 
     def ordered(self, path: Path, rows: BitMap, *, descending: bool) -> Rows:
-        """The given rows in the order of a payload field; see `payload_order`."""
-        stamp, held = self.stamp, self._orderings.get(path)
-        if held is None or held[0] != stamp:
-            n = self.n
-            values = read_columns([path], range(n), self.payload, self.raw, self.id_at)[path]
-            held = (stamp, Ordering(values))
-            if len(self._orderings) >= ORDERINGS_MAX:
-                self._orderings.pop(next(iter(self._orderings)), None)
-            self._orderings[path] = held
-        return held[1].take(rows, descending=descending)
+        """The given rows in the order of a payload field; see `PayloadIndex.order`."""
+        with self._payload_lock:
+            self.payload_index.extend(self.n)
+            return self.payload_index.order(path, rows, descending=descending)
 
     def has_field(self, path: Path) -> bool:
         """Whether some live point here has a value at the path."""
@@ -282,8 +270,8 @@ class SealedSegment(Segment):
         self._rows: npt.NDArray[np.uint64] = rows["rows"]
         self._column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
         self._offsets: npt.NDArray[np.uint64] = payload["offsets"]
-        self._starts = memoryview(self._offsets)
-        self._blob = memoryview(payload["blob"])
+        self._starts = memoryview(cast("Any", self._offsets))
+        self._blob = memoryview(cast("Any", payload["blob"]))
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
         super().__init__(index, store)

@@ -86,6 +86,10 @@ class FileSystem:
         """Rename, replacing a target file; atomic for whoever looks."""
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; an error where the file system has no hard links."""
+        target.hardlink_to(source)
+
     def unlink(self, path: Path) -> None:
         """Remove a file."""
         path.unlink()

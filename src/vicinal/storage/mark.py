@@ -14,14 +14,17 @@ recovers to less than its mark has lost acknowledged writes, without false alarm
 
 from __future__ import annotations
 
+import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from vicinal.storage.checksum import crc32c
-from vicinal.storage.files import FileSystem, read_file, write_at
+from vicinal.storage.files import FileSystem, read_file, remove_tree, write_at
 
 MARK_NAME = "ACKED"
+KEPT_WAL_NAME = "KEPT_WAL"
+_logger = logging.getLogger(__name__)
 _MAGIC = b"VACK"
 _BODY = struct.Struct("<4sQQ")
 
@@ -62,3 +65,29 @@ def read_mark(fs: FileSystem, path: Path) -> Mark | None:
         return None
     magic, rocks_seq, log_seq = _BODY.unpack(body)
     return Mark(rocks_seq, log_seq) if magic == _MAGIC else None
+
+
+def keep_wal(fs: FileSystem, path: Path) -> None:
+    """Link the write-ahead log aside, since recovery deletes it, also what it could not read of it.
+
+    Best effort: on a file system without hard links there is nothing to look at afterwards.
+    """
+    kept = path / KEPT_WAL_NAME
+    if fs.exists(kept):  # an open that failed or died before; those files are the older truth
+        return
+    logs = [path / name for name in fs.listdir(path) if name.endswith(".log")]
+    logs = [log for log in logs if log.stat().st_size]
+    if not logs:
+        return
+    fs.mkdir(kept)
+    for log in logs:
+        try:
+            fs.link(log, kept / log.name)
+        except OSError as error:
+            _logger.warning("cannot link %s aside before recovery: %s", log, error)
+
+
+def forget_wal(fs: FileSystem, path: Path) -> None:
+    """Remove the links once recovery has proved complete."""
+    if fs.exists(path / KEPT_WAL_NAME):
+        remove_tree(fs, path / KEPT_WAL_NAME)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import re
 from pathlib import Path
@@ -28,6 +29,8 @@ from vicinal.storage.files import storage_error
 
 if TYPE_CHECKING:
     from rocksdict import ColumnFamily
+
+_logger = logging.getLogger(__name__)
 
 POINTS, LOG, META = "points", "log", "meta"
 
@@ -60,10 +63,19 @@ class Handles:
         self.meta_family: ColumnFamily | None = db.get_column_family_handle(META)
 
     def close(self) -> None:
-        """Let go of RocksDB."""
+        """Let go of RocksDB, whatever it answers.
+
+        rocksdict writes the memtables out while it closes. Where that fails nothing is lost, since
+        the write-ahead log still has it all, so the failure is only logged.
+        """
+        parts = (self.points, self.log, self.meta, self.db)
+        del self.points, self.log, self.meta, self.db
         self.points_family = self.log_family = self.meta_family = None
-        for part in (self.points, self.log, self.meta, self.db):
-            part.close()
+        for part in parts:
+            try:
+                part.close()
+            except Exception as error:
+                _logger.warning("closing RocksDB: %s; the write-ahead log keeps the data", error)
 
 
 def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:

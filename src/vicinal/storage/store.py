@@ -11,6 +11,7 @@ Invariants
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -31,9 +32,11 @@ from vicinal.storage.commit import GroupCommit, IntervalTimer
 from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
 from vicinal.storage.gate import Gate
-from vicinal.storage.mark import Mark, MarkFile, read_mark
+from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep_wal, read_mark
 from vicinal.storage.records import SEQ_MAX, decode_record, encode_record, seq_key
 from vicinal.storage.rocks import Handles, is_missing_file, open_rocks, translate
+
+_logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_MS_MIN, SYNC_INTERVAL_MS_MAX = 1, 60_000
 SCAN_CHUNK = 512
@@ -95,12 +98,15 @@ class Store:
                 make_dirs(fs, path)
             # Read before opening: a live writer may advance it meanwhile, never what it covers.
             mark = read_mark(fs, path)
+            if not (fresh or read_only):
+                keep_wal(fs, path)
         handles = _open_handles(path, read_only=read_only, create=fresh)
         try:
-            return cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+            store = cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
         except BaseException:
             handles.close()
             raise
+        return store
 
     def __init__(
         self,
@@ -136,15 +142,18 @@ class Store:
             )
             raise CorruptionError(
                 f"{path}: acknowledged writes are lost, {lost}; the write-ahead log is damaged or "
-                "a file "
-                "of it is missing. Restore from a snapshot or a replica, or open with "
-                "accept_loss=True "
-                f"to go on with what is left, everything up to record {self._seq}"
+                "a "
+                f"file of it is missing (what there is of it is kept in {KEPT_WAL_NAME}). Restore "
+                "from "
+                "a snapshot or a replica, or open with accept_loss=True to go on with what is "
+                "left, "
+                f"everything up to record {self._seq}"
             )
         if not read_only:
             with os_errors(f"opening the store {path}"):
                 self._mark_file = MarkFile(fs, path)
                 self._mark_file.write(Mark(reached, self._seq))
+                forget_wal(fs, path)
             if durability is Durability.INTERVAL:
                 self._timer = IntervalTimer(sync_interval_ms / 1000, self._is_dirty, self.sync)
 
@@ -292,10 +301,6 @@ class Store:
             if not self.read_only and self._failure is None:
                 self._commit.wait(handles.db.latest_sequence_number())
                 _flush_large_memtables(handles)
-        except VicinalError:
-            raise
-        except Exception as error:
-            raise translate(error, f"closing the store {self.path}") from error
         finally:
             self._handles = None
             # A scan that somebody still holds would keep RocksDB open, and its lock.
@@ -525,4 +530,7 @@ def _flush_large_memtables(handles: Handles) -> None:
     for family in (handles.points, handles.log):
         held = family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
         if held > _FLUSH_AT_CLOSE_BYTES:
-            family.flush(True)
+            try:
+                family.flush(True)
+            except Exception as error:  # the write-ahead log has it all
+                _logger.warning("writing memtables out: %s; the write-ahead log keeps them", error)
