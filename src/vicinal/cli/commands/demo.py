@@ -97,7 +97,7 @@ class _Report:
         if self._quiet:
             return
         print()
-        heading(f"{question}?" + (f"   where {where}" if where else ""))
+        heading(f'"{question}"' + (f"  where {where}" if where else ""))
         print_hits(hits, SHOWN_FIELDS)
         print(f"(text to vector {embed_ms:.2f} ms, search {search_ms:.2f} ms)")
 
