@@ -122,7 +122,9 @@ class GraphIndex:
         The index numbers rows itself: `ids` must be None. Keep a map of your own ids beside it.
         """
         if ids is not None:
-            raise InvalidArgumentError("ids= is not taken: rows are numbered in order; map ids yourself")
+            raise InvalidArgumentError(
+                "ids= is not taken: rows are numbered in order; map ids yourself"
+            )
         _check_range("threads", threads, 0, THREADS_MAX)
         native = self._open
         rows = self._rows(X, "X")
@@ -318,7 +320,9 @@ def _row_numbers(rows: NDArray[np.integer[Any]] | list[int] | int) -> NDArray[np
     if array.size == 0:
         return np.empty(0, dtype=np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InvalidArgumentError(f"rows are {array.dtype} of shape {array.shape}; pass integers (n,)")
+        raise InvalidArgumentError(
+            f"rows are {array.dtype} of shape {array.shape}; pass integers (n,)"
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
