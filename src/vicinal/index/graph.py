@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +151,7 @@ class GraphIndex:
         k: int = 10,
         ef_search: int | None = None,
         threads: int = 1,
-        filter: Filter | None = None,  # noqa: A002 (the word users know)
+        filter: Filter | None = None,
         exact: bool = False,
         strategy: Strategy = "auto",
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -184,7 +184,7 @@ class GraphIndex:
         if native is None:
             raise ClosedError("the index was closed")
         if filter is not None and filter.dtype == np.bool_:
-            filter = _pack(filter, native.n)  # noqa: A001
+            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         return native.search(
             queries,
             k,
