@@ -429,7 +429,7 @@ def test_demo_may_be_run_again_and_says_what_to_type_next(
     demo: tuple[Path, dict[str, Any]],
 ) -> None:
     path, figures = demo
-    said = run("demo", "--path", path).stdout
+    said = spawn("demo", "--path", path).stdout
     assert answer("count", path)["count"] == figures["read"]["texts"]
     assert "Recall@10 of the index against exact search" in said
     assert f"query {path} " in said
