@@ -62,7 +62,9 @@ payloads = st.fixed_dictionaries(
 paths = st.sampled_from(
     ["lang", "year", "tags", "flag", "meta.author", "meta.n", "meta", "any", "tags.0", "nowhere"]
 )
-order_paths = st.sampled_from(["lang", "year", "flag", "meta.n", "meta.author", "any", "nowhere", "id"])
+order_paths = st.sampled_from(
+    ["lang", "year", "flag", "meta.n", "meta.author", "any", "nowhere", "id"]
+)
 operators = st.sampled_from(["=", "<", "<=", ">", ">="])
 
 _on_id = st.builds(

@@ -94,7 +94,7 @@ class Model:
         there = [(k, p) for k, p in keyed if k is not None]
         if descending:
             # Reversed twice, so that ties stay in the order of writing.
-            there = sorted(reversed(there), key=lambda item: item[0])[::-1]
+            there = sorted(there, key=lambda item: item[0])[::-1]
         else:
             there = sorted(there, key=lambda item: item[0])
         return [p for _, p in there] + [p for k, p in keyed if k is None]

@@ -72,7 +72,9 @@ def recall(rows: np.ndarray, D: np.ndarray, k: int) -> float:
     return float(good.sum() / good.size)
 
 
-def built(metric: str = "l2", dtype: str = "f32", n: int = N, **options: int) -> tuple[GraphIndex, np.ndarray]:
+def built(
+    metric: str = "l2", dtype: str = "f32", n: int = N, **options: int
+) -> tuple[GraphIndex, np.ndarray]:
     X = data(dtype, n, 2)
     index = GraphIndex(dim_of(dtype), metric, dtype, **options)
     index.build(X, threads=1)
@@ -103,7 +105,7 @@ def test_exact_search_is_exact(metric: str, dtype: str) -> None:
     index, X = built(metric, dtype, n=1500)
     Q = data(dtype, 20, 3, queries=True)
     D = distances(Q, X, metric)
-    rows, found = index.search(Q, k=10, exact=True)
+    rows, _found = index.search(Q, k=10, exact=True)
     assert recall(rows, D, 10) == 1.0
     assert all(len(set(row)) == 10 for row in rows.tolist())
 
@@ -202,7 +204,7 @@ def test_packed_filters_equal_masks(l2) -> None:
 
 
 def test_removed_rows_never_return_and_k_holds() -> None:
-    index, X = built()
+    index, _X = built()
     Q = data("f32", N_QUERIES, 3)
     gone = np.random.default_rng(5).permutation(N)[: N - 25]
     assert index.remove(gone[:1000]) == 1000
@@ -249,7 +251,9 @@ def test_the_graph_stays_navigable_when_whole_clusters_and_entry_points_die() ->
 
 def test_every_row_of_well_separated_clusters_is_reachable() -> None:
     rng = np.random.default_rng(6)
-    X = (np.repeat(rng.normal(size=(20, 16)) * 1000, 200, axis=0) + rng.normal(size=(4000, 16))).astype(np.float32)
+    X = (
+        np.repeat(rng.normal(size=(20, 16)) * 1000, 200, axis=0) + rng.normal(size=(4000, 16))
+    ).astype(np.float32)
     index = GraphIndex(16)
     index.build(X, threads=1)
     rows, _ = index.search(X, k=1, ef_search=32)
@@ -260,14 +264,18 @@ def test_duplicates_are_all_returned() -> None:
     X = np.repeat(data("f32", 100, 2), 30, axis=0)
     index = GraphIndex(DIM)
     index.build(X)
-    rows, found = index.search(X[::30].copy(), k=30, ef_search=128)
+    _rows, found = index.search(X[::30].copy(), k=30, ef_search=128)
     assert (found == 0).mean() >= RECALL_FLOOR
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-@pytest.mark.parametrize(("metric", "dtype"), [("l2", "f32"), ("cosine", "f16"), ("ip", "i8"), ("hamming", "bit")])
-def test_a_loaded_index_answers_as_the_saved_one(tmp_path: Path, metric: str, dtype: str, mmap: bool) -> None:
-    index, X = built(metric, dtype, n=1500)
+@pytest.mark.parametrize(
+    ("metric", "dtype"), [("l2", "f32"), ("cosine", "f16"), ("ip", "i8"), ("hamming", "bit")]
+)
+def test_a_loaded_index_answers_as_the_saved_one(
+    tmp_path: Path, metric: str, dtype: str, mmap: bool
+) -> None:
+    index, _X = built(metric, dtype, n=1500)
     index.append(data(dtype, 70, 8))
     index.remove([3, 1510])
     index.save(tmp_path / "g.bin")
@@ -275,7 +283,13 @@ def test_a_loaded_index_answers_as_the_saved_one(tmp_path: Path, metric: str, dt
     Q = data(dtype, 20, 3, queries=True)
     for a, b in zip(index.search(Q), loaded.search(Q), strict=True):
         assert (a == b).all()
-    assert (loaded.n, loaded.n_linked, loaded.n_live, loaded.metric, loaded.dtype) == (1570, 1500, 1568, metric, dtype)
+    assert (loaded.n, loaded.n_linked, loaded.n_live, loaded.metric, loaded.dtype) == (
+        1570,
+        1500,
+        1568,
+        metric,
+        dtype,
+    )
     assert (loaded.vectors(np.arange(1570)) == index.vectors(np.arange(1570))).all()
     # It goes on growing and healing without touching the file.
     before = (tmp_path / "g.bin").read_bytes()
@@ -358,7 +372,7 @@ def test_an_empty_index_saves_loads_and_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(l2, bad: float) -> None:
-    _, X, Q = l2
+    _, X, _Q = l2
     rows = X[:5].copy()
     rows[3, 7] = bad
     index = GraphIndex(DIM)
@@ -416,8 +430,17 @@ def test_search_parameters_out_of_range_are_refused(l2) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [dict(dim=0), dict(dim=65_537), dict(dim=8, M=3), dict(dim=8, M=129), dict(dim=8, ef_construction=7), dict(dim=8, seed=-1),
-     dict(dim=8, metric="hamming"), dict(dim=12, metric="hamming", dtype="bit"), dict(dim=8, metric="euclid")],
+    [
+        {"dim": 0},
+        {"dim": 65_537},
+        {"dim": 8, "M": 3},
+        {"dim": 8, "M": 129},
+        {"dim": 8, "ef_construction": 7},
+        {"dim": 8, "seed": -1},
+        {"dim": 8, "metric": "hamming"},
+        {"dim": 12, "metric": "hamming", "dtype": "bit"},
+        {"dim": 8, "metric": "euclid"},
+    ],
 )
 def test_configurations_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InvalidArgumentError):
@@ -473,7 +496,12 @@ def test_a_closed_index_says_so(l2) -> None:
     index.close()
     index.close()
     assert repr(index) == "GraphIndex(closed)"
-    for call in (lambda: index.search(X), lambda: index.append(X), lambda: index.n, lambda: index.remove([0])):
+    for call in (
+        lambda: index.search(X),
+        lambda: index.append(X),
+        lambda: index.n,
+        lambda: index.remove([0]),
+    ):
         with pytest.raises(ClosedError):
             call()
 
@@ -490,7 +518,9 @@ def test_batches_and_threads_give_the_same_answers(l2, n_queries: int, threads: 
 
 
 def test_ip_with_norms_of_all_sizes_finds_the_largest_products() -> None:
-    X = data("f32", N, 2) * np.random.default_rng(1).lognormal(sigma=0.7, size=(N, 1)).astype(np.float32)
+    X = data("f32", N, 2) * np.random.default_rng(1).lognormal(sigma=0.7, size=(N, 1)).astype(
+        np.float32
+    )
     index = GraphIndex(DIM, "ip")
     index.build(X[:2000])
     index.add(X[2000:])

@@ -367,13 +367,16 @@ def _parse(text: str) -> Filter:
 def _id_values(ids: Any) -> Iterable[object]:
     """Python or NumPy ids from whatever column they came in."""
     if isinstance(ids, np.ndarray):
-        if ids.ndim != 1:
-            raise InvalidArgumentError(f"ids have shape {ids.shape}; give one id a point")
-        return ids if ids.dtype.kind in "iu" else ids.tolist()
+        array = cast("np.ndarray[Any, np.dtype[Any]]", ids)
+        if array.ndim != 1:
+            raise InvalidArgumentError(f"ids have shape {array.shape}; give one id a point")
+        return array if array.dtype.kind in "iu" else array.tolist()
+    if isinstance(ids, list):
+        return cast("list[object]", ids)
     if isinstance(ids, str | bytes):
         raise InvalidArgumentError(f"ids is one value, {ids!r}; give a list of ids")
     for name in ("to_pylist", "to_list", "tolist"):
-        if hasattr(ids, name) and not isinstance(ids, list):
+        if hasattr(ids, name):
             return getattr(ids, name)()
     return ids
 

@@ -142,8 +142,6 @@ def _records(payload: Any) -> Sequence[Mapping[str, Any]]:
 
 def _no_nan(value: Any) -> Any:
     """pandas writes a missing value as NaN, NaT or NA; here it is null."""
-    if value is None or isinstance(value, str | bool | int | list | dict):
-        return value
     if isinstance(value, float):
         return None if value != value else value
     name = type(value).__name__
@@ -162,10 +160,11 @@ def _as_array(vectors: Any, what: str) -> npt.NDArray[Any]:
         if len(lengths) > 1:
             raise DimensionError(f"{what}: vectors differ in shape: {sorted(map(str, lengths))}")
         return np.stack(cast("list[Any]", vectors))
+    given = cast("Any", vectors)
     try:
-        return np.asarray(vectors)
+        return np.asarray(given)
     except ValueError:
-        lengths = sorted({len(v) if hasattr(v, "__len__") else 1 for v in vectors})
+        lengths = sorted({len(v) if hasattr(v, "__len__") else 1 for v in given})
         raise DimensionError(f"{what}: vectors differ in length: {lengths}") from None
 
 

@@ -111,7 +111,9 @@ def to_bitset(bitmap: BitMap | FrozenBitMap, n: int) -> Bitset:
 def _packed_runs(
     starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
-    edges = np.zeros(_CHUNK + 1, np.int8)
-    edges[starts] += 1  # runs of one container neither touch nor overlap
-    edges[starts + lengths] -= 1
-    return np.packbits(np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_), bitorder="little")
+    spans = np.empty(2 * len(starts) + 1, np.int64)  # gap, run, gap, ..., run, gap
+    spans[0::2] = np.append(starts, _CHUNK) - np.concatenate(([0], starts + lengths))
+    spans[1::2] = lengths
+    inside = np.zeros(len(spans), np.bool_)
+    inside[1::2] = True
+    return np.packbits(np.repeat(inside, spans), bitorder="little")

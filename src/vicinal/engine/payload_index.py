@@ -144,7 +144,7 @@ class PayloadIndex:
         with self._lock:
             known = self._results.get(where)
             if known is not None:
-                return known.copy()
+                return BitMap(known, optimize=False)
             view = self._view(where)
         result = evaluate(where, view)
         with self._lock:
@@ -152,7 +152,7 @@ class PayloadIndex:
                 self._results[where] = result
                 if len(self._results) > CACHED_RESULTS_MAX:
                     del self._results[next(iter(self._results))]
-                return result.copy()
+                return BitMap(result, optimize=False)
         return result
 
     def order(

@@ -55,7 +55,7 @@ class Part:
         """Return the rows with low <= value <= high."""
         values = cast("Any", self.values)
         first, last = bisect_left(values, low), bisect_right(values, high)
-        return self.rows[self.starts[first] : self.starts[max(first, last)]]
+        return self.rows[self.starts[first] : self.starts[last]]
 
     def one_of(self, literals: set[Any]) -> Rows:
         """Return the rows whose value is one of the literals, which are of the same kind."""

@@ -230,16 +230,13 @@ def _part_of_types(
 
 
 def _with_elements(values: Sequence[object], rows: Rows) -> tuple[list[object], Rows, BitMap]:
-    """Return the values with lists replaced by their elements, their rows, and the list rows.
-
-    A null element is no null field, so it is left out.
-    """
+    """Return the values with lists replaced by their elements, their rows, and the list rows."""
     entries: list[object] = []
     entry_rows: list[int] = []
     listed: list[int] = []
     for row, value in zip(rows.tolist(), values, strict=True):
         if type(value) is list:
-            elements = [each for each in cast("list[object]", value) if each is not None]
+            elements = cast("list[object]", value)
             entries += elements
             entry_rows += [row] * len(elements)
             listed.append(row)

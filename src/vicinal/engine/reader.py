@@ -337,7 +337,7 @@ class Reader:
             wanted = 0
             for segment, found, local in state.view.locate(np.asarray(rows, np.int64)):
                 for place, vector in zip(found.tolist(), segment.index.vectors(local), strict=True):
-                    point = points[places[place]]
+                    point = points[places[int(place)]]
                     if point is not None:
                         point.vector = vector
                         wanted += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -270,8 +270,8 @@ class SealedSegment(Segment):
         self._rows: npt.NDArray[np.uint64] = rows["rows"]
         self._column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
         self._offsets: npt.NDArray[np.uint64] = payload["offsets"]
-        self._starts = memoryview(self._offsets)
-        self._blob = memoryview(payload["blob"])
+        self._starts = memoryview(cast("Any", self._offsets))
+        self._blob = memoryview(cast("Any", payload["blob"]))
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
         super().__init__(index, store)

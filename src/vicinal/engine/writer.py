@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ class Writer:
                 time_ms=self._now_ms(),
                 first_row=first,
                 keys=keys,
-                vectors=memoryview(np.ascontiguousarray(vectors)).cast("B"),
+                vectors=memoryview(cast("Any", np.ascontiguousarray(vectors))).cast("B"),
                 killed=pack_rows(killed),
                 dirty=b"",
             )

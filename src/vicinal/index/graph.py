@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,9 @@ class GraphIndex:
         The index numbers rows itself: `ids` must be None. Keep a map of your own ids beside it.
         """
         if ids is not None:
-            raise InvalidArgumentError("ids= is not taken: rows are numbered in order; map ids yourself")
+            raise InvalidArgumentError(
+                "ids= is not taken: rows are numbered in order; map ids yourself"
+            )
         _check_range("threads", threads, 0, THREADS_MAX)
         native = self._open
         rows = self._rows(X, "X")
@@ -149,7 +151,7 @@ class GraphIndex:
         k: int = 10,
         ef_search: int | None = None,
         threads: int = 1,
-        filter: Filter | None = None,  # noqa: A002 (the word users know)
+        filter: Filter | None = None,
         exact: bool = False,
         strategy: Strategy = "auto",
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -182,7 +184,7 @@ class GraphIndex:
         if native is None:
             raise ClosedError("the index was closed")
         if filter is not None and filter.dtype == np.bool_:
-            filter = _pack(filter, native.n)  # noqa: A001
+            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         return native.search(
             queries,
             k,
@@ -318,7 +320,9 @@ def _row_numbers(rows: NDArray[np.integer[Any]] | list[int] | int) -> NDArray[np
     if array.size == 0:
         return np.empty(0, dtype=np.int64)
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InvalidArgumentError(f"rows are {array.dtype} of shape {array.shape}; pass integers (n,)")
+        raise InvalidArgumentError(
+            f"rows are {array.dtype} of shape {array.shape}; pass integers (n,)"
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 

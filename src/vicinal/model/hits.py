@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from vicinal.model.payload import Payload, decode_payload
 if TYPE_CHECKING:
     import pandas
     import polars
-    import pyarrow
 
 
 class Hit:
@@ -126,11 +125,11 @@ class Hits(Sequence[Hit]):
             rows.append(row)
         return rows
 
-    def to_arrow(self) -> pyarrow.Table:
+    def to_arrow(self) -> Any:
         """An Arrow table of `to_dicts` (needs pyarrow: `pip install 'vicinal[arrow]'`)."""
         import pyarrow as pa
 
-        return pa.Table.from_pydict(self._columns(as_text=True))
+        return cast("Any", pa).Table.from_pydict(self._columns(as_text=True))
 
     def to_pandas(self) -> pandas.DataFrame:
         """A pandas DataFrame of `to_dicts`."""

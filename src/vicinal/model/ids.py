@@ -61,7 +61,7 @@ def decode_id(key: bytes | memoryview) -> PointId:
 
 def encode_ids(ids: Iterable[object]) -> list[bytes]:
     """Return the keys of ids, in order; an id that stands twice raises DuplicateIdError."""
-    if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
+    if isinstance(ids, np.ndarray) and cast("npt.NDArray[Any]", ids).dtype.kind in "iu":
         keys = _encode_int_array(cast("npt.NDArray[np.int64]", ids))
     elif isinstance(ids, range):
         keys = _encode_int_array(np.arange(ids.start, ids.stop, ids.step, dtype=np.int64))
@@ -95,7 +95,7 @@ class IdColumn:
     ) -> None:
         self._ints = ints
         self._offsets = offsets
-        self._blob = memoryview(blob) if blob is not None else None
+        self._blob = memoryview(cast("Any", blob)) if blob is not None else None
 
     @classmethod
     def from_keys(cls, keys: Sequence[bytes]) -> IdColumn:

@@ -31,7 +31,7 @@ def encode_payload(payload: Mapping[str, Any] | None) -> bytes:
     if payload is None:
         return EMPTY
     if not isinstance(payload, dict):
-        if not isinstance(payload, Mapping):
+        if not isinstance(cast("object", payload), Mapping):
             raise InvalidArgumentError(
                 f"payload is of type {type(payload).__name__}; a payload is a dict of JSON values"
             )
@@ -83,8 +83,7 @@ class _PayloadEncoder:
 
     def encode(self, payload: dict[str, Any]) -> bytes:
         for value in payload.values():
-            kind = type(value)
-            if kind is dt.datetime or kind is dict or kind is list:
+            if isinstance(value, dt.datetime | dict | list):
                 return self._fast.encode(_iso(payload))
         return self._fast.encode(payload)
 
