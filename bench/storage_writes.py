@@ -101,7 +101,10 @@ def main() -> None:
         print(json.dumps({"durability": options.durability, **result}))
         for threads in (1, 4, 16, 32):
             print(json.dumps(small_writes(store, threads, 200)))
-        keys = [(i * 97 % options.points * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big") for i in range(10_000)]
+        keys = [
+            (i * 97 % options.points * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big")
+            for i in range(10_000)
+        ]
         begun = time.perf_counter()
         for start in range(0, len(keys), BATCH):
             store.get_points(keys[start : start + BATCH])
