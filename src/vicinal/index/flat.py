@@ -92,7 +92,7 @@ class FlatIndex:
         *,
         k: int = 10,
         threads: int = 1,
-        filter: NDArray[Any] | None = None,  # noqa: A002
+        filter: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k nearest live rows of each query that pass the filter.
 
