@@ -16,7 +16,6 @@ from vicinal.cli.console import CliError, bytes_text, compact, print_json, print
 from vicinal.cli.opening import NOTES_FILE, Note, choose, opened, read_note, write_note
 from vicinal.cli.queries import candidates, query_vector
 
-
 DUMB_TERMINAL_COLUMNS = 80
 
 
