@@ -2,8 +2,8 @@
 
     bench_calls.py [--points 100000] [--dim 256] [--out results.json]
 
-Vectors are clustered random ones (64 centres), so that a graph search does real work; recall is against exact search. Times are
-medians of many calls; the ratio between lines of one run is what carries over to another machine.
+Vectors are clustered random ones (64 centres), so that a graph search does real work; recall is against exact search.
+Times are medians of many calls; the ratio between lines of one run is what carries over to another machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ K = 10
 
 def main() -> None:
     """Run everything and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1_000)
@@ -38,7 +40,9 @@ def main() -> None:
     centres = rng.standard_normal((64, a.dim), dtype=np.float32)
     X = centres[rng.integers(64, size=a.points)]
     X += 0.7 * rng.standard_normal(X.shape, dtype=np.float32)
-    payload = [{"year": 2000 + i % 25, "lang": "en", "text": f"point {i} " * 8} for i in range(a.points)]
+    payload = [
+        {"year": 2000 + i % 25, "lang": "en", "text": f"point {i} " * 8} for i in range(a.points)
+    ]
     row: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
         "points": a.points,
@@ -59,7 +63,9 @@ def main() -> None:
             row["optimize_s"] = time.perf_counter() - start
             row |= calls(docs, X[:200])
         row["open_s"] = median_s(lambda: open_once(path), 5)
-    text = json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, indent=1)
+    text = json.dumps(
+        {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, indent=1
+    )
     print(text)
     if a.out is not None:
         a.out.write_text(text)
@@ -74,7 +80,9 @@ def calls(docs: vicinal.Collection, queries: np.ndarray) -> dict[str, float]:
     from vicinal.engine.planner import default_ef
 
     ef = default_ef(K)
-    native = per_call_us(lambda q: index.search(q.reshape(1, -1), k=K, ef_search=ef, strategy="gate"), queries)
+    native = per_call_us(
+        lambda q: index.search(q.reshape(1, -1), k=K, ef_search=ef, strategy="gate"), queries
+    )
     ids = per_call_us(lambda q: docs.search(q, k=K, with_payload=False), queries)
     with_payload = per_call_us(lambda q: [h.payload for h in docs.search(q, k=K)], queries)
     filtered = per_call_us(lambda q: docs.search(q, k=K, where="year = 2024"), queries)
@@ -107,7 +115,11 @@ def median_s(action: Callable[[], float], times: int) -> float:
 def import_once() -> float:
     """Seconds that `import vicinal` takes in a fresh interpreter, its start not counted."""
     code = "import time; t = time.perf_counter(); import vicinal; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def open_once(path: Path) -> float:
