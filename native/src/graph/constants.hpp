@@ -39,6 +39,8 @@ inline constexpr std::size_t kMatchEntries = 16;
 inline constexpr std::size_t kPruneCandidates = 128;
 // A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance).
 inline constexpr float kAlpha = 1.1F;
+// Edges to a row that no other row's pruning takes away: with fewer, a row is hard to find or cannot be.
+inline constexpr std::uint16_t kInDegreeKept = 4;
 // Rows inserted side by side, as a share of those already there: they do not see one another.
 inline constexpr std::size_t kBatchShare = 50;
 inline constexpr std::size_t kBatchMax = 4096;

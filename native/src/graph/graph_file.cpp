@@ -80,6 +80,15 @@ struct GraphIndex::FileHeader {
   }
 };
 
+std::size_t graph_header_bytes() { return sizeof(GraphIndex::FileHeader); }
+
+void sign_graph_header(void* header) {
+  GraphIndex::FileHeader h;
+  std::memcpy(&h, header, sizeof(h));
+  h.header_crc = h.crc();
+  std::memcpy(header, &h, sizeof(h));
+}
+
 void GraphIndex::save(const std::string& path, bool vectors) const {
   static_assert(std::has_unique_object_representations_v<SectionEntry> && std::is_trivially_copyable_v<FileHeader>);
   const std::lock_guard lock(link_mutex_);
@@ -293,6 +302,14 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
     }
     if (highest >= h.linked) corrupt(path, "an edge leads to row " + std::to_string(highest) + ", which is not there");
   });
+  index.in_degrees_.grow(h.linked * sizeof(std::uint16_t));
+  auto* in_degrees = index.in_degrees_.as<std::uint16_t>();
+  for (std::size_t r = 0; r < h.linked; ++r) {
+    for (std::size_t i = 0; i < index.edges_.degree; ++i) {
+      const std::uint32_t to = words[r * index.edges_.stride + i];
+      if (to != r) ++in_degrees[to];
+    }
+  }
   for (std::size_t i = 0; i < h.n_entries; ++i) {
     if (h.entries[i] >= h.linked) corrupt(path, "an entry point is not in the graph");
     index.entries_[i].store(h.entries[i], std::memory_order_relaxed);

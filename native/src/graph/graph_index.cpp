@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "base/reservation.hpp"
 #include "graph/constants.hpp"
 
 namespace vicinal::graph {
@@ -39,6 +40,7 @@ GraphIndex::GraphIndex(const GraphConfig& config)
       codec_(rows_),
       codes_(reservation_bytes()),
       edge_words_(reservation_bytes()),
+      in_degrees_(reservation_bytes() / 8),
       live_bits_(reservation_bytes() / 64) {
   edges_.words = edge_words_.as<std::uint32_t>();
   edges_.degree = config.M;
@@ -152,7 +154,8 @@ std::vector<std::uint32_t> GraphIndex::entry_points() const {
 }
 
 std::size_t GraphIndex::memory_bytes() const noexcept {
-  return rows_.memory_bytes() + codes_.committed() + edge_words_.committed() + live_bits_.committed();
+  return rows_.memory_bytes() + codes_.committed() + edge_words_.committed() + in_degrees_.committed() +
+         live_bits_.committed();
 }
 
 }  // namespace vicinal::graph

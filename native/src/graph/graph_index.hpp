@@ -97,10 +97,11 @@ class GraphIndex {
   [[nodiscard]] const Codec& codec() const noexcept { return codec_; }
   [[nodiscard]] std::vector<std::uint32_t> entry_points() const;
 
+  struct FileHeader;  // graph_file.cpp
+
  private:
   struct Search;   // graph_query.cpp
 
-  struct FileHeader;  // graph_file.cpp
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
@@ -113,6 +114,7 @@ class GraphIndex {
   Codec codec_;
   ReservedBuffer codes_;
   ReservedBuffer edge_words_;
+  ReservedBuffer in_degrees_;  // uint16 each: edges that lead to a row
   ReservedBuffer live_bits_;  // bit set: the row exists and is not removed
   Adjacency edges_;
 
@@ -130,5 +132,9 @@ class GraphIndex {
   mutable std::mutex link_mutex_;
   mutable ScratchPool scratches_;
 };
+
+// For tests that forge files: the header's size, and its checksum made right.
+[[nodiscard]] std::size_t graph_header_bytes();
+void sign_graph_header(void* header);
 
 }  // namespace vicinal::graph

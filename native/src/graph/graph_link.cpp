@@ -47,8 +47,9 @@ std::uint32_t central_row(const GraphView& g, const BeamFns& fns, const std::vec
 
 }  // namespace
 
-Linker::Linker(Adjacency edges, const BeamFns& fns, CodeKind kind, std::uint32_t ef, RowLocks& locks)
-    : edges_(edges), fns_(fns), kind_(kind), ef_(ef), locks_(locks) {}
+Linker::Linker(Adjacency edges, std::uint16_t* in_degrees, const BeamFns& fns, CodeKind kind, std::uint32_t ef,
+               RowLocks& locks)
+    : edges_(edges), in_degrees_(in_degrees), fns_(fns), kind_(kind), ef_(ef), locks_(locks) {}
 
 std::size_t Linker::degree_of(std::uint32_t row) const noexcept {
   const std::uint32_t* words = edges_.row(row);
@@ -57,9 +58,25 @@ std::size_t Linker::degree_of(std::uint32_t row) const noexcept {
   return n;
 }
 
+void Linker::count_in(std::uint32_t row, int change) noexcept {
+  __atomic_fetch_add(&in_degrees_[row], static_cast<std::uint16_t>(change), __ATOMIC_RELAXED);
+}
+
+void Linker::replace(std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept {
+  count_in(before, -1);
+  count_in(after, 1);
+  store_edge(word, after);
+}
+
 void Linker::write(std::uint32_t row, const Candidate* chosen, std::size_t n) noexcept {
   std::uint32_t* words = edges_.row(row);
-  for (std::size_t i = 0; i < edges_.degree; ++i) store_edge(words[i], i < n ? chosen[i].row : row);
+  for (std::size_t i = 0; i < edges_.degree; ++i) {
+    const std::uint32_t before = load_edge(words[i]);
+    const std::uint32_t after = i < n ? chosen[i].row : row;
+    if (before != row) count_in(before, -1);
+    if (after != row) count_in(after, 1);
+    store_edge(words[i], after);
+  }
 }
 
 bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t from, Candidate to, bool force) {
@@ -79,31 +96,39 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
     const auto twins = static_cast<std::size_t>(std::count(from_keys, from_keys + n, 0));
     if (twins >= Pruner::twins_max(edges_.degree)) {
       if (!force) return false;
-      const auto* last = std::find(from_keys, from_keys + n, 0);
-      store_edge(words[last - from_keys], to.row);
+      const auto at = std::find(from_keys, from_keys + n, 0) - from_keys;
+      replace(words[at], rows[at], to.row);
       return true;
     }
   }
   if (n < edges_.degree) {
+    count_in(to.row, 1);
     store_edge(words[n], to.row);
     return true;
   }
   fns_.keys(g, g.code(from), rows, n, from_keys);
   fns_.keys(g, g.code(to.row), rows, n, to_keys);
-  // The list is pruned already, so pruning it with one more row needs only that row's distances.
+  // The list is pruned already, so pruning it with one more row needs only that row's distances. A row to which few
+  // edges lead keeps them: it could not be found without.
+  const bool needed = force || in_degree(to.row) < kInDegreeKept;
   std::size_t victim = n;
-  std::size_t farthest = 0;
+  std::size_t farthest = n;
   for (std::size_t i = 0; i < n; ++i) {
-    if (!force && from_keys[i] <= to.key && pruner.occludes(to_keys[i], to.key)) return false;
+    if (!needed && from_keys[i] <= to.key && pruner.occludes(to_keys[i], to.key)) return false;
+    if (in_degree(rows[i]) <= kInDegreeKept) continue;
     const bool occluded = from_keys[i] > to.key && pruner.occludes(to_keys[i], from_keys[i]);
     if (occluded && (victim == n || from_keys[i] > from_keys[victim])) victim = i;
-    if (from_keys[i] > from_keys[farthest]) farthest = i;
+    if (farthest == n || from_keys[i] > from_keys[farthest]) farthest = i;
   }
   if (victim == n) {
-    if (!force && from_keys[farthest] <= to.key) return false;
+    if (farthest == n) {
+      if (!force) return false;
+      farthest = static_cast<std::size_t>(std::max_element(from_keys, from_keys + n) - from_keys);
+    }
+    if (!needed && from_keys[farthest] <= to.key) return false;
     victim = farthest;
   }
-  store_edge(words[victim], to.row);
+  replace(words[victim], rows[victim], to.row);
   return true;
 }
 
@@ -189,6 +214,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   if (!codec_.trained()) codec_.train(rows_, last);
   codes_.grow(last * codec_.stride() + kCacheLine);
   edge_words_.grow(last * edges_.stride * sizeof(std::uint32_t));
+  in_degrees_.grow(last * sizeof(std::uint16_t));
   pool.parallel_for(last - first, threads, 256, [&](std::size_t begin, std::size_t end, unsigned) {
     std::vector<float> floats(codec_.scratch_floats());
     for (std::size_t row = first + begin; row < first + end; ++row) {
@@ -216,7 +242,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   }
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(last));
-  Linker linker(edges_, fns, codec_.kind(), config_.ef_construction, locks_);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
   std::vector<std::uint32_t> batch;
   std::vector<std::uint32_t> starts;
   auto told = std::chrono::steady_clock::now();

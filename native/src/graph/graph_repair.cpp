@@ -23,7 +23,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
   if (n == 0 || live() == 0) return 0;
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(n));
-  Linker linker(edges_, fns, codec_.kind(), config_.ef_construction, locks_);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
   std::atomic<std::size_t> changed{0};
   // A copy: rows removed while this runs are the next repair's.
   const std::vector<std::uint64_t> alive(live_words(), live_words() + (n + 63) / 64);
@@ -94,7 +94,7 @@ bool GraphIndex::gather_around(std::uint32_t row, const std::vector<std::uint64_
 void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(n));
-  Linker linker(edges_, fns, codec_.kind(), config_.ef_construction, locks_);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
   const Pruner pruner(fns, g.kind, kAlpha);
   // An edge that attaches one row may push out another's last one, so a few rounds.
   for (int round = 0; round < 4; ++round) {

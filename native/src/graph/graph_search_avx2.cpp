@@ -1,13 +1,13 @@
 // The beam search for AVX2.
 #if defined(__x86_64__)
-#include "graph/beam_ops_scalar.hpp"
+#include "graph/beam_ops_avx2.hpp"
 #include "graph/beam_search.hpp"
 #include "graph/isa.hpp"
 
 namespace vicinal::graph::avx2 {
 
 const BeamFns& fns() noexcept {
-  static constexpr BeamFns table{&beam<scalar::Ops>, &keys<scalar::Ops>};
+  static constexpr BeamFns table{&beam<Ops>, &keys<Ops>};
   return table;
 }
 

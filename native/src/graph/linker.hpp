@@ -39,7 +39,8 @@ class RowLocks {
 
 class Linker {
  public:
-  Linker(Adjacency edges, const BeamFns& fns, CodeKind kind, std::uint32_t ef, RowLocks& locks);
+  Linker(Adjacency edges, std::uint16_t* in_degrees, const BeamFns& fns, CodeKind kind, std::uint32_t ef,
+         RowLocks& locks);
 
   // Inserts the rows of one batch; their codes are written and their adjacency rows are empty.
   void insert(const GraphView& g, const std::vector<std::uint32_t>& batch, const std::vector<std::uint32_t>& entries,
@@ -51,7 +52,14 @@ class Linker {
   [[nodiscard]] std::size_t degree_of(std::uint32_t row) const noexcept;
 
  private:
+  void count_in(std::uint32_t row, int change) noexcept;
+  [[nodiscard]] std::uint16_t in_degree(std::uint32_t row) const noexcept {
+    return __atomic_load_n(&in_degrees_[row], __ATOMIC_RELAXED);
+  }
+  void replace(std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept;
+
   Adjacency edges_;
+  std::uint16_t* in_degrees_;  // edges that lead to a row, at most UINT16_MAX
   const BeamFns& fns_;
   CodeKind kind_;
   std::uint32_t ef_;

@@ -1,13 +1,12 @@
 #include "graph/rows.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <string>
 
 #include "base/error.hpp"
+#include "base/reservation.hpp"
 #include "distance/rows.hpp"
 
 namespace vicinal::graph {
@@ -54,17 +53,6 @@ void raise_bad_row(const RowCheck& found, Metric metric, const char* what) {
 }
 
 }  // namespace
-
-std::size_t reservation_bytes() {
-  static const std::size_t bytes = [] {
-    const long pages = ::sysconf(_SC_PHYS_PAGES);
-    const long page = ::sysconf(_SC_PAGESIZE);
-    const std::size_t memory = pages > 0 && page > 0 ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(page)
-                                                     : std::size_t{64} << 30;
-    return std::max(memory * 2, std::size_t{1} << 30);
-  }();
-  return bytes;
-}
 
 Rows::Rows(std::size_t dim, Metric metric, DType dtype)
     : dim_(dim),

@@ -69,7 +69,4 @@ class Rows {
   ReservedBuffer inverse_norms_;  // float each, cosine only
 };
 
-// Bytes of address space each growing block reserves: no index can hold more than the machine's memory allows.
-[[nodiscard]] std::size_t reservation_bytes();
-
 }  // namespace vicinal::graph
