@@ -43,8 +43,8 @@ std::size_t columns(const GraphConfig& c) { return c.dtype == DType::bit ? c.dim
 
 void check_columns(const GraphConfig& c, const View& v, const char* name) {
   if (v.columns != columns(c)) {
-    throw Error(ErrorCode::dimension, std::string(name) + " has " + std::to_string(v.columns) + " columns, the index has " +
-                                          std::to_string(columns(c)) +
+    throw Error(ErrorCode::dimension, std::string(name) + " has " + std::to_string(v.columns) +
+                                          " columns, the index has " + std::to_string(columns(c)) +
                                           (c.dtype == DType::bit ? " (dim / 8 bytes)" : " (its dimension)"));
   }
 }
@@ -129,7 +129,8 @@ Graph* load(const std::string& path, bool map, nb::handle vectors) {
   AnyArray array;
   if (!vectors.is_none()) {
     array = nb::cast<AnyArray>(vectors);
-    if (array.ndim() != 2) throw Error(ErrorCode::invalid_argument, "vectors is " + describe(array) + "; pass a matrix");
+    if (array.ndim() != 2)
+      throw Error(ErrorCode::invalid_argument, "vectors is " + describe(array) + "; pass a matrix");
     rows = static_cast<const std::byte*>(array.data());
     n = array.shape(0);
   }
@@ -200,20 +201,24 @@ void init_graph(nb::module_& m) {
       .def("append", &append, "X"_a)
       .def("link", &link_rows, "max_rows"_a.none(), "threads"_a, "progress"_a.none())
       .def("remove", &remove_rows, "rows"_a)
-      .def("repair", [](Graph& self, unsigned threads) {
-        const nb::gil_scoped_release release;
-        return self.index.repair(threads);
-      }, "threads"_a)
+      .def(
+          "repair",
+          [](Graph& self, unsigned threads) {
+            const nb::gil_scoped_release release;
+            return self.index.repair(threads);
+          },
+          "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
-      .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1, "filter"_a.none() = nb::none(),
-           "exact"_a = false, "strategy"_a = "auto")
+      .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
+           "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto")
       .def("edges", &edges_of)
       .def("save", &save, "path"_a, "vectors"_a)
       .def_static("load", &load, "path"_a, "map"_a, "vectors"_a.none(), nb::rv_policy::take_ownership)
       .def_prop_ro("config",
                    [](const Graph& g) {
                      const GraphConfig& c = g.index.config();
-                     return nb::make_tuple(c.dim, metric_name(c.metric), dtype_name(c.dtype), c.M, c.ef_construction, c.seed);
+                     return nb::make_tuple(c.dim, metric_name(c.metric), dtype_name(c.dtype), c.M, c.ef_construction,
+                                           c.seed);
                    })
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })

@@ -1,5 +1,7 @@
 // The graph index without Python: building blocks of every instruction set against plain loops, the beam search,
 // pruning, files that lie, and repair.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,7 +11,6 @@
 #include <random>
 #include <set>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "base/error.hpp"
@@ -167,7 +168,8 @@ void beams_agree_between_instruction_sets() {
           std::vector<std::int32_t> keys(50 * ef);
           for (std::size_t q = 0; q < 50; ++q) {
             std::byte* code = query_codes.data() + q * g.code_stride;
-            index.codec().encode_query(index.rows(), index.rows().query(queries.data() + q * dim), code, scratch.data());
+            index.codec().encode_query(index.rows(), index.rows().query(queries.data() + q * dim), code,
+                                       scratch.data());
             tasks[q].code = code;
             tasks[q].rows = out.data() + q * ef;
             tasks[q].keys = keys.data() + q * ef;
@@ -292,7 +294,8 @@ void hostile_headers_are_refused() {
   }
   std::size_t loaded = 0;
   for (std::size_t word = 2; word < graph_header_bytes() / 4; ++word) {
-    for (const std::uint32_t value : {0U, 1U, 2U, 3U, 255U, 4096U, 0x7FFFFFFFU, 0x80000000U, 0xFFFFFFFFU, 0x7FC00000U}) {
+    for (const std::uint32_t value :
+         {0U, 1U, 2U, 3U, 255U, 4096U, 0x7FFFFFFFU, 0x80000000U, 0xFFFFFFFFU, 0x7FC00000U}) {
       std::vector<char> bad = good;
       std::memcpy(bad.data() + 4 * word, &value, 4);
       if (bad == good) continue;

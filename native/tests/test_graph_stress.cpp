@@ -24,12 +24,12 @@ constexpr std::size_t kDim = 16;
 
 std::mutex report_mutex;
 
-#define CHECK_HERE(condition, ...)                         \
-  do {                                                     \
-    if (!(condition)) {                                    \
-      const std::lock_guard lock(report_mutex);            \
-      CHECK(condition __VA_OPT__(, ) __VA_ARGS__);         \
-    }                                                      \
+#define CHECK_HERE(condition, ...)                 \
+  do {                                             \
+    if (!(condition)) {                            \
+      const std::lock_guard lock(report_mutex);    \
+      CHECK(condition __VA_OPT__(, ) __VA_ARGS__); \
+    }                                              \
   } while (false)
 
 std::vector<float> rows_from(std::size_t n, std::uint64_t seed) {
@@ -56,7 +56,7 @@ void everything_at_once(std::size_t n, Metric metric) {
   index.link(SIZE_MAX, 2, {});
 
   std::atomic<bool> done{false};
-  std::atomic<std::size_t> appended{begin};  // rows that a search starting now must see
+  std::atomic<std::size_t> appended{begin};   // rows that a search starting now must see
   std::atomic<std::size_t> removed_below{0};  // rows r < this with r % 5 == 0 are removed
   std::vector<std::thread> threads;
 

@@ -1,7 +1,8 @@
 """Every operation of a collection, in every order, against a model that is too plain to be wrong.
 
-The CI profile runs 140 examples of 50 steps, 40 of them on a graph; `-m long` runs 2000 of 100. VICINAL_EXAMPLES is a factor on the examples, VICINAL_STEPS the steps; VICINAL_NO_SHRINK leaves a failure as it was found. A failure
-prints the steps and a blob that replays them.
+The CI profile runs 140 examples of 50 steps, 40 of them on a graph; `-m long` runs 2000 of 100.
+VICINAL_EXAMPLES is a factor on the examples, VICINAL_STEPS the steps; VICINAL_NO_SHRINK leaves a
+failure as it was found. A failure prints the steps and a blob that replays them.
 """
 
 from __future__ import annotations

@@ -352,7 +352,7 @@ def test_truncated_files_are_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "g.bin"
     index.save(path)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CorruptionError, match="g.bin"):
+    with pytest.raises(CorruptionError, match=r"g\.bin"):
         GraphIndex.load(path)
 
 

@@ -165,8 +165,7 @@ struct Ops {
       const __m256i r = load(rows + i);
       const auto below =
           static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, k)))) & valid;
-      const __m256i order =
-          _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kPackOrder.of[below])));
+      const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kPackOrder.of[below])));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst_keys + at), _mm256_permutevar8x32_epi32(k, order));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst_rows + at), _mm256_permutevar8x32_epi32(r, order));
       at += static_cast<std::size_t>(__builtin_popcount(below));

@@ -88,8 +88,7 @@ struct Ops {
         s = accumulate<kind>(s, _mm512_loadu_si512(query + d), _mm512_loadu_si512(p + d));
       }
       if (tail != 0) {
-        s = accumulate<kind>(s, _mm512_maskz_loadu_epi8(tail, query + whole),
-                             _mm512_maskz_loadu_epi8(tail, p + whole));
+        s = accumulate<kind>(s, _mm512_maskz_loadu_epi8(tail, query + whole), _mm512_maskz_loadu_epi8(tail, p + whole));
       }
       out[i] = reduce<kind>(s);
     }
@@ -112,8 +111,8 @@ struct Ops {
     std::size_t count = 0;
     std::size_t i = 0;
     for (; i + 16 <= n; i += 16) {
-      count += static_cast<std::size_t>(
-          __builtin_popcount(_mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys + i), limit)));
+      count +=
+          static_cast<std::size_t>(__builtin_popcount(_mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys + i), limit)));
     }
     if (i < n) {
       const auto rest = static_cast<__mmask16>((1U << (n - i)) - 1);

@@ -1,5 +1,6 @@
-// The beam search, written once over building blocks `Ops` of an instruction set. Included only by graph_search_<isa>.cpp,
-// each inside its own namespace, so that no instruction set's code can be linked into another's.
+// The beam search, written once over building blocks `Ops` of an instruction set. Included only by
+// graph_search_<isa>.cpp, each inside its own namespace, so that no instruction set's code can be linked into
+// another's.
 //
 // Candidates live in two unsorted lists: open (not expanded yet) and done (expanded and returnable). A step takes the
 // open candidate of smallest key by a SIMD scan; keeping the lists sorted costs several times as much. The search ends
@@ -209,14 +210,14 @@ class Flight {
   }
 
   void drop_open(std::int32_t bound) noexcept {
-    n_open_ = Ops::append_below(slot_->open_keys, slot_->open_rows, 0, slot_->open_keys, slot_->open_rows, n_open_,
-                                bound);
+    n_open_ =
+        Ops::append_below(slot_->open_keys, slot_->open_rows, 0, slot_->open_keys, slot_->open_rows, n_open_, bound);
   }
 
   void drop_far_done(const BeamRequest& request) noexcept {
     const std::int32_t bound = bisect(request.ef, false);
-    n_done_ = Ops::append_below(slot_->done_keys, slot_->done_rows, 0, slot_->done_keys, slot_->done_rows, n_done_,
-                                bound);
+    n_done_ =
+        Ops::append_below(slot_->done_keys, slot_->done_rows, 0, slot_->done_keys, slot_->done_rows, n_done_, bound);
     if (n_done_ == slot_->done_capacity) n_done_ = request.ef;  // more ties than room: any of them will do
   }
 

@@ -112,8 +112,9 @@ Codec::Codec(const Rows& rows)
     : dim_(rows.dim()),
       metric_(rows.metric()),
       copies_(rows.dtype() == DType::bit ||
-              (rows.dtype() == DType::i8 && (rows.metric() == Metric::manhattan ||
-                                             (rows.metric() == Metric::l2 && code_max_for(CodeKind::l2_u8, rows.dim()) == 255)))),
+              (rows.dtype() == DType::i8 &&
+               (rows.metric() == Metric::manhattan ||
+                (rows.metric() == Metric::l2 && code_max_for(CodeKind::l2_u8, rows.dim()) == 255)))),
       trained_(copies_),
       kind_(kind_of(rows.metric())) {
   lay_out();
@@ -140,8 +141,7 @@ void Codec::set_parameters(const Rows& rows, CodecParameters parameters) {
   const std::uint32_t code_max = code_max_for(kind_, rows.dim() + kExtraMax);
   const bool sane = std::isfinite(parameters.low) && std::isfinite(parameters.step) && parameters.step > 0 &&
                     std::isfinite(parameters.norm2_max) && parameters.extra <= kExtraMax &&
-                    parameters.code_max <= code_max &&
-                    (parameters.center.empty() || parameters.center.size() == dim_);
+                    parameters.code_max <= code_max && (parameters.center.empty() || parameters.center.size() == dim_);
   if (!sane) throw Error(ErrorCode::corrupt, "the quantiser's parameters are outside their ranges; rebuild the index");
   parameters_ = std::move(parameters);
   trained_ = true;
@@ -289,7 +289,8 @@ void Codec::train(const Rows& rows, std::size_t n) {
   if (centered) parameters_.center.assign(mean.begin(), mean.end());
   if (metric_ == Metric::ip) {
     // The lengthening is spread so that it fits the same range as the other dimensions.
-    const double high = std::max(1e-30, static_cast<double>(range.low) + static_cast<double>(range.step) * parameters_.code_max);
+    const double high =
+        std::max(1e-30, static_cast<double>(range.low) + static_cast<double>(range.step) * parameters_.code_max);
     const double needed = std::ceil(norm2_max / (high * high));
     const std::size_t padding = stride_for(dim_ + 1) - dim_;
     parameters_.norm2_max = static_cast<float>(norm2_max);
@@ -297,7 +298,9 @@ void Codec::train(const Rows& rows, std::size_t n) {
         std::clamp(std::max(needed, static_cast<double>(padding)), 1.0, static_cast<double>(kExtraMax)));
   }
   // Rounding errors of a pair add up like a random walk against a difference of length `near`.
-  const double rounding = std::sqrt(range.error) * (kind_ == CodeKind::l2_u8 ? 2.0 * std::sqrt(2.0) : std::sqrt(2.0 * static_cast<double>(dim_)));
+  const double rounding =
+      std::sqrt(range.error) *
+      (kind_ == CodeKind::l2_u8 ? 2.0 * std::sqrt(2.0) : std::sqrt(2.0 * static_cast<double>(dim_)));
   if (near > 0 && rounding > kRoundingMax * near) {
     parameters_.code_max = 0;
     parameters_.extra = std::min(parameters_.extra, 1U);

@@ -19,12 +19,12 @@ namespace vicinal::graph {
 
 // The trained numbers, as they are saved.
 struct CodecParameters {
-  float low = 0.0F;         // value of code 0
-  float step = 1.0F;        // value between codes
-  float norm2_max = 0.0F;   // ip: squared norm to which rows are lengthened
-  std::uint32_t extra = 0;  // ip: dimensions that share the lengthening
+  float low = 0.0F;              // value of code 0
+  float step = 1.0F;             // value between codes
+  float norm2_max = 0.0F;        // ip: squared norm to which rows are lengthened
+  std::uint32_t extra = 0;       // ip: dimensions that share the lengthening
   std::uint32_t code_max = 255;  // 0: codes are floats, for data that bytes cannot tell apart
-  std::vector<float> center;  // subtracted first; empty: none
+  std::vector<float> center;     // subtracted first; empty: none
 };
 
 class Codec {

@@ -200,8 +200,12 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
                         h.dtype <= static_cast<std::uint32_t>(DType::bit) && h.n_entries <= kEntriesMax &&
                         (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1;
   if (!in_range) corrupt(path, "the header holds numbers outside their ranges");
-  GraphConfig config{static_cast<std::size_t>(h.dim), static_cast<Metric>(h.metric), static_cast<DType>(h.dtype), h.M,
-                     h.ef_construction, h.seed};
+  GraphConfig config{static_cast<std::size_t>(h.dim),
+                     static_cast<Metric>(h.metric),
+                     static_cast<DType>(h.dtype),
+                     h.M,
+                     h.ef_construction,
+                     h.seed};
   std::unique_ptr<GraphIndex> made;
   try {
     made = std::make_unique<GraphIndex>(config);
@@ -214,8 +218,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   }
   if (h.has_rows == 0 && h.n > 0 && (rows == nullptr || n != h.n)) {
     throw Error(ErrorCode::invalid_argument, "'" + path + "' was saved without its " + std::to_string(h.n) +
-                                                 " vectors; pass exactly those as vectors=, got " +
-                                                 std::to_string(n));
+                                                 " vectors; pass exactly those as vectors=, got " + std::to_string(n));
   }
 
   // Sizes follow from the counts; what the table says must agree and lie inside the file.

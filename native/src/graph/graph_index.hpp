@@ -75,8 +75,8 @@ class GraphIndex {
   // Writes the index to a temporary file and renames it; searches and append go on meanwhile. Without vectors the rows
   // themselves are left out, and load() is given them.
   void save(const std::string& path, bool vectors) const;
-  // Checks everything before use. map: rows, codes and edges stay in the file until touched. `rows`: n rows for an index
-  // saved without them, kept alive and unchanged by the caller.
+  // Checks everything before use. map: rows, codes and edges stay in the file until touched. `rows`: n rows for an
+  // index saved without them, kept alive and unchanged by the caller.
   [[nodiscard]] static std::unique_ptr<GraphIndex> load(const std::string& path, bool map, const std::byte* rows,
                                                         std::size_t n);
 
@@ -100,13 +100,14 @@ class GraphIndex {
   struct FileHeader;  // graph_file.cpp
 
  private:
-  struct Search;   // graph_query.cpp
+  struct Search;  // graph_query.cpp
 
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
   void choose_entries(std::size_t n);
-  bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive, std::vector<std::uint32_t>& near) const;
+  bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive,
+                     std::vector<std::uint32_t>& near) const;
   void attach_unreachable(std::size_t n, unsigned threads);
 
   GraphConfig config_;
@@ -115,7 +116,7 @@ class GraphIndex {
   ReservedBuffer codes_;
   ReservedBuffer edge_words_;
   ReservedBuffer in_degrees_;  // uint16 each: edges that lead to a row
-  ReservedBuffer live_bits_;  // bit set: the row exists and is not removed
+  ReservedBuffer live_bits_;   // bit set: the row exists and is not removed
   Adjacency edges_;
 
   static constexpr std::size_t kEntriesMax = 16;

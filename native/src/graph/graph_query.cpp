@@ -79,8 +79,8 @@ struct GraphIndex::Search {
   const SearchParameters& p;
   std::size_t linked;
   std::size_t size;
-  std::size_t matches;               // live rows that pass the filter, exactly
-  const std::uint64_t* pass;         // those rows; null: all
+  std::size_t matches;        // live rows that pass the filter, exactly
+  const std::uint64_t* pass;  // those rows; null: all
   Plan plan;
   std::vector<std::uint64_t> owned;  // behind pass when there is a filter
   std::vector<std::uint32_t> entries;

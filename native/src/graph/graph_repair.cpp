@@ -41,8 +41,9 @@ std::size_t GraphIndex::repair(unsigned threads) {
       fns.keys(g, g.code(row), near.data(), near.size(), keys.data());
       candidates.resize(near.size());
       for (std::size_t i = 0; i < near.size(); ++i) candidates[i] = {keys[i], near[i]};
-      std::sort(candidates.begin(), candidates.end(),
-                [](const Candidate& a, const Candidate& b) { return a.key < b.key || (a.key == b.key && a.row < b.row); });
+      std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+        return a.key < b.key || (a.key == b.key && a.row < b.row);
+      });
       const std::size_t count =
           pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, edges_.degree / 2, chosen);
       const RowLocks::Guard guard(locks_, row);
