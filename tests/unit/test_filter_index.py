@@ -146,6 +146,18 @@ def test_result_belongs_to_the_caller() -> None:
         result.clear()
 
 
+def test_extending_by_nothing_keeps_results() -> None:
+    index = raw_index()
+    where = compile_filter("year is null")
+    index.evaluate(where)
+    held = index.memory_bytes
+    index.extend(N)
+    index.update([])
+    assert index.memory_bytes == held
+    index.update(3)
+    assert index.memory_bytes < held
+
+
 def test_missing_payloads_count_as_empty() -> None:
     for n in (3, 200):
         index = PayloadIndex(lambda _: None, lambda row: row, n=n)

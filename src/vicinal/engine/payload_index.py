@@ -112,9 +112,10 @@ class PayloadIndex:
                 raise InvalidArgumentError(
                     f"cannot extend to {upto} rows, the index has {self._n}; rows never go away"
                 )
-            self._pending = self._pending | BitMap(range(self._n, upto))
-            self._n = upto
-            self._written()
+            if upto > self._n:
+                self._pending = self._pending | BitMap(range(self._n, upto))
+                self._n = upto
+                self._written()
 
     def update(self, rows: int | Iterable[int]) -> None:
         """Take the new payloads of rows into account.
@@ -129,6 +130,8 @@ class PayloadIndex:
                 raise InvalidArgumentError(
                     f"row {changed.max()} is not in the index, which has {self._n} rows"
                 )
+            if not changed:
+                return
             self._pending = self._pending | changed
             for row in [row for row in self._payloads if row in changed]:
                 del self._payloads[row]
@@ -138,7 +141,8 @@ class PayloadIndex:
         """Return the rows that pass, exactly; the bitmap is the caller's own.
 
         Whether a row was deleted is not the index's business: such rows may be among the result.
-        New fields of the filter are indexed first, in one pass over the payloads.
+        New fields of the filter are indexed first, in one pass over the payloads, which other
+        readers wait for. The results of the last CACHED_RESULTS_MAX filters are kept until a write.
         """
         hash(where)  # renders its text, which may be long, before the lock is taken
         with self._lock:
