@@ -72,7 +72,8 @@ def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], b
         and vector.shape[0] == config.dim
     ):
         # The common case, kept short: one dot product finds NaN, infinity and zero at once.
-        norm = float(vector.dot(vector))
+        # (vdot, because dot warns where it overflows.)
+        norm = float(np.vdot(vector, vector))
         if NORM_SQUARED_MIN < norm < NORM_SQUARED_MAX:
             return np.ascontiguousarray(vector).reshape(1, -1), True
     array = _as_array(vector, "query")
