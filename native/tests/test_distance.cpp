@@ -261,11 +261,11 @@ void quantised_bytes_agree_with_scalar(Isa isa) {
 }
 
 void bad_rows_are_found() {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   for (const std::size_t dim : {1UL, 5UL, 64UL, 129UL}) {
     for (std::size_t at = 0; at < dim; ++at) {
-      for (const float bad : {kInf, -kInf, kNan, -kNan}) {
+      for (const float bad : {kInfinity, -kInfinity, kNan, -kNan}) {
         std::vector<float> rows(4 * dim, 1.0F);
         CHECK(check_rows(reinterpret_cast<std::byte*>(rows.data()), dim * 4, 4, dim, DType::f32).first_non_finite ==
               -1);

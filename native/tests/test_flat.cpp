@@ -17,16 +17,16 @@ namespace {
 
 using namespace vicinal;
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void keys_order_as_distance_then_row() {
-  const float ascending[] = {-kInf, -3e38F, -1.0F, -1e-45F, 0.0F, 1e-45F, 1.0F, 3e38F, kInf};
+  const float ascending[] = {-kInfinity, -3e38F, -1.0F, -1e-45F, 0.0F, 1e-45F, 1.0F, 3e38F, kInfinity};
   for (std::size_t i = 0; i + 1 < std::size(ascending); ++i) {
     CHECK(candidate_key(ascending[i], 9) < candidate_key(ascending[i + 1], 0), ascending[i]);
     CHECK(key_distance(candidate_key(ascending[i], 5)) == ascending[i]);
   }
   CHECK(candidate_key(-0.0F, 1) == candidate_key(0.0F, 1));
-  CHECK(candidate_key(std::numeric_limits<float>::quiet_NaN(), 3) == candidate_key(kInf, 3));
+  CHECK(candidate_key(std::numeric_limits<float>::quiet_NaN(), 3) == candidate_key(kInfinity, 3));
   CHECK(key_row(candidate_key(2.0F, 0xFFFFFFFF)) == 0xFFFFFFFF);
 }
 
@@ -95,7 +95,7 @@ void check_scan(const Data& d, const ScanSpec& s, std::size_t k, Allowed&& allow
     std::sort(want.begin(), want.end());
     for (std::size_t i = 0; i < k; ++i) {
       const std::int64_t row = i < want.size() ? std::int64_t{key_row(want[i])} : -1;
-      const float distance = i < want.size() ? key_distance(want[i]) : kInf;
+      const float distance = i < want.size() ? key_distance(want[i]) : kInfinity;
       CHECK(rows[q * k + i] == row && distances[q * k + i] == distance, what, "query", q, "rank", i, rows[q * k + i],
             row);
     }

@@ -372,6 +372,9 @@ def test_a_directory_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
     fails("ls", tmp_path)
     (tmp_path / "x.jsonl").write_text('{"id": 1, "vector": [1]}')
     fails("import", tmp_path, tmp_path / "x.jsonl", "--create")
+    (tmp_path / "bad.jsonl").write_text("{")
+    fails("import", tmp_path / "new.db", tmp_path / "bad.jsonl", "--create")
+    (tmp_path / "bad.jsonl").unlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "x.jsonl"]
 
 
@@ -429,7 +432,7 @@ def test_demo_may_be_run_again_and_says_what_to_type_next(
     demo: tuple[Path, dict[str, Any]],
 ) -> None:
     path, figures = demo
-    said = run("demo", "--path", path).stdout
+    said = spawn("demo", "--path", path).stdout
     assert answer("count", path)["count"] == figures["read"]["texts"]
     assert "Recall@10 of the index against exact search" in said
     assert f"query {path} " in said

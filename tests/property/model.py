@@ -92,11 +92,8 @@ class Model:
             return points
         keyed = [(sort_key(p.payload, p.id, order_by), p) for p in points]
         there = [(k, p) for k, p in keyed if k is not None]
-        if descending:
-            # Reversed twice, so that ties stay in the order of writing.
-            there = sorted(there, key=lambda item: item[0])[::-1]
-        else:
-            there = sorted(there, key=lambda item: item[0])
+        # A stable sort: ties stay in the order of writing, also when the order is turned round.
+        there.sort(key=lambda item: item[0], reverse=descending)
         return [p for _, p in there] + [p for k, p in keyed if k is None]
 
     def distances(

@@ -96,7 +96,11 @@ struct DotByte : Base<T, T, Sum> {
 template <class T>
 struct L1Byte : Base<T, T, std::uint32_t> {
   static VICINAL_INLINE std::uint32_t step(std::uint32_t a, T q, T r) noexcept {
-    const int d = int{q} - int{r};
+    // Unsigned bytes with the same difference: GCC 12 for ARM reads the absolute difference of two signed bytes, which
+    // goes up to 255, as a signed byte when it vectorises this loop.
+    constexpr unsigned kShift = T(-1) < T(0) ? 0x80 : 0;
+    const int d = static_cast<std::uint8_t>(static_cast<unsigned>(q) ^ kShift) -
+                  static_cast<std::uint8_t>(static_cast<unsigned>(r) ^ kShift);
     return a + static_cast<std::uint32_t>(d < 0 ? -d : d);
   }
 };

@@ -13,7 +13,9 @@ import numpy as np
 
 from vicinal.model.errors import VicinalError
 
-CELL_CHARS_MAX = 96
+CELL_CHARS_MAX = 320
+LAST_COLUMN_CHARS_MIN = 24
+GAP = 2
 
 
 class CliError(VicinalError):
@@ -26,11 +28,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, one_line: bool = False
 ) -> None:
     """Print a table: drawn at a terminal, header and tab-separated lines elsewhere.
 
     A column whose name begins with `#` holds numbers and is aligned to the right; the sign is not shown.
+    At a terminal long cells are folded; with one_line those of the last column are cut instead.
     """
     names = [name.removeprefix("#") for name in columns]
     if not sys.stdout.isatty():
@@ -42,22 +45,24 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    console = Console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    if one_line and cells:
+        others = (
+            sum(max(map(len, column)) + GAP for column in zip(names, *cells, strict=True)) - GAP
+        )
+        last = max(len(row[-1]) for row in cells)
+        room = max(LAST_COLUMN_CHARS_MIN, console.width - (others - last))
+        cells = [[*row[:-1], _cut(row[-1], room)] for row in cells]
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
     for column, name in zip(columns, names, strict=True):
         if column.startswith("#"):
             table.add_column(name, justify="right", no_wrap=True)
         else:
             table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    Console().print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def remark(message: str) -> None:
@@ -129,8 +134,11 @@ def _no_progress(done: int, total: int | None) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = compact(value)
-    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+    return _cut(compact(value), CELL_CHARS_MAX)
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def _line(value: Any) -> str:

@@ -38,10 +38,8 @@ MEMTABLE_BYTES = 64 * 2**20
 # All open stores of the process share these two, so ten collections cost no more memory than one.
 MEMTABLES_TOTAL_BYTES = 384 * 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20
-WAL_TOTAL_BYTES_MAX = 512 * 2**20
+WAL_TOTAL_BYTES_MAX = 256 * 2**20
 OPEN_FILES_MAX = 256
-BLOB_BYTES_MIN = 4096
-BLOB_FILE_BYTES = 64 * 2**20
 BLOOM_BITS_PER_KEY = 10
 
 
@@ -205,13 +203,10 @@ def _points_options() -> Options:
 
 def _log_options() -> Options:
     options = _family_options()
-    # Vectors do not compress. As blobs they are written once and never moved by compaction, and
-    # since the log is trimmed from the front, whole blob files become garbage and are deleted.
+    # Vectors do not compress. Keys only grow, so compaction has nothing to merge and moves files
+    # as they are: blob files saved no write, and a reader beside a live writer could not keep
+    # them open, as it does tables.
     options.set_compression_type(DBCompressionType.none())
-    options.set_enable_blob_files(True)
-    options.set_min_blob_size(BLOB_BYTES_MIN)
-    options.set_blob_file_size(BLOB_FILE_BYTES)
-    options.set_blob_compression_type(DBCompressionType.none())
     options.set_block_based_table_factory(_table_options(bloom=False))
     return options
 

@@ -31,6 +31,7 @@ from vicinal.model.errors import (
 from vicinal.storage.commit import GroupCommit, IntervalTimer
 from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
+from vicinal.storage.frames import guard_logs
 from vicinal.storage.gate import Gate
 from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep_wal, read_mark
 from vicinal.storage.records import SEQ_MAX, decode_record, encode_record, seq_key
@@ -100,6 +101,8 @@ class Store:
             mark = read_mark(fs, path)
             if not (fresh or read_only):
                 keep_wal(fs, path)
+            if not fresh:
+                guard_logs(fs, path, read_only=read_only)
         handles = _open_handles(path, read_only=read_only, create=fresh)
         try:
             store = cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
@@ -186,6 +189,11 @@ class Store:
     def trimmed_through(self) -> int:
         """Number of the newest log record that was trimmed; 0 if none was."""
         return self._trimmed
+
+    @property
+    def fsyncs(self) -> int:
+        """Syncs of the write-ahead log since opening."""
+        return self._commit.rounds
 
     def read_log(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (sequence, payload) of the records behind `after`, as of this call.

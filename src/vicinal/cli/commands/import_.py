@@ -91,13 +91,13 @@ def import_(
 
     reader = open_reader(file, format, ReadOptions(id_column, vector_column, ids, batch_size, skip))
     started = time.perf_counter()
-    tally = _Tally()
+    tally, batches = _Tally(), reader.batches()
+    first = next(batches, None)  # a file that is bad from the start makes no database
     with (
         opened(database, write=True, create=create, durability=durability) as db,
         _between_batches(tally),
     ):
-        name, batches = _name(db, collection, file, create), reader.batches()
-        first = next(batches, None)
+        name = _name(db, collection, file, create)
         target = _target(db, name, create, first, reader, dim=dim, metric=metric, dtype=dtype)
         if first is not None:
             with progress("importing") as update:

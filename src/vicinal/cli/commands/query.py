@@ -75,7 +75,7 @@ def print_hits(hits: Hits, fields: list[str]) -> None:
         values = [payload.get(name, "") for name in fields] if fields else [compact(payload)]
         vector = [hit.vector] if vectors else []
         rows.append([f"{hit.distance:.4f}", str(hit.id), *values, *vector])
-    print_table(columns, rows)
+    print_table(columns, rows, one_line=bool(fields))
 
 
 def _record(hit: Any) -> dict[str, Any]:
