@@ -72,7 +72,8 @@ def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], b
         and vector.shape[0] == config.dim
     ):
         # The common case, kept short: one dot product finds NaN, infinity and zero at once.
-        norm = float(vector.dot(vector))
+        # (vdot, because dot warns where it overflows.)
+        norm = float(np.vdot(vector, vector))
         if NORM_SQUARED_MIN < norm < NORM_SQUARED_MAX:
             return np.ascontiguousarray(vector).reshape(1, -1), True
     array = _as_array(vector, "query")
@@ -156,10 +157,7 @@ def _as_array(vectors: Any, what: str) -> npt.NDArray[Any]:
     if hasattr(vectors, "to_numpy"):
         return _from_table(vectors, what)
     if isinstance(vectors, list | tuple) and vectors and isinstance(vectors[0], np.ndarray):
-        lengths = {np.shape(v) for v in cast("list[Any]", vectors)}
-        if len(lengths) > 1:
-            raise DimensionError(f"{what}: vectors differ in shape: {sorted(map(str, lengths))}")
-        return np.stack(cast("list[Any]", vectors))
+        return _stack([np.asarray(v) for v in cast("list[Any]", vectors)], what)
     given = cast("Any", vectors)
     try:
         return np.asarray(given)
@@ -174,13 +172,27 @@ def _from_table(column: Any, what: str) -> npt.NDArray[Any]:
         column = column.combine_chunks()
     if hasattr(column, "flatten") and hasattr(column, "type") and hasattr(column, "null_count"):
         if column.null_count:
-            raise InvalidArgumentError(f"{what}: {column.null_count} vectors are null")
+            raise InvalidArgumentError(
+                f"{what}: {column.null_count} vectors are null; drop those points"
+            )
         flat = column.flatten().to_numpy(zero_copy_only=False)
         if len(column) and len(flat) % len(column):
             raise DimensionError(f"{what}: vectors differ in length")
         return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
     values = column.to_numpy()
-    return np.stack(list(values)) if values.dtype == object else values
+    if values.dtype != object or values.ndim != 1:
+        return values
+    null = sum(value is None for value in values)
+    if null:
+        raise InvalidArgumentError(f"{what}: {null} vectors are null; drop those points")
+    return _stack([np.asarray(value) for value in values], what)
+
+
+def _stack(vectors: list[npt.NDArray[Any]], what: str) -> npt.NDArray[Any]:
+    shapes = {vector.shape for vector in vectors}
+    if len(shapes) > 1:
+        raise DimensionError(f"{what}: vectors differ in shape: {sorted(map(str, shapes))}")
+    return np.stack(vectors)
 
 
 def _exact_integers(

@@ -6,14 +6,16 @@ NumPy scalars become Python numbers, datetimes ISO-8601 text, UUIDs text; anythi
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeAlias, cast
+from uuid import UUID
 
 import msgspec
 import numpy as np
 
 from vicinal.model.errors import InvalidArgumentError, LimitError
-from vicinal.model.limits import PAYLOAD_BYTES_MAX
+from vicinal.model.limits import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
 
 Payload: TypeAlias = dict[str, Any]
 
@@ -26,7 +28,7 @@ def encode_payload(payload: Mapping[str, Any] | None) -> bytes:
     Raises
     ------
     InvalidArgumentError : not a mapping with str keys, or a value that JSON does not know.
-    LimitError : more than PAYLOAD_BYTES_MAX bytes.
+    LimitError : more than PAYLOAD_BYTES_MAX bytes, or nested more than PAYLOAD_DEPTH_MAX deep.
     """
     if payload is None:
         return EMPTY
@@ -41,6 +43,8 @@ def encode_payload(payload: Mapping[str, Any] | None) -> bytes:
             raise InvalidArgumentError(f"payload key {key!r} is not a str")
     try:
         raw = _ENCODER.encode(payload)
+    except InvalidArgumentError:
+        raise
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as fault:
         raise InvalidArgumentError(f"payload {_shorten(payload)}: {fault}") from None
     if len(raw) > PAYLOAD_BYTES_MAX:
@@ -53,41 +57,50 @@ def decode_payload(raw: bytes | memoryview) -> Payload:
     return _DECODER.decode(raw)
 
 
-def _hook(value: object) -> object:
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
-    if isinstance(value, np.ndarray):
-        return cast("Any", value).tolist()
+def _plain(value: object, depth: int) -> object:
+    """Return value in the types of JSON, or raise; MessagePack itself would take more than JSON knows."""
+    if depth > PAYLOAD_DEPTH_MAX:
+        raise LimitError(
+            f"payload is nested more than {PAYLOAD_DEPTH_MAX} deep; store the inner part as text"
+        )
+    if value is None or isinstance(value, str | bool | int | float | Decimal):
+        return value
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value).items()
+        for key, _ in items:
+            if not isinstance(key, str):
+                raise InvalidArgumentError(f"payload key {key!r} is not a str")
+        return {key: _plain(inner, depth + 1) for key, inner in items}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, depth + 1) for inner in cast("Sequence[object]", value)]
+    if isinstance(value, np.generic | np.ndarray):
+        plain = cast("Any", value).tolist()
+        if not isinstance(plain, np.generic):
+            return _plain(plain, depth)
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
     raise InvalidArgumentError(
-        f"value {value!r} of type {type(value).__name__} is not JSON; "
+        f"value {_shorten(value)} of type {type(value).__name__} is not JSON; "
         "use str, int, float, bool, None, list or dict"
     )
 
 
-def _iso(payload: object) -> object:
-    """Turn datetimes into text, since MessagePack's timestamp would come back as another type."""
-    if isinstance(payload, dt.datetime | dt.date):
-        return payload.isoformat()
-    if isinstance(payload, dict):
-        return {k: _iso(v) for k, v in cast("dict[object, object]", payload).items()}
-    if isinstance(payload, list | tuple):
-        return [_iso(v) for v in cast("list[object]", payload)]
-    return payload
-
-
 class _PayloadEncoder:
-    """msgspec's encoder; payloads with aware datetimes are rare and pay a second pass."""
+    """msgspec's encoder. A payload of plain values goes straight to it, others are made plain first."""
 
     def __init__(self) -> None:
-        self._fast = msgspec.msgpack.Encoder(enc_hook=_hook, decimal_format="number")
+        self._encode = msgspec.msgpack.Encoder(decimal_format="number").encode
 
     def encode(self, payload: dict[str, Any]) -> bytes:
         for value in payload.values():
-            if isinstance(value, dt.datetime | dict | list):
-                return self._fast.encode(_iso(payload))
-        return self._fast.encode(payload)
+            if type(value) not in _SCALARS:
+                return self._encode(_plain(payload, 0))
+        return self._encode(payload)
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _ENCODER = _PayloadEncoder()
 _DECODER: msgspec.msgpack.Decoder[Payload] = msgspec.msgpack.Decoder(dict[str, Any])
 

@@ -1,0 +1,5 @@
+"""Asserts of the conformance suite explain themselves like those of a test file."""
+
+import pytest
+
+pytest.register_assert_rewrite("conformance", "model")
