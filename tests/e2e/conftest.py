@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("conformance", "model")
+pytest.register_assert_rewrite("conformance", "conformance_errors", "conformance_points", "model")

@@ -128,14 +128,14 @@ PAYLOADS = {
 @pytest.mark.parametrize("kind", PAYLOADS)
 def test_payload_comes_in_any_table(docs: Any, kind: str) -> None:
     docs.upsert(ids=range(N), vectors=VECTORS, payload=PAYLOADS[kind])
-    assert all(
-        same_json(p.payload, row) for p, row in zip(docs.get(range(N)), ROWS, strict=True)
-    )
+    assert all(same_json(p.payload, row) for p, row in zip(docs.get(range(N)), ROWS, strict=True))
     assert docs.count(where="year >= 2003 and tags contains 'a'") == 2
 
 
 def test_missing_values_of_a_frame_are_null(docs: Any) -> None:
-    frame = pd.DataFrame({"n": [1.5, None], "s": ["x", None], "t": [pd.Timestamp("2024-01-02"), pd.NaT]})
+    frame = pd.DataFrame(
+        {"n": [1.5, None], "s": ["x", None], "t": [pd.Timestamp("2024-01-02"), pd.NaT]}
+    )
     docs.upsert(ids=[1, 2], vectors=VECTORS[:2], payload=frame)
     one, two = docs.get([1, 2])
     assert two.payload == {"n": None, "s": None, "t": None}

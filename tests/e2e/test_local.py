@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance import POINTS, Conformance
+from conformance import Conformance
+from conformance_points import POINTS
 
 import vicinal
 

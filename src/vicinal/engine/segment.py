@@ -128,7 +128,7 @@ class Segment:
         with self._payload_lock:
             stamp, n = self.stamp, self.n
             self.payload_index.extend(n)
-            bitmap = BitMap(self.payload_index.evaluate(where))
+            bitmap = self.payload_index.evaluate(where)
             bitmap -= self.dead
             found = Match(bitmap, n, stamp)
             if len(self._matches) >= MATCH_CACHE_ENTRIES:
