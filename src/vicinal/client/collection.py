@@ -165,7 +165,7 @@ class Collection:
         query : (dim,) for one, (n, dim) for many; (dim / 8) uint8 for bit.
         k : results wanted, 1 to K_MAX. There are k of them whenever k points match.
         where : filter as text, dict or expression (see `vicinal.model.filter`); exact.
-        ef_search : beam width; larger raises recall and latency. Default: max(100, 2 k).
+        ef_search : beam width; larger raises recall and latency. Default: max(200, 4 k).
         exact : compare with every matching point instead of walking the graph.
         threads : for many queries; None uses every core. One query always runs on one.
 

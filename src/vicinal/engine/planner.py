@@ -18,8 +18,10 @@ from vicinal.model.limits import EF_MAX
 
 Strategy = Literal["scan", "filter", "gate"]
 
-EF_DEFAULT_MIN = 100
-EF_PER_K = 2
+EF_DEFAULT_MIN = 200
+"""Recall@10 of 0.98 on 100,000 text embeddings of 25 local dimensions, the hardest set measured; 100 gives 0.96."""
+
+EF_PER_K = 4
 
 GATE_SELECTIVITY_MIN = 0.35
 """Above this share of matches plain traversal finds enough of them on its way."""
