@@ -47,6 +47,7 @@ import vicinal
 
 RECALL_FLOOR = 0.95
 RECALL_RESULTS_MIN = 500
+RECALL_QUERIES = 20
 """Recall@10 of approximate search at its default beam width, over all examples with a graph."""
 
 RECALL_K = 10
@@ -443,6 +444,11 @@ class CollectionMachine(RuleBasedStateMachine):
         """All points at the end, and again after a reopen."""
         try:
             if hasattr(self, "collection"):
+                if self.bulk:
+                    for near in (False, True):
+                        self.compare(
+                            7, near, RECALL_QUERIES, RECALL_K, None, "text", False, (False, False)
+                        )
                 self.scroll(None, "text", None, False, 9, True)
                 self.reopen()
                 self.scroll(None, "text", None, False, 9, True)

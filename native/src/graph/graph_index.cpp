@@ -12,7 +12,7 @@
 namespace vicinal::graph {
 namespace {
 
-const GraphConfig& checked(const GraphConfig& c) {
+GraphConfig checked(GraphConfig c) {
   const bool bits = c.dtype == DType::bit;
   if (c.dim == 0) throw Error(ErrorCode::invalid_argument, "dim is 0; a vector has at least one dimension");
   if (bits && c.dim % 8 != 0) {
