@@ -33,7 +33,7 @@ KILLS = int(os.environ.get("VICINAL_KILLS", "50"))
 SEED = int(os.environ.get("VICINAL_KILL_SEED", "20"))
 KILLS_A_DIRECTORY = 10
 KILLED_WHILE_OPENING = 0.2
-KILLS_TO_CATCH = 25
+KILLS_TO_CATCH = 200
 """A planted bug that survives so many kills has not been seen."""
 
 WRITES_S_MAX = 0.35
