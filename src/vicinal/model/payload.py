@@ -81,8 +81,9 @@ def _plain(value: object, depth: int) -> object:
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
+    other = cast("object", value)
     raise InvalidArgumentError(
-        f"value {_shorten(value)} of type {type(value).__name__} is not JSON; "
+        f"value {_shorten(other)} of type {type(other).__name__} is not JSON; "
         "use str, int, float, bool, None, list or dict"
     )
 
