@@ -87,7 +87,7 @@ class Database:
         metric : l2, ip, cosine (default), hamming, manhattan.
         dtype : f32 (default), f16, i8, bit (packed; hamming only).
         strict : filters on a field that no point has raise instead of matching nothing (default False).
-        M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 200).
+        M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 256).
 
         Raises
         ------

@@ -26,7 +26,7 @@ class CollectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: VectorType = VectorType.F32
     strict: bool = False
     M: int = 32
-    ef_construction: int = 200
+    ef_construction: int = 256
 
     def check(self) -> None:
         """Raise InvalidArgumentError or LimitError where a value is out of range."""
