@@ -20,7 +20,14 @@ def best_isa() -> str: ...
 
 class Graph:
     def __init__(
-        self, dim: int, metric: str, dtype: str, M: int, ef_construction: int, seed: int, format: str
+        self,
+        dim: int,
+        metric: str,
+        dtype: str,
+        M: int,
+        ef_construction: int,
+        seed: int,
+        format: str,
     ) -> None: ...
     def build(self, X: _Array, threads: int, copy: bool, progress: Any) -> None: ...
     def append(self, X: _Array) -> int: ...
