@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vicinal.cli.console import CliError, progress
 from vicinal.cli.measuring import Distances, Search, Truth, exact_truth
-from vicinal.cli.vectors import load_vectors, stored
+from vicinal.cli.vectors import Vectors, load_vectors, stored
 from vicinal.index import GraphIndex
 from vicinal.index.arrays import query_rows, stored_rows
 from vicinal.model.metric import parse_vector_type
@@ -80,12 +80,11 @@ class Build:
 
 def of_file(path: Path, wanted: Wanted, build: Build) -> Subject:
     """An index of the file's vectors, in memory, without those held out as queries."""
-    columns = {"column": wanted.vector_column, "id_column": wanted.id_column}
-    loaded = load_vectors(path, **columns, limit=build.limit)
+    loaded = _load(path, wanted, build.limit)
     vectors, name, kind, dim = stored(loaded, build.metric, build.dtype, path)
     rows, asked, origin = vectors.rows, vectors.queries, "of the file"
     if wanted.queries is not None:
-        given = load_vectors(wanted.queries, **columns)
+        given = _load(wanted.queries, wanted)
         asked, origin = stored(given, name, kind, wanted.queries)[0].rows, "given"
     rng = np.random.default_rng(wanted.seed)
     if asked is None:
@@ -149,9 +148,7 @@ def of_collection(docs: vicinal.Collection, wanted: Wanted) -> Subject:
         places = np.sort(rng.choice(n, min(wanted.n_queries, n), replace=False))
         asked = _at(_pages(docs), places)
     else:
-        given = load_vectors(
-            wanted.queries, column=wanted.vector_column, id_column=wanted.id_column
-        )
+        given = _load(wanted.queries, wanted)
         asked = stored(given, docs.metric, docs.dtype, wanted.queries)[0].rows
         if len(asked) > wanted.n_queries:
             asked = asked[np.sort(rng.choice(len(asked), wanted.n_queries, replace=False))]
@@ -190,6 +187,10 @@ def of_collection(docs: vicinal.Collection, wanted: Wanted) -> Subject:
         "bytes_per_vector": sum(stats["memory_bytes"].values()) / n,
     }
     return Subject(search_at, Q, truth, figures)
+
+
+def _load(path: Path, wanted: Wanted, limit: int | None = None) -> Vectors:
+    return load_vectors(path, column=wanted.vector_column, id_column=wanted.id_column, limit=limit)
 
 
 def _pages(docs: vicinal.Collection) -> Iterator[npt.NDArray[Any]]:
