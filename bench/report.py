@@ -1,7 +1,9 @@
 """Tables of one run, ratios of two with what chance makes of them, and curves as PNG.
 
-A ratio's interval comes from drawing the passes of both runs again and again (bootstrap, 90 %). Two runs were made at
-two times: the yardstick's ratio says by how much the machine itself differed, and a difference no larger is not ours.
+A ratio's interval (90 %, Student's t of the logarithms) comes from how the processes of one run differ: every process
+builds anew, and its figure is the median of its passes. With one process in each run there is no interval and no
+verdict. Two runs were made at two times: the yardstick's ratio says by how much the machine itself differed, and a
+difference no larger than that is not ours.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 from bench import machine
 
 RECALLS = (0.90, 0.95, 0.99)
-DRAWS = 2_000
+T_90 = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81, 1.80, 1.78, 1.77, 1.76, 1.75)
+"""Two-sided 90 % points of Student's t for 1, 2, ... degrees of freedom; beyond, the last."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,30 +54,29 @@ def show(results: list[dict[str, Any]], paths: list[Path]) -> None:
             f"{_label(result, path)}: {data['name']}, {data['points']:,} x {data['dim']}, {data['metric']}"
             f"{', synthetic' if data['synthetic'] else ''}; {result['machine']['cpu']}"
         )
-        for target in result["targets"]:
+        for name, of in _processes(result).items():
+            middle = {figure: float(np.median(values)) for figure, values in of.items()}
             insert = "".join(
-                f", {words} {target[name]:,.0f}/s"
-                for name, words in (
+                f", {words} {middle[figure]:,.0f}/s"
+                for figure, words in (
                     ("insert_batch_per_s", "inserts in batches"),
                     ("insert_single_per_s", "one by one"),
                 )
-                if name in target
+                if figure in middle
             )
             print(
-                f"  {target['name']}: built in {target['build_s']:.2f} s, "
-                f"{target['resident_bytes_per_vector']:.0f} bytes a vector resident "
-                f"({target['accounted_bytes_per_vector']:.0f} accounted){insert}"
+                f"  {name}: built in {middle['build_s']:.2f} s, "
+                f"{middle['resident_bytes_per_vector']:.0f} bytes a vector resident "
+                f"({middle['accounted_bytes_per_vector']:.0f} accounted){insert}"
             )
         rows: list[list[Any]] = []
-        for target, curve in _curves(result):
-            speeds = [_text(at_recall(curve, r)) for r in RECALLS]
-            point = _first_reaching(curve, 0.95)
-            p50, p99 = (
-                ("", "")
-                if point is None or "p50_us" not in point
-                else (f"{point['p50_us']:.0f}", f"{point['p99_us']:.0f}")
-            )
-            rows.append([target, curve["mode"], str(curve["threads"]), *speeds, p50, p99])
+        for (name, mode, threads), curves in _curves(result).items():
+            speeds = [_text(speed_at(curves, r)) for r in RECALLS]
+            points = [p for p in (_first_reaching(c, 0.95) for c in curves) if p is not None]
+            tails = ["", ""]
+            if points and "p50_us" in points[0]:
+                tails = [f"{np.median([p[q] for p in points]):.0f}" for q in ("p50_us", "p99_us")]
+            rows.append([name, mode, str(threads), *speeds, *tails])
         columns = ["target", "mode", "#threads", *(f"#QPS @{r:.2f}" for r in RECALLS)]
         machine.table([*columns, "#p50 us @0.95", "#p99 us @0.95"], rows)
 
@@ -86,20 +88,15 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
             f"the data sets differ: {old['dataset']} and {new['dataset']}; measure both on one"
         )
     found: list[dict[str, Any]] = []
-    others = {_key(t, c): c for t, c in _curves(new)}
     drift = _drift(old, new)
-    for target, curve in _curves(old):
-        other = others.get(_key(target, curve))
-        if other is None:
-            continue
+    others = _curves(new)
+    for key, curves in _curves(old).items():
         for recall in RECALLS:
-            a, b = at_recall(curve, recall), at_recall(other, recall)
+            a, b = speed_at(curves, recall), speed_at(others.get(key, []), recall)
             if a is None or b is None:
                 continue
-            ratio, low, high = ratio_of(a, b)
-            row = {"target": target, "mode": curve["mode"], "threads": curve["threads"]}
-            row |= {"recall": recall, "ratio": ratio, "low": low, "high": high}
-            found.append(row | {"verdict": verdict(ratio, low, high, drift)})
+            row = dict(zip(("target", "mode", "threads"), key, strict=True)) | {"recall": recall}
+            found.append(row | _compared(a, b, drift))
     print(
         f"new over old; the machine itself was {drift:.3f} times as fast in the new run by the yardstick"
     )
@@ -112,21 +109,33 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
                 str(r["threads"]),
                 f"{r['recall']:.2f}",
                 f"{r['ratio']:.3f}",
-                f"{r['low']:.3f} to {r['high']:.3f}",
+                _interval(r),
                 r["verdict"],
             ]
             for r in found
         ],
     )
-    before = {t["name"]: t for t in old["targets"]}
-    rows = []
-    for target in new["targets"]:
-        was = before.get(target["name"])
-        for name, value in target.items():
-            if was is not None and isinstance(value, float) and was.get(name):
-                rows.append([target["name"], name, was[name], value, f"{value / was[name]:.3f}"])
-    machine.table(["target", "figure, measured once", "#old", "#new", "#ratio"], rows)
+    rows: list[list[Any]] = []
+    before = _processes(old)
+    for name, figures in _processes(new).items():
+        for figure, values in figures.items():
+            was = before.get(name, {}).get(figure)
+            if was is not None:
+                row = _compared(was, values, drift, smaller_is_better=not figure.endswith("per_s"))
+                middle = [f"{np.median(v):,.4g}" for v in (was, values)]
+                rows.append(
+                    [name, figure, *middle, f"{row['ratio']:.3f}", _interval(row), row["verdict"]]
+                )
+    machine.table(["target", "figure", "#old", "#new", "#ratio", "90 % interval", "verdict"], rows)
     return found
+
+
+def speed_at(curves: list[dict[str, Any]], recall: float) -> np.ndarray | None:
+    """QPS at a recall, one figure for each process; None where one of them does not reach it."""
+    speeds = [at_recall(curve, recall) for curve in curves]
+    if not speeds or any(s is None for s in speeds):
+        return None
+    return np.array([np.median(s) for s in speeds if s is not None])
 
 
 def at_recall(curve: dict[str, Any], recall: float) -> np.ndarray | None:
@@ -153,21 +162,28 @@ def at_recall(curve: dict[str, Any], recall: float) -> np.ndarray | None:
 
 
 def ratio_of(old: np.ndarray, new: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of the medians of two runs' passes, and the 90 % bootstrap interval of it."""
-    rng = np.random.default_rng(0)
-    a = np.median(rng.choice(old, (DRAWS, len(old))), axis=1)
-    b = np.median(rng.choice(new, (DRAWS, len(new))), axis=1)
-    low, high = np.percentile(b / a, [5, 95]).tolist()
-    return float(np.median(new) / np.median(old)), low, high
+    """Ratio of two runs' figures, one of each process, and its 90 % interval; without end where chance is unknown."""
+    a, b = np.log(old), np.log(new)
+    ratio = float(np.exp(b.mean() - a.mean()))
+    freedom = len(a) + len(b) - 2
+    if freedom < 1:
+        return ratio, 0.0, float("inf")
+    spread = (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / freedom
+    reach = T_90[min(freedom, len(T_90)) - 1] * np.sqrt(spread * (1 / len(a) + 1 / len(b)))
+    return ratio, float(ratio * np.exp(-reach)), float(ratio * np.exp(reach))
 
 
-def verdict(ratio: float, low: float, high: float, drift: float) -> str:
+def verdict(
+    ratio: float, low: float, high: float, drift: float, *, smaller_is_better: bool = False
+) -> str:
     """What a ratio proves, given its interval and how much the machine itself changed."""
+    if not np.isfinite(high):
+        return "one process each: no verdict"
     if low <= 1 <= high:
         return "within noise"
     if abs(np.log(ratio)) <= abs(np.log(drift)):
         return "no more than the machine's own change"
-    return "faster" if ratio > 1 else "slower"
+    return "better" if (ratio > 1) != smaller_is_better else "worse"
 
 
 def draw(results: list[dict[str, Any]], paths: list[Path], png: Path) -> None:
@@ -177,29 +193,27 @@ def draw(results: list[dict[str, Any]], paths: list[Path], png: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    modes = sorted({c["mode"] for r in results for _, c in _curves(r)})
+    modes = sorted({mode for r in results for _, mode, _ in _curves(r)})
     figure, axes = plt.subplots(1, len(modes), figsize=(7 * len(modes), 5), squeeze=False)
     for axis, mode in zip(axes[0], modes, strict=True):
         for i, (path, result) in enumerate(zip(paths, results, strict=True)):
-            for target, curve in _curves(result):
-                if curve["mode"] != mode:
+            for (name, of, threads), curves in _curves(result).items():
+                if of != mode:
                     continue
-                points = sorted(curve["points"], key=lambda p: p["recall"])
-                label = f"{target}, {curve['threads']} threads"
+                label: str | None = f"{name}, {threads} threads"
                 if len(results) > 1:
                     label = f"{_label(result, path)}: {label}"
-                # Distance from perfect, logarithmic: 0.99 and 0.999 are far apart in cost.
-                missed = [max(1 - p["recall"], 1e-4) for p in points]
-                speeds = np.array([p["qps"] for p in points])
-                middle = np.median(speeds, axis=1)
-                line = axis.plot(missed, middle, "o-" if i == 0 else "s--", label=label, ms=3)[0]
-                axis.fill_between(
-                    missed,
-                    speeds.min(axis=1),
-                    speeds.max(axis=1),
-                    alpha=0.2,
-                    color=line.get_color(),
-                )
+                colour = None
+                for curve in curves:
+                    points = sorted(curve["points"], key=lambda p: p["recall"])
+                    # Distance from perfect, logarithmic: 0.99 and 0.999 are far apart in cost.
+                    missed = [max(1 - p["recall"], 1e-4) for p in points]
+                    speeds = np.median([p["qps"] for p in points], axis=1)
+                    line = axis.plot(
+                        missed, speeds, "o-" if i == 0 else "s--", label=label, ms=3, color=colour
+                    )
+                    # One line for each process, in one colour and once in the legend.
+                    label, colour = None, line[0].get_color()
         axis.set(xscale="log", yscale="log", title=f"{mode} calls, {results[0]['dataset']['name']}")
         axis.set(xlabel=f"recall@{results[0]['dataset']['k']}", ylabel="queries per second")
         ticks = [t for t in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001) if t]
@@ -213,12 +227,39 @@ def draw(results: list[dict[str, Any]], paths: list[Path], png: Path) -> None:
     plt.close(figure)
 
 
-def _curves(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(t["name"], c) for t in result["targets"] for c in t["curves"]]
+Key = tuple[str, str, int]
+"""Target, mode, threads."""
 
 
-def _key(target: str, curve: dict[str, Any]) -> tuple[str, str, int]:
-    return target, curve["mode"], curve["threads"]
+def _curves(result: dict[str, Any]) -> dict[Key, list[dict[str, Any]]]:
+    """The curves of each kind, one for each process."""
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for target in result["targets"]:
+        for curve in target["curves"]:
+            found.setdefault((target["name"], curve["mode"], curve["threads"]), []).append(curve)
+    return found
+
+
+def _processes(result: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """For each target its figures besides the curves, one value for each process."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for target in result["targets"]:
+        for figure, value in target.items():
+            if isinstance(value, float):
+                found.setdefault(target["name"], {}).setdefault(figure, []).append(value)
+    return {n: {f: np.array(v) for f, v in of.items()} for n, of in found.items()}
+
+
+def _compared(
+    old: np.ndarray, new: np.ndarray, drift: float, *, smaller_is_better: bool = False
+) -> dict[str, Any]:
+    ratio, low, high = ratio_of(old, new)
+    said = verdict(ratio, low, high, drift, smaller_is_better=smaller_is_better)
+    return {"ratio": ratio, "low": low, "high": high, "verdict": said}
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['low']:.3f} to {row['high']:.3f}" if np.isfinite(row["high"]) else "unknown"
 
 
 def _label(result: dict[str, Any], path: Path) -> str:

@@ -1,7 +1,8 @@
 """Recall, speed, latency, memory and insert rate of the index and of a collection, as one JSON file.
 
-Each target has a process of its own, so that its memory is its own. Settings take turns in every pass, and between
-passes a yardstick that is none of our code says how fast the machine was just then.
+Each target is built and measured in several processes of its own, so that its memory is its own and so that what
+differs from one build and one process to the next shows. Settings take turns in every pass, and between passes a
+yardstick that is none of our code says how fast the machine was just then.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", default="index,collection", help="default: index,collection")
     parser.add_argument("--threads", help="as in 1,2,4; default: 1 and every core")
     parser.add_argument("--ef", help="beam widths, as in 20,40,80; default: 13 from 10 to 640")
-    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=3, help="of each target, in turns")
+    parser.add_argument("--passes", type=int, default=3, help="of each process")
     parser.add_argument("--M", type=int, help="neighbours of a row, for the index")
     parser.add_argument("--ef-construction", type=int, help="for the index")
     parser.add_argument("--no-insert", action="store_true", help="leave the insert rate out")
@@ -49,7 +51,9 @@ def main(options: argparse.Namespace) -> int:
     _numbers(options.ef, options.k)
     result: dict[str, Any] = {"label": options.label, "machine": machine.describe(), "targets": []}
     context = multiprocessing.get_context("spawn")
-    for name in names:
+    if min(options.processes, options.passes) < 1:
+        raise ValueError(f"{options.processes} processes, {options.passes} passes; 1 or more each")
+    for name in names * options.processes:
         receive, send = context.Pipe(duplex=False)
         process = context.Process(target=_in_process, args=(name, options, send))
         process.start()

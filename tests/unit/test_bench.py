@@ -105,15 +105,25 @@ def test_a_setting_that_is_beaten_in_both_recall_and_speed_is_left_out() -> None
 
 
 def test_a_ratio_within_its_noise_or_the_machines_drift_proves_nothing() -> None:
-    rng = np.random.default_rng(0)
-    same = report.ratio_of(1000 + 50 * rng.random(7), 1000 + 50 * rng.random(7))
+    same = report.ratio_of(np.array([1000.0, 1040.0, 990.0]), np.array([1010.0, 985.0, 1030.0]))
     assert report.verdict(*same, 1.0) == "within noise"
-    twice = report.ratio_of(1000 + 50 * rng.random(7), 2000 + 50 * rng.random(7))
-    assert twice[0] == pytest.approx(2.0, rel=0.05)
-    assert twice[1] <= twice[0] <= twice[2]
-    assert report.verdict(*twice, 1.0) == "faster"
+    twice = report.ratio_of(np.array([1000.0, 1040.0, 990.0]), np.array([2020.0, 1970.0, 2060.0]))
+    assert twice[0] == pytest.approx(2.0, rel=0.01)
+    assert 1.8 < twice[1] < twice[0] < twice[2] < 2.2
+    assert report.verdict(*twice, 1.0) == "better"
+    assert report.verdict(*twice, 1.0, smaller_is_better=True) == "worse"
     assert report.verdict(1.05, 1.04, 1.06, 1.2) == "no more than the machine's own change"
-    assert report.verdict(0.5, 0.49, 0.51, 0.9) == "slower"
+    assert report.verdict(0.5, 0.49, 0.51, 0.9) == "worse"
+    alone = report.ratio_of(np.array([1000.0]), np.array([2000.0]))
+    assert alone[0] == pytest.approx(2.0)
+    assert report.verdict(*alone, 1.0) == "one process each: no verdict"
+
+
+def test_the_interval_of_equal_runs_holds_one_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    runs = np.exp(0.05 * rng.standard_normal((2_000, 2, 3)))
+    holds = [low <= 1 <= high for _, low, high in (report.ratio_of(a, b) for a, b in runs)]
+    assert 0.88 < np.mean(holds) < 0.92
 
 
 def test_run_report_and_comparison_work_from_end_to_end(
@@ -122,9 +132,11 @@ def test_run_report_and_comparison_work_from_end_to_end(
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path in paths:
         words = ["run", *SMALL, "--targets", "index", "--threads", "1", "--passes", "2"]
+        words += ["--processes", "2"]
         assert main([*words, "--ef", "10,100", "--no-insert", "--out", str(path)]) == 0
     result = json.loads(paths[0].read_text())
-    (target,) = result["targets"]
+    target, again = result["targets"]
+    assert target["name"] == again["name"] == "index"
     assert {c["mode"] for c in target["curves"]} == {"batch", "single"}
     for c in target["curves"]:
         for point in c["points"]:
