@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import churn, filters, kernels, report, run, workload
+from bench import churn, duel, filters, kernels, report, run, workload
 
 COMMANDS = {
     "run": run,
     "report": report,
+    "duel": duel,
     "kernels": kernels,
     "workload": workload,
     "churn": churn,

@@ -80,7 +80,7 @@ def write(result: dict[str, Any], kind: str, out: Path | None) -> Path:
         RESULTS.mkdir(exist_ok=True)
         name = result["dataset"]["name"] if "dataset" in result else "machine"
         out = RESULTS / f"{kind}-{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    out.write_text(json.dumps({"kind": kind, **result}, indent=1) + "\n")
+    out.write_text(json.dumps({**result, "kind": kind}, indent=1) + "\n")
     print(f"written to {out}")
     return out
 

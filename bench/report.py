@@ -3,7 +3,8 @@
 A ratio's interval (90 %, Student's t of the logarithms) comes from how the processes of one run differ: every process
 builds anew, and its figure is the median of its passes. With one process in each run there is no interval and no
 verdict. Two runs were made at two times: the yardstick's ratio says by how much the machine itself differed, and a
-difference no larger than that is not ours.
+difference no larger than that is not ours; other tenants of the machine can mislead all the same. Only `duel` compares
+in turns.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def main(options: argparse.Namespace) -> int:
         raise ValueError(f"{len(options.runs)} files; give one, or two to compare")
     results = [json.loads(path.read_text()) for path in options.runs]
     for path, result in zip(options.runs, results, strict=True):
-        if result.get("kind") != "run":
-            raise ValueError(f"{path}: a result of `{result.get('kind')}`, not of `run`")
+        if result.get("kind") not in ("run", "duel-old", "duel-new"):
+            raise ValueError(f"{path}: a result of `{result.get('kind')}`, not of `run` or `duel`")
     show(results, options.runs)
     if len(results) == 2:
         print()
@@ -88,7 +89,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
             f"the data sets differ: {old['dataset']} and {new['dataset']}; measure both on one"
         )
     found: list[dict[str, Any]] = []
-    drift = _drift(old, new)
+    paired = bool(old.get("paired") and new.get("paired"))
+    # Neighbours in time share what the machine does; there the ratio needs no correction.
+    drift = 1.0 if paired else _drift(old, new)
     others = _curves(new)
     for key, curves in _curves(old).items():
         for recall in RECALLS:
@@ -96,9 +99,11 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
             if a is None or b is None:
                 continue
             row = dict(zip(("target", "mode", "threads"), key, strict=True)) | {"recall": recall}
-            found.append(row | _compared(a, b, drift))
+            found.append(row | _compared(a, b, drift, paired=paired))
     print(
-        f"new over old; the machine itself was {drift:.3f} times as fast in the new run by the yardstick"
+        f"new over old, in {len(old['targets']) // len(_processes(old))} pairs of processes"
+        if paired
+        else f"new over old; the machine itself was {drift:.3f} times as fast in the new run by the yardstick"
     )
     machine.table(
         ["target", "mode", "#threads", "#recall", "#ratio", "90 % interval", "verdict"],
@@ -121,7 +126,13 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
         for figure, values in figures.items():
             was = before.get(name, {}).get(figure)
             if was is not None:
-                row = _compared(was, values, drift, smaller_is_better=not figure.endswith("per_s"))
+                row = _compared(
+                    was,
+                    values,
+                    drift,
+                    smaller_is_better=not figure.endswith("per_s"),
+                    paired=paired,
+                )
                 middle = [f"{np.median(v):,.4g}" for v in (was, values)]
                 rows.append(
                     [name, figure, *middle, f"{row['ratio']:.3f}", _interval(row), row["verdict"]]
@@ -161,15 +172,24 @@ def at_recall(curve: dict[str, Any], recall: float) -> np.ndarray | None:
     return np.exp((1 - share) * np.log(speeds[above - 1]) + share * np.log(speeds[above]))
 
 
-def ratio_of(old: np.ndarray, new: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of two runs' figures, one of each process, and its 90 % interval; without end where chance is unknown."""
+def ratio_of(
+    old: np.ndarray, new: np.ndarray, *, paired: bool = False
+) -> tuple[float, float, float]:
+    """Ratio of two runs' figures, one of each process, and its 90 % interval; without end where chance is unknown.
+
+    paired : the i-th processes of both ran side by side, so that what they share cancels out.
+    """
     a, b = np.log(old), np.log(new)
     ratio = float(np.exp(b.mean() - a.mean()))
-    freedom = len(a) + len(b) - 2
+    freedom = len(a) - 1 if paired else len(a) + len(b) - 2
     if freedom < 1:
         return ratio, 0.0, float("inf")
-    spread = (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / freedom
-    reach = T_90[min(freedom, len(T_90)) - 1] * np.sqrt(spread * (1 / len(a) + 1 / len(b)))
+    if paired:
+        error = (b - a).std(ddof=1) / np.sqrt(len(a))
+    else:
+        spread = (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / freedom
+        error = np.sqrt(spread * (1 / len(a) + 1 / len(b)))
+    reach = T_90[min(freedom, len(T_90)) - 1] * error
     return ratio, float(ratio * np.exp(-reach)), float(ratio * np.exp(reach))
 
 
@@ -251,9 +271,14 @@ def _processes(result: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _compared(
-    old: np.ndarray, new: np.ndarray, drift: float, *, smaller_is_better: bool = False
+    old: np.ndarray,
+    new: np.ndarray,
+    drift: float,
+    *,
+    smaller_is_better: bool = False,
+    paired: bool = False,
 ) -> dict[str, Any]:
-    ratio, low, high = ratio_of(old, new)
+    ratio, low, high = ratio_of(old, new, paired=paired)
     said = verdict(ratio, low, high, drift, smaller_is_better=smaller_is_better)
     return {"ratio": ratio, "low": low, "high": high, "verdict": said}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import churn, datasets, filters, kernels, report, run, workload
+from bench import churn, datasets, duel, filters, kernels, report, run, workload
 from bench.__main__ import main
 from bench.targets import TARGETS
 
@@ -157,6 +157,31 @@ def test_run_report_and_comparison_work_from_end_to_end(
     assert "the data sets differ" in capsys.readouterr().err
 
 
+def test_what_both_of_a_pair_share_cancels_out() -> None:
+    machine_speed = np.array([1.0, 0.5, 2.0, 0.8])
+    old, new = 1000 * machine_speed, 1100 * machine_speed
+    apart = report.ratio_of(old, new)
+    assert report.verdict(*apart, 1.0) == "within noise"
+    together = report.ratio_of(old, new * np.array([1.0, 1.01, 0.99, 1.0]), paired=True)
+    assert together[0] == pytest.approx(1.1, rel=0.01)
+    assert report.verdict(*together, 1.0) == "better"
+
+
+def test_a_duel_of_a_build_with_itself_measures_both_sides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = [str(tmp_path / "old.json"), str(tmp_path / "new.json")]
+    words = ["duel", "--old", sys.executable, "--pairs", "2", "--out-old", out[0]]
+    words += ["--out-new", out[1], "--", *SMALL, "--targets", "index", "--ef", "20,100"]
+    assert main([*words, "--passes", "1", "--no-insert", "--no-single", "--threads", "1"]) == 0
+    assert "in 2 pairs of processes" in capsys.readouterr().out
+    results = [json.loads(Path(o).read_text()) for o in out]
+    assert [len(r["targets"]) for r in results] == [2, 2]
+    assert main(["report", *out]) == 0
+    assert main(["duel", "--old", "x", "--", "--out", "y"]) == 2
+    assert main(["duel", "--old", "/absent/python"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -280,7 +305,7 @@ def test_filtered_searches_are_measured_for_every_case(tmp_path: Path) -> None:
 
 
 def test_every_option_of_the_harness_is_used_somewhere() -> None:
-    for module in (churn, filters, kernels, report, run, workload):
+    for module in (churn, duel, filters, kernels, report, run, workload):
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
         used = Path(str(module.__file__)).read_text() + (ROOT / "bench/datasets.py").read_text()
