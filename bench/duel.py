@@ -1,8 +1,8 @@
 """Two builds of Vicinal against each other: their processes take turns, so that a machine that changes changes both.
 
 Each side is a Python interpreter with its own Vicinal installed (another worktree's .venv/bin/python); this harness
-measures both. The ratio is taken within each pair of neighbouring processes, and its interval from how pairs differ: the
-way to prove a difference of some percent.
+measures both. The ratio is taken within each pair of neighbouring processes, and its interval from how pairs differ:
+the way to prove a difference of some percent.
 """
 
 from __future__ import annotations

@@ -273,6 +273,16 @@ def test_a_workload_runs_and_its_searches_stay_right(
     assert "are too few for inserts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("mix", "only"), [("100", "search"), ("0/100", "insert")])
+def test_a_workload_may_be_of_one_kind(mix: str, only: str, tmp_path: Path) -> None:
+    out = tmp_path / "w.json"
+    words = ["workload", *SMALL, "--mix", mix, "--rate", "200", "--seconds", "0.5"]
+    assert main([*words, "--durability", "none", "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert {name: of["n"] for name, of in row["operations"].items()} == {only: 100}
+    assert (row["recall"] is None) == (only == "insert")
+
+
 @pytest.mark.parametrize("target", sorted(churn.TARGETS))
 def test_churn_keeps_every_point_findable(target: str, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
