@@ -82,8 +82,6 @@ def measure(name: str, data: datasets.Dataset, options: argparse.Namespace) -> d
     figures: dict[str, Any] = {"name": name, **target.build()}
     figures["resident_bytes_per_vector"] = (machine.resident_bytes() - before) / len(data.base)
     figures["accounted_bytes_per_vector"] = target.accounted_bytes() / len(data.base)
-    if not options.no_insert:
-        figures |= target.insert()
     cores = os.cpu_count() or 1
     threads = [int(t) for t in options.threads.split(",")] if options.threads else [1, cores]
     modes = ["batch"] if options.no_single else ["batch", "single"]
@@ -109,6 +107,8 @@ def measure(name: str, data: datasets.Dataset, options: argparse.Namespace) -> d
                 for q in (50, 95, 99):
                     point[f"p{q}_us"] = float(np.percentile(times, q))
         figures["curves"].append({"mode": mode, "threads": t, "points": curve})
+    if not options.no_insert:  # last: what it leaves to the background would slow the searches
+        figures |= target.insert()
     target.close()
     return figures
 
