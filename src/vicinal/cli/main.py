@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from vicinal.cli.commands.bench import bench
 from vicinal.cli.commands.count import count
 from vicinal.cli.commands.delete import delete
 from vicinal.cli.commands.demo import demo
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, ls, info, query, explain, get, count, delete, export, optimize):
+for command in (demo, ls, info, query, explain, get, count, delete, export, optimize, bench):
     app.command()(command)
 app.command(name="import")(import_)
 
