@@ -14,6 +14,7 @@ from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open
 from vicinal.client.explanation import Explanation
 from vicinal.model.errors import (
+    AlreadyExistsError,
     CancelledError,
     ClosedError,
     CollectionMismatchError,
@@ -32,6 +33,7 @@ from vicinal.model.errors import (
     StorageError,
     UnknownFieldError,
     VectorValueError,
+    VersionConflictError,
     VicinalError,
 )
 from vicinal.model.filter import F
@@ -39,6 +41,7 @@ from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
+    "AlreadyExistsError",
     "CancelledError",
     "ClosedError",
     "Collection",
@@ -66,6 +69,7 @@ __all__ = [
     "StorageError",
     "UnknownFieldError",
     "VectorValueError",
+    "VersionConflictError",
     "VicinalError",
     "__version__",
     "open",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conformance_errors import Errors
 from conformance_points import ALL_IDS, POINTS, UUID, refused
+from conformance_updates import Updates
 from model import read_all, same_json, state_hash
 
 import vicinal
@@ -406,7 +407,7 @@ class Collections:
             db.drop("nothing")
 
 
-class Conformance(Reading, Writing, Collections, Errors):
+class Conformance(Reading, Writing, Updates, Collections, Errors):
     """All of it; a subclass gives the `db` fixture."""
 
     @pytest.fixture

@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("conformance", "conformance_errors", "conformance_points", "model")
+pytest.register_assert_rewrite(
+    "conformance", "conformance_errors", "conformance_points", "conformance_updates", "model"
+)

@@ -66,11 +66,25 @@ class Model:
             version = 1 if old is None else old.version + 1
             self.points[id_] = Stored(id_, np.array(vector), as_json(payload), version)
 
-    def update(self, ids: Iterable[Any], change: Mapping[str, Any]) -> int:
-        """Merge fields; returns how many of the ids there are."""
+    def version(self, id_: Any) -> int:
+        """A point's version, 0 where there is none."""
+        point = self.points.get(id_)
+        return 0 if point is None else point.version
+
+    def update(
+        self,
+        ids: Iterable[Any],
+        change: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        remove: Iterable[str] = (),
+    ) -> int:
+        """Set and remove fields, or replace them all; returns how many of the ids there are."""
         found = [self.points[i] for i in dict.fromkeys(ids) if i in self.points]
         for point in found:
-            point.payload = point.payload | as_json(change)
+            old = {} if replace else point.payload
+            kept = {name: value for name, value in old.items() if name not in remove}
+            point.payload = kept | as_json(change)
             point.version += 1
         return len(found)
 
