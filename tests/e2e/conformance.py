@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance_errors import Errors
+from conformance_expiry import Expiring
 from conformance_points import ALL_IDS, POINTS, UUID, refused
 from conformance_updates import Updates
 from model import read_all, same_json, state_hash
@@ -407,7 +408,7 @@ class Collections:
             db.drop("nothing")
 
 
-class Conformance(Reading, Writing, Updates, Collections, Errors):
+class Conformance(Reading, Writing, Updates, Expiring, Collections, Errors):
     """All of it; a subclass gives the `db` fixture."""
 
     @pytest.fixture

@@ -3,5 +3,10 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "conformance", "conformance_errors", "conformance_points", "conformance_updates", "model"
+    "conformance",
+    "conformance_errors",
+    "conformance_expiry",
+    "conformance_points",
+    "conformance_updates",
+    "model",
 )

@@ -20,21 +20,25 @@ import numpy as np
 import pytest
 from collection_strategies import (
     BULK_BASE,
+    BULK_ROWS,
     ID_KINDS,
     SMALL_IDS,
     SPACES,
     conditions,
+    forms,
+    id_lists,
     make_payloads,
     make_vectors,
     order_paths,
     payloads,
     point_id,
+    seeds,
 )
+from conditional_writes import ConditionalWrites
 from conditions import FORMS, Condition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -52,24 +56,9 @@ RECALL_QUERIES = 20
 
 RECALL_K = 10
 
-BULK_ROWS = 3_000
-
-seeds = st.integers(0, 2**32 - 1)
-numbers_of_ids = st.integers(0, SMALL_IDS - 1) | st.integers(BULK_BASE, BULK_BASE + BULK_ROWS - 1)
-id_lists = st.lists(numbers_of_ids, min_size=1, max_size=8, unique=True)
 filters = st.none() | conditions
 ks = st.integers(1, 12) | st.sampled_from([RECALL_K, RECALL_K, 40, 5_000])
 parts = st.tuples(st.booleans(), st.booleans())
-forms = st.sampled_from(FORMS)
-removed = st.lists(st.sampled_from(["lang", "tags", "meta"]), min_size=1, unique=True)
-changes = st.one_of(
-    st.fixed_dictionaries({"payload": payloads, "replace": st.booleans()}),
-    st.fixed_dictionaries({"delete_keys": removed}),
-    st.fixed_dictionaries(
-        {"payload": st.fixed_dictionaries({"year": st.integers(0, 2)}), "delete_keys": removed}
-    ),
-)
-
 # Small enough that a few steps cross them: seal, link, merge, graph or scan, several batches a call.
 SMALL = {
     "vicinal.engine.maintenance.SEAL_ROWS": 30,
@@ -84,6 +73,7 @@ SMALL = {
     "vicinal.engine.segment.MATCH_CACHE_ENTRIES": 3,
     "vicinal.engine.writer.DELETE_CHUNK": 7,
     "vicinal.engine.writer.UPDATE_CHUNK": 4,
+    "vicinal.engine.writer.PURGE_CHUNK": 3,
     "vicinal.client.collection.BATCH_ROWS_MAX": 5,
 }
 ALWAYS = {"vicinal.engine.maintenance.QUIET_S": -1.0}
@@ -102,7 +92,7 @@ class _NoBackground:
         """Nothing runs."""
 
 
-class CollectionMachine(RuleBasedStateMachine):
+class CollectionMachine(ConditionalWrites):
     """One collection and its model."""
 
     bulk = 0
@@ -160,7 +150,7 @@ class CollectionMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         """Open the database, and the collection or a new one."""
-        self.db = vicinal.open(self.path / "db")
+        self.db = vicinal.open(self.path / "db", clock=self.clock)
         self.collection = self.db.collection(
             "c", dim=self.dim, metric=self.metric, dtype=self.dtype, M=8, ef_construction=60
         )
@@ -215,68 +205,6 @@ class CollectionMachine(RuleBasedStateMachine):
         """Merge fields into payloads, of ids that exist and ids that don't."""
         ids = self.ids(numbers)
         assert self.collection.update(ids, change) == self.model.update(ids, change)
-
-    @rule(where=conditions, form=forms, change=changes, dry=st.booleans())
-    def update_where(self, where: Condition, form: str, change: dict[str, Any], dry: bool) -> None:
-        """Change payloads by filter, or only count: merge, replace, or take fields away."""
-        ids = [p.id for p in self.model.matching(where)]
-        assert self.collection.update(where=where.form(form), dry_run=dry, **change) == len(ids)
-        if not dry:
-            given = dict(change)
-            self.model.update(
-                ids,
-                given.pop("payload", {}),
-                remove=given.pop("delete_keys", ()),
-                **given,
-            )
-
-    @rule(numbers=id_lists, seed=seeds, mode=st.sampled_from(["insert_only", "update_only"]))
-    def upsert_in_mode(self, numbers: list[int], seed: int, mode: str) -> None:
-        """All of the batch where the mode allows each id, else nothing."""
-        ids = self.ids(numbers)
-        rows = self.vectors(seed, len(ids))
-        there = {i in self.model.points for i in ids}
-        if there == {mode == "update_only"}:
-            assert self.collection.upsert(ids=ids, vectors=rows, mode=mode) == len(ids)
-            self.model.upsert(ids, rows, [{}] * len(ids))
-            return
-        error = vicinal.NotFoundError if mode == "update_only" else vicinal.AlreadyExistsError
-        with pytest.raises(error):
-            self.collection.upsert(ids=ids, vectors=rows, mode=mode)
-
-    @rule(
-        numbers=id_lists,
-        seed=seeds,
-        wrong=st.integers(0, 8) | st.none(),
-        how=st.sampled_from(["upsert", "update", "delete"]),
-    )
-    def compare_and_set(self, numbers: list[int], seed: int, wrong: int | None, how: str) -> None:
-        """All of the batch where every version is the expected one, else nothing."""
-        ids = self.ids(numbers)
-        rows = self.vectors(seed, len(ids))
-        versions: list[int | None] = [self.model.version(i) for i in ids]
-        if wrong is not None and wrong < len(ids):
-            versions[wrong] = (versions[wrong] or 0) + 1
-        elif seed % 3 == 0:
-            versions[0] = None
-        write: Any = {
-            "upsert": lambda: self.collection.upsert(ids=ids, vectors=rows, if_version=versions),
-            "update": lambda: self.collection.update(ids, {"year": 1}, if_version=versions),
-            "delete": lambda: self.collection.delete(ids, if_version=versions),
-        }[how]
-        if wrong is not None and wrong < len(ids):
-            with pytest.raises(vicinal.VersionConflictError) as caught:
-                write()
-            assert caught.value.id == ids[wrong]
-            assert caught.value.found == self.model.version(ids[wrong])
-            return
-        if how == "upsert":
-            assert write() == len(ids)
-            self.model.upsert(ids, rows, [{}] * len(ids))
-        elif how == "update":
-            assert write() == self.model.update(ids, {"year": 1})
-        else:
-            assert write() == self.model.delete(ids)
 
     @rule(numbers=id_lists, dry=st.booleans())
     def delete(self, numbers: list[int], dry: bool) -> None:
@@ -502,7 +430,7 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule()
     def read_only(self) -> None:
         """A reader beside the writer sees what is acknowledged."""
-        with vicinal.open(self.path / "db", read_only=True) as db:
+        with vicinal.open(self.path / "db", read_only=True, clock=self.clock) as db:
             assert state_hash(db.collection("c")) == state_hash(self.collection)
 
     @invariant()

@@ -21,6 +21,7 @@ from vicinal.client.explanation import Explanation, explain
 from vicinal.engine.collection import Collection as EngineCollection
 from vicinal.engine.planner import default_ef
 from vicinal.model.change import ANY, Conditions, WriteMode
+from vicinal.model.clock import NEVER_MS, ExpiresAt, expiries_ms
 from vicinal.model.errors import (
     CancelledError,
     DuplicateIdError,
@@ -81,6 +82,7 @@ class Collection:
         payload: Any = None,
         mode: str | WriteMode = WriteMode.UPSERT,
         if_version: IfVersion | None = None,
+        expires_at: ExpiresAt | Iterable[ExpiresAt | None] | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Insert points, or replace those whose id exists.
@@ -95,6 +97,9 @@ class Collection:
             not exist is.
         if_version : the version that the point must have for the write to happen, 0 where it must not exist: an
             int for one id, or a list parallel to the ids, None in it for any.
+        expires_at : when the points expire, one time for all or a list parallel to the ids: a datetime with a time
+            zone, or seconds since the epoch; math.inf is never. None: as the collection's ttl says. From that
+            time on no search, count, filter or look-up sees the point, and its id is free.
         progress : called with (points done, points in all); returning False stops after the part under way.
 
         Returns
@@ -126,6 +131,7 @@ class Collection:
             raise InvalidArgumentError(f"{len(keys)} ids for {len(matrix)} vectors")
         raws = to_payloads(payload, len(keys))
         conditions = Conditions(parse_mode(mode), to_versions(if_version, len(keys)))
+        expiries = expiries_ms(expires_at, len(keys), self._default_expiry_ms())
         row_bytes = matrix.shape[1] * matrix.dtype.itemsize
         parts = list(batches(len(keys), row_bytes, BATCH_BYTES_MAX, BATCH_ROWS_MAX))
         writer = self._engine.writer
@@ -134,7 +140,13 @@ class Collection:
                 stack.enter_context(writer.exclusive(keys, conditions))
             for start, end in parts:
                 part = None if raws is None else raws[start:end]
-                writer.upsert(keys[start:end], matrix[start:end], part, conditions.part(start, end))
+                writer.upsert(
+                    keys[start:end],
+                    matrix[start:end],
+                    part,
+                    conditions.part(start, end),
+                    None if expiries is None else expiries[start:end],
+                )
                 self._engine.on_write()
                 if progress is not None and progress(end, len(keys)) is False and end < len(keys):
                     raise CancelledError(
@@ -252,6 +264,7 @@ class Collection:
         replace: bool = False,
         delete_keys: Iterable[str] | None = None,
         if_version: IfVersion | None = None,
+        expires_at: ExpiresAt | None = None,
         dry_run: bool = False,
     ) -> int:
         """Change the payload of points by id, by filter, or of all of them; their vectors stay.
@@ -262,6 +275,7 @@ class Collection:
         replace : these fields become the whole payload.
         delete_keys : top-level fields to take away, in the same step; a point need not have them.
         if_version : as for `upsert`; applies to ids.
+        expires_at : a new time for all of them, math.inf for never; otherwise an update leaves it as it is.
         dry_run : count what would be updated, and change nothing.
 
         Returns
@@ -275,7 +289,7 @@ class Collection:
         InvalidArgumentError, FilterError, LimitError : nothing was updated.
         """
         _check_selection(ids, where, all, if_version)
-        change = to_change(payload, replace=replace, delete_keys=delete_keys)
+        change = to_change(payload, replace=replace, delete_keys=delete_keys, expires_at=expires_at)
         engine = self._engine
         if ids is not None:
             keys, conditions = _keys_and_conditions(ids, if_version)
@@ -417,6 +431,10 @@ class Collection:
     def __repr__(self) -> str:
         c = self._engine.config
         return f"Collection({self.name!r}, dim={c.dim}, metric={c.metric.value!r}, dtype={c.dtype.value!r})"
+
+    def _default_expiry_ms(self) -> int:
+        ttl = self._engine.config.ttl
+        return NEVER_MS if ttl is None else self._engine.state.expiry.now_ms() + round(ttl * 1000)
 
     def _count_ids(self, keys: list[bytes], conditions: Conditions) -> int:
         """How many of the ids exist; the conditions are checked as a write would."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from vicinal.model.change import Change, WriteMode
+from vicinal.model.clock import ExpiresAt, expiry_ms
 from vicinal.model.errors import InvalidArgumentError
 
 IfVersion: TypeAlias = int | Sequence[int | None]
@@ -46,7 +47,11 @@ def to_versions(if_version: Any, n: int) -> list[int | None] | None:
 
 
 def to_change(
-    payload: Mapping[str, Any] | None, *, replace: bool, delete_keys: Iterable[str] | None
+    payload: Mapping[str, Any] | None,
+    *,
+    replace: bool,
+    delete_keys: Iterable[str] | None,
+    expires_at: ExpiresAt | None = None,
 ) -> Change:
     """The change of an update; InvalidArgumentError where its parts contradict one another."""
     if payload is not None and not isinstance(cast("object", payload), Mapping):
@@ -58,10 +63,13 @@ def to_change(
             f"delete_keys is one value, {delete_keys!r}; give a list of field names"
         )
     fields = {} if payload is None else dict(payload)
+    expires_ms = None if expires_at is None else expiry_ms(expires_at)
     if delete_keys is None:
-        if payload is None:
-            raise InvalidArgumentError("nothing to change; give payload=, delete_keys= or both")
-        return Change(fields, replace=bool(replace))
+        if payload is None and (replace or expires_ms is None):
+            raise InvalidArgumentError(
+                "nothing to change; give payload=, delete_keys= or expires_at="
+            )
+        return Change(fields, replace=bool(replace), expires_ms=expires_ms)
     if replace:
         raise InvalidArgumentError(
             "delete_keys does not apply to replace=True, which leaves only the given fields"
@@ -74,7 +82,7 @@ def to_change(
             raise InvalidArgumentError(f"field {name!r} is both set and deleted; choose one")
     if not remove and payload is None:
         raise InvalidArgumentError("delete_keys is empty; name at least one field")
-    return Change(fields, remove=remove)
+    return Change(fields, remove=remove, expires_ms=expires_ms)
 
 
 def _version(place: int, value: object) -> int | None:
@@ -84,4 +92,4 @@ def _version(place: int, value: object) -> int | None:
         raise InvalidArgumentError(
             f"if_version[{place}] is {value!r}; a version is an int of 0 (does not exist) or more"
         )
-    return int(value)
+    return int(cast("int", value))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from types import TracebackType
 
 from vicinal.client.collection import Collection
 from vicinal.engine.database import Database as EngineDatabase
+from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.metric import parse_metric, parse_vector_type
@@ -18,6 +20,7 @@ def open(
     *,
     read_only: bool = False,
     durability: str | Durability = Durability.SYNC,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Database:
     """Open a database, making it where there is none.
 
@@ -30,6 +33,7 @@ def open(
         the last 100 ms (up to 400 ms under sustained writes). "none": a crash of the process; a
         power cut may take whatever the operating system had not written, usually up to 30 s. In
         every mode a batch is whole or absent.
+    clock : returns seconds since the epoch; decides when points expire. For tests that move time.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def open(
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
-    return Database(EngineDatabase(path, read_only=read_only, durability=mode))
+    return Database(EngineDatabase(path, read_only=read_only, durability=mode, clock=clock))
 
 
 class Database:
@@ -78,6 +82,7 @@ class Database:
         strict: bool | None = None,
         M: int | None = None,
         ef_construction: int | None = None,
+        ttl: float | dt.timedelta | None = None,
     ) -> Collection:
         """Return the collection of that name, made with these options where there is none.
 
@@ -87,6 +92,7 @@ class Database:
         metric : l2, ip, cosine (default), hamming, manhattan.
         dtype : f32 (default), f16, i8, bit (packed; hamming only).
         strict : filters on a field that no point has raise instead of matching nothing (default False).
+        ttl : seconds, or a timedelta, after which a point expires unless its upsert says otherwise (default: never).
         M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 200).
 
         Raises
@@ -102,6 +108,7 @@ class Database:
             "strict": strict,
             "M": M,
             "ef_construction": ef_construction,
+            "ttl": None if ttl is None else ttl_seconds(ttl),
         }
         options = {option: value for option, value in given.items() if value is not None}
         config = None

@@ -18,6 +18,7 @@ from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
 from vicinal.engine.writer import Writer
+from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError, NotFoundError
 from vicinal.storage.durability import Durability
@@ -39,6 +40,7 @@ class Collection:
         read_only: bool,
         durability: Durability,
         on_write: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Open the collection at path, or make it with the configuration `create`."""
         store = Store.open(
@@ -46,7 +48,9 @@ class Collection:
         )
         try:
             config = _load_config(store, create, name)
-            self.state = CollectionState(name, path, config, store, read_only=read_only)
+            self.state = CollectionState(
+                name, path, config, store, read_only=read_only, clock=clock, wake=on_write
+            )
             self._recover()
         except BaseException:
             store.close()
@@ -56,7 +60,7 @@ class Collection:
         self.reader = Reader(self.state)
         self.writer = Writer(self.state)
         self.scroller = Scroller(self.state, self.reader)
-        self.maintenance = Maintenance(self.state)
+        self.maintenance = Maintenance(self.state, self.writer.purge)
         self.on_write = on_write
 
     def close(self) -> None:
@@ -73,7 +77,7 @@ class Collection:
     def stats(self) -> dict[str, Any]:
         """Figures of the collection: points, segments, memory and disk in bytes."""
         state = self.state
-        state.check_open()
+        state.begin_read()
         view = state.view
         segments = [s for s in view.segments if s.n]
         linked = sum(s.index.n_linked for s in segments)
@@ -85,6 +89,7 @@ class Collection:
             "metric": self.config.metric.value,
             "dtype": self.config.dtype.value,
             "strict": self.config.strict,
+            "ttl_s": self.config.ttl,
             "dead_rows": sum(len(s.dead) for s in segments),
             "indexed_ratio": linked / rows if rows else 1.0,
             "tail_points": view.tail.n_live + (view.frozen.n_live if view.frozen else 0),
@@ -123,6 +128,7 @@ class Collection:
         for sequence, value in state.store.read_log():
             record = decode_log(value, f"{where}, log record {sequence}")
             state.apply(record, [None] * len(record.keys))
+        state.expiry.load()
 
     def _open_segment(self, entry: SegmentEntry) -> SealedSegment:
         state = self.state

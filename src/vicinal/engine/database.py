@@ -13,6 +13,7 @@ import msgspec
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
 from vicinal.engine.segment_files import remove_tree
+from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -39,6 +40,7 @@ class Database:
         *,
         read_only: bool = False,
         durability: Durability = Durability.SYNC,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Open or create the database; see `vicinal.open` for the errors."""
         self._remove_temporary: Callable[[], object] = lambda: None
@@ -55,6 +57,7 @@ class Database:
         self.path = self._dir.path
         self.read_only = read_only
         self.durability = durability
+        self._clock = clock
         self._lock = threading.RLock()
         self._collections: dict[str, Collection] = {}
         self._closed = False
@@ -151,6 +154,7 @@ class Database:
                     read_only=self.read_only,
                     durability=self.durability,
                     on_write=self.wake,
+                    clock=self._clock,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

@@ -48,6 +48,8 @@ class Segment:
     def __init__(self, index: GraphIndex, store: Store) -> None:
         self.index = index
         self.dead = BitMap()
+        self.hidden = BitMap()
+        """Rows that have expired and are not dead yet: no reader sees them, and no file knows of them."""
         self.dirty_since: BitMap | None = None
         """While a rewrite runs: rows whose payload changed since it began."""
         self.stamp = 0
@@ -64,8 +66,8 @@ class Segment:
 
     @property
     def n_live(self) -> int:
-        """Rows that are not dead."""
-        return self.n - len(self.dead)
+        """Rows that readers see."""
+        return self.n - len(self.dead) - len(self.hidden)
 
     def global_rows(self, local: Rows) -> Rows:
         """Global numbers of local rows."""
@@ -108,15 +110,22 @@ class Segment:
         return decode_payload(self.raw(local))
 
     def live(self) -> BitMap:
-        """All rows that are not dead, as a new bitmap."""
+        """All rows that readers see, as a new bitmap."""
         rows = BitMap()
         rows.add_range(0, self.n)
-        return rows - self.dead
+        return rows - self.dead - self.hidden
 
     def kill(self, local: Rows) -> None:
         """Mark rows dead; searches that begin later do not see them."""
         self.index.remove(local)
         self.dead.update(local.tolist())
+        self.hidden -= self.dead
+        self.stamp += 1
+
+    def hide(self, local: Rows) -> None:
+        """Let no search that begins later see the rows, which stay until they are killed."""
+        self.index.remove(local)
+        self.hidden = (self.hidden | BitMap(local.tolist())) - self.dead
         self.stamp += 1
 
     def match(self, where: Filter) -> Match:
@@ -130,6 +139,7 @@ class Segment:
             self.payload_index.extend(n)
             bitmap = self.payload_index.evaluate(where)
             bitmap -= self.dead
+            bitmap -= self.hidden
             found = Match(bitmap, n, stamp)
             if len(self._matches) >= MATCH_CACHE_ENTRIES:
                 self._matches.pop(next(iter(self._matches)), None)

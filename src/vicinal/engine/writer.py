@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.engine.critical import uninterrupted
-from vicinal.engine.records import HEADER_BYTES, POINT_HEADER, LogRecord, encode_log, pack_rows
+from vicinal.engine.expiry import NOTHING_DUE, due_key
+from vicinal.engine.records import HEADER_BYTES, POINT_HEADER, LogRecord, pack_rows
 from vicinal.engine.state import CollectionState
 from vicinal.model.change import ANY, Change, Conditions
+from vicinal.model.clock import NEVER_MS
 from vicinal.model.filter import Filter
 from vicinal.model.payload import EMPTY, decode_payload, encode_payload
 
@@ -21,6 +22,11 @@ DELETE_CHUNK = 50_000
 
 UPDATE_CHUNK = 50_000
 """Points updated by a filter in one batch."""
+
+PURGE_CHUNK = 10_000
+"""Expired points deleted in one batch."""
+
+_Due = list[tuple[bytes, bytes | None]]
 
 
 class Writer:
@@ -34,8 +40,8 @@ class Writer:
         """Keep other writers out while the block writes in several batches; check the conditions first."""
         state = self._state
         with state.lock:
-            state.check_writable()
-            conditions.check(keys, _versions(state.store.get_points(keys)))
+            now_ms = state.begin_write()
+            conditions.check(keys, _versions(state.store.get_points(keys), now_ms))
             yield
 
     def upsert(
@@ -44,6 +50,7 @@ class Writer:
         vectors: npt.NDArray[np.generic],
         payloads: Sequence[bytes] | None,
         conditions: Conditions = ANY,
+        expiries_ms: Sequence[int] | None = None,
     ) -> None:
         """Insert or replace points.
 
@@ -53,48 +60,69 @@ class Writer:
         vectors : (n, columns), C order, in the collection's dtype, checked by the caller.
         payloads : their payload bytes; None is empty ones.
         conditions : what must hold; see `Conditions.check` for the errors, after which nothing is written.
+        expiries_ms : when each expires, NEVER_MS for never; None is never for all.
         """
         state = self._state
         raws = payloads if payloads is not None else [EMPTY] * len(keys)
+        expiries = expiries_ms if expiries_ms is not None else [NEVER_MS] * len(keys)
         with state.lock:
-            state.check_writable()
+            now_ms = state.begin_write()
             first = state.next_row
             killed: list[int] = []
             points: list[tuple[bytes, bytes | None]] = []
+            due: _Due = []
             pack = POINT_HEADER.pack
             olds = state.store.get_points(keys)
             if conditions.any:
-                conditions.check(keys, _versions(olds))
+                conditions.check(keys, _versions(olds, now_ms))
             for i, old in enumerate(olds):
                 version = 1
                 if old is not None:
-                    row, version, _ = POINT_HEADER.unpack_from(old)
-                    version += 1
+                    row, held, expires_ms = POINT_HEADER.unpack_from(old)
                     killed.append(row)
-                points.append((keys[i], pack(first + i, version, 0) + raws[i]))
+                    if expires_ms:
+                        due.append((due_key(expires_ms, row), None))
+                    if not 0 < expires_ms <= now_ms:  # an expired point is no predecessor
+                        version = held + 1
+                expires_ms = expiries[i]
+                if expires_ms:
+                    due.append((due_key(expires_ms, first + i), keys[i]))
+                points.append((keys[i], pack(first + i, version, expires_ms) + raws[i]))
             record = LogRecord(
-                time_ms=self._now_ms(),
+                time_ms=now_ms,
                 first_row=first,
                 keys=keys,
                 vectors=memoryview(cast("Any", np.ascontiguousarray(vectors))).cast("B"),
                 killed=pack_rows(killed),
                 dirty=b"",
             )
-            self._commit(points, record, raws)
+            state.commit(points, record, raws, due=due)
+            if expiries_ms is not None:
+                state.expiry.added(min((ms for ms in expiries if ms), default=NOTHING_DUE))
 
     def delete(self, keys: list[bytes], conditions: Conditions = ANY) -> int:
         """Delete points; ids that are not there are skipped. Returns how many were there."""
         state = self._state
         with state.lock:
-            state.check_writable()
+            now_ms = state.begin_write()
             found = state.store.get_points(keys)
-            conditions.check(keys, _versions(found))
-            gone = [(k, raw) for k, raw in zip(keys, found, strict=True) if raw is not None]
-            if not gone:
-                return 0
-            killed = [POINT_HEADER.unpack_from(raw)[0] for _, raw in gone]
-            self._commit([(key, None) for key, _ in gone], self._effects(killed=killed), ())
-            return len(gone)
+            conditions.check(keys, _versions(found, now_ms))
+            points: list[tuple[bytes, bytes | None]] = []
+            killed: list[int] = []
+            due: _Due = []
+            for key, raw in zip(keys, found, strict=True):
+                if raw is None:
+                    continue
+                row, _, expires_ms = POINT_HEADER.unpack_from(raw)
+                if expires_ms:
+                    if expires_ms <= now_ms:
+                        continue
+                    due.append((due_key(expires_ms, row), None))
+                killed.append(row)
+                points.append((key, None))
+            if points:
+                state.commit(points, self._effects(now_ms, killed=killed), (), due=due)
+            return len(points)
 
     def delete_where(self, where: Filter | None) -> int:
         """Delete the points that pass the filter, all where it is None. Returns how many.
@@ -103,7 +131,7 @@ class Writer:
         """
         state = self._state
         with state.lock:
-            state.check_writable()
+            state.begin_write()
             keys = self._matching(where)
             count = 0
             for start in range(0, len(keys), DELETE_CHUNK):
@@ -115,20 +143,31 @@ class Writer:
         state = self._state
         encode_payload(change.fields)
         with state.lock:
-            state.check_writable()
+            now_ms = state.begin_write()
             olds = state.store.get_points(keys)
-            conditions.check(keys, _versions(olds))
+            conditions.check(keys, _versions(olds, now_ms))
             points: list[tuple[bytes, bytes | None]] = []
             updates: dict[int, bytes] = {}
+            due: _Due = []
             for key, old in zip(keys, olds, strict=True):
                 if old is None:
                     continue
-                row, version, expires = POINT_HEADER.unpack_from(old)
+                row, version, expires_ms = POINT_HEADER.unpack_from(old)
+                if 0 < expires_ms <= now_ms:
+                    continue
+                if change.expires_ms is not None and change.expires_ms != expires_ms:
+                    if expires_ms:
+                        due.append((due_key(expires_ms, row), None))
+                    expires_ms = change.expires_ms
+                    if expires_ms:
+                        due.append((due_key(expires_ms, row), key))
                 raw = _changed(old, change)
-                points.append((key, POINT_HEADER.pack(row, version + 1, expires) + raw))
-                updates[row] = raw
+                points.append((key, POINT_HEADER.pack(row, version + 1, expires_ms) + raw))
+                if change.touches_payload:
+                    updates[row] = raw
             if points:
-                self._commit(points, self._effects(dirty=list(updates)), (), updates)
+                state.commit(points, self._effects(now_ms, dirty=list(updates)), (), updates, due)
+                state.expiry.added(change.expires_ms or NOTHING_DUE)
             return len(points)
 
     def update_where(self, where: Filter | None, change: Change) -> int:
@@ -139,7 +178,7 @@ class Writer:
         state = self._state
         encode_payload(change.fields)
         with state.lock:
-            state.check_writable()
+            state.begin_write()
             keys = self._matching(where)
             chunks = [keys[i : i + UPDATE_CHUNK] for i in range(0, len(keys), UPDATE_CHUNK)]
             if len(chunks) > 1:
@@ -158,9 +197,27 @@ class Writer:
             keys.extend(segment.keys(rows))
         return keys
 
-    def _effects(self, *, killed: Sequence[int] = (), dirty: Sequence[int] = ()) -> LogRecord:
+    def purge(self) -> bool:
+        """Delete a batch of points that have expired; returns whether there were any."""
+        state = self._state
+        with state.lock:
+            now_ms = state.begin_write()
+            if not state.expiry.to_purge:
+                return False
+            expired = state.expiry.expired(now_ms, PURGE_CHUNK)
+            if expired:
+                record = self._effects(now_ms, killed=[row for _, row, _ in expired])
+                points = [(id_key, None) for _, _, id_key in expired]
+                state.commit(points, record, (), due=[(key, None) for key, _, _ in expired])
+            state.expiry.to_purge = len(expired) == PURGE_CHUNK
+            return bool(expired)
+
+    @staticmethod
+    def _effects(
+        now_ms: int, *, killed: Sequence[int] = (), dirty: Sequence[int] = ()
+    ) -> LogRecord:
         return LogRecord(
-            time_ms=self._now_ms(),
+            time_ms=now_ms,
             first_row=0,
             keys=[],
             vectors=memoryview(b""),
@@ -168,31 +225,14 @@ class Writer:
             dirty=pack_rows(dirty),
         )
 
-    def _commit(
-        self,
-        points: list[tuple[bytes, bytes | None]],
-        record: LogRecord,
-        payloads: Sequence[bytes],
-        updates: Mapping[int, bytes] | None = None,
-    ) -> None:
-        """The one place where a batch becomes durable and then visible."""
-        state = self._state
-        with uninterrupted():
-            state.commits += 1
-            try:
-                state.store.write(points=points, log=encode_log(record))
-                state.apply(record, payloads, updates)
-            finally:
-                state.commits += 1
-            state.last_write = state.clock()
 
-    def _now_ms(self) -> int:
-        return int(self._state.clock() * 1000)
-
-
-def _versions(found: Sequence[bytes | None]) -> list[int]:
-    """Versions of points' records, 0 where there is none."""
-    return [0 if raw is None else POINT_HEADER.unpack_from(raw)[1] for raw in found]
+def _versions(found: Sequence[bytes | None], now_ms: int) -> list[int]:
+    """Versions of points' records, 0 where there is none or it has expired."""
+    versions: list[int] = []
+    for raw in found:
+        _, version, expires_ms = (0, 0, 0) if raw is None else POINT_HEADER.unpack_from(raw)
+        versions.append(0 if 0 < expires_ms <= now_ms else version)
+    return versions
 
 
 def _changed(record: bytes, change: Change) -> bytes:

@@ -80,11 +80,18 @@ class Change:
     fields : top-level fields and their new values.
     replace : whether they become the whole payload.
     remove : top-level fields to take away; a point need not have them.
+    expires_ms : the new expiry, NEVER_MS for none; None leaves it as it is.
     """
 
     fields: Payload
     replace: bool = False
     remove: tuple[str, ...] = ()
+    expires_ms: int | None = None
+
+    @property
+    def touches_payload(self) -> bool:
+        """Whether payloads change, not the expiry alone."""
+        return bool(self.fields or self.replace or self.remove) or self.expires_ms is None
 
     def apply(self, old: Payload) -> Payload:
         """The payload after the change."""

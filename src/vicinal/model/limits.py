@@ -22,3 +22,6 @@ PATH_DEPTH_MAX = 16
 INDEXED_FIELDS_MAX = 256
 SCROLL_LIMIT_MAX = 100_000
 INT_ID_MIN, INT_ID_MAX = -(2**63), 2**63 - 1
+TTL_S_MAX = 100 * 366 * 86_400
+EXPIRES_AT_S_MAX = 253_402_300_799
+"""The last second of the year 9999, where datetimes end."""
