@@ -38,6 +38,7 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.status import Health, Status
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "F",
     "FilterError",
     "FormatVersionError",
+    "Health",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -66,6 +68,7 @@ __all__ = [
     "Page",
     "Point",
     "ReadOnlyError",
+    "Status",
     "StorageError",
     "UnknownFieldError",
     "VectorValueError",

@@ -177,6 +177,12 @@ class Reading:
         assert stats["points"] == len(POINTS)
         assert (stats["dim"], stats["metric"], stats["dtype"]) == (4, "l2", "f32")
 
+    def test_healthy_collections_say_that_they_serve(self, docs: Any, db: Any):
+        assert (docs.stats()["status"], docs.stats()["reason"]) == ("serving", None)
+        db.collection("other", dim=2)
+        healthy = vicinal.Status(vicinal.Health.SERVING)
+        assert db.status() == {"docs": healthy, "other": healthy}
+
     @pytest.mark.parametrize(
         ("metric", "expected"),
         [("l2", 8.0), ("ip", -4.0), ("cosine", 1 - 4 / (5**0.5 * 20**0.5)), ("manhattan", 4.0)],

@@ -12,6 +12,7 @@ from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.metric import parse_metric, parse_vector_type
+from vicinal.model.status import Status
 from vicinal.storage.durability import Durability
 
 
@@ -124,6 +125,14 @@ class Database:
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
         return self._engine.collections()
+
+    def status(self) -> dict[str, Status]:
+        """How each collection is: `.health` is "serving", "full", "read_only" or "quarantined", `.reason` says why.
+
+        A collection whose primary files are damaged is quarantined: opening it raises CorruptionError with the
+        same reason until the database is reopened, its files are not touched, and the others serve.
+        """
+        return self._engine.status()
 
     def drop(self, name: str) -> None:
         """Delete a collection with all its points; NotFoundError where there is none."""

@@ -23,6 +23,7 @@ from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError, NotFoundError
 from vicinal.storage.durability import Durability
 from vicinal.storage.files import tree_bytes
+from vicinal.storage.space import Space
 from vicinal.storage.store import Store
 
 CONFIG_KEY = "config"
@@ -41,10 +42,15 @@ class Collection:
         durability: Durability,
         on_write: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
+        space: Space | None = None,
     ) -> None:
         """Open the collection at path, or make it with the configuration `create`."""
         store = Store.open(
-            path / "store", read_only=read_only, durability=durability, create=create is not None
+            path / "store",
+            read_only=read_only,
+            durability=durability,
+            create=create is not None,
+            space=space,
         )
         try:
             config = _load_config(store, create, name)
@@ -79,11 +85,14 @@ class Collection:
         state = self.state
         state.begin_read()
         view = state.view
+        status = state.status()
         segments = [s for s in view.segments if s.n]
         linked = sum(s.index.n_linked for s in segments)
         rows = sum(s.n for s in segments)
         return {
             "name": self.name,
+            "status": status.health.value,
+            "reason": status.reason,
             "points": sum(s.n_live for s in segments),
             "dim": self.config.dim,
             "metric": self.config.metric.value,
@@ -100,6 +109,7 @@ class Collection:
                     "dead": len(s.dead),
                     "linked": s.index.n_linked,
                     "index_bytes": s.index.memory_bytes,
+                    "rebuilt": s.rebuilt if isinstance(s, SealedSegment) else [],
                     "payload_index": s.payload_index.stats(),
                 }
                 for s in segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,12 +19,16 @@ from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     CollectionMismatchError,
+    CorruptionError,
     InvalidArgumentError,
     NotFoundError,
     ReadOnlyError,
+    StorageError,
 )
+from vicinal.model.status import Health, Status
 from vicinal.storage.durability import Durability
 from vicinal.storage.layout import open_database_dir
+from vicinal.storage.space import RESERVE_BYTES, Space
 
 MEMORY = ":memory:"
 
@@ -43,6 +48,7 @@ class Database:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Open or create the database; see `vicinal.open` for the errors."""
+        reserve_bytes = RESERVE_BYTES
         self._remove_temporary: Callable[[], object] = lambda: None
         if str(path) == MEMORY:
             if read_only:
@@ -52,7 +58,7 @@ class Database:
             temporary = tempfile.mkdtemp(prefix="vicinal-")
             # Also where the process ends without a close.
             self._remove_temporary = weakref.finalize(self, remove_tree, Path(temporary))
-            path, durability = Path(temporary), Durability.NONE
+            path, durability, reserve_bytes = Path(temporary), Durability.NONE, 0
         self._dir = open_database_dir(Path(path), read_only=read_only)
         self.path = self._dir.path
         self.read_only = read_only
@@ -60,6 +66,10 @@ class Database:
         self._clock = clock
         self._lock = threading.RLock()
         self._collections: dict[str, Collection] = {}
+        self._quarantined: dict[str, CorruptionError] = {}
+        self._space: Space | None = None
+        if not read_only:
+            self._space = Space(self.path, reserve_bytes=reserve_bytes)
         self._closed = False
         self._background = None if read_only else Background(self._step)
 
@@ -104,6 +114,18 @@ class Database:
             self._check_open()
             return sorted(self._dir.collections())
 
+    def status(self) -> dict[str, Status]:
+        """How each collection is; those that are not open yet are opened to see."""
+        found: dict[str, Status] = {}
+        for name in self.collections():
+            try:
+                found[name] = self.collection(name, None, {}).state.status()
+            except CorruptionError as fault:
+                found[name] = Status(Health.QUARANTINED, str(fault))
+            except NotFoundError:  # dropped meanwhile, or its making was cut short
+                continue
+        return found
+
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""
         with self._lock:
@@ -112,6 +134,7 @@ class Database:
                 raise ReadOnlyError(f"cannot drop {name!r}: the database was opened read-only")
             if name not in self._dir.collections():
                 raise NotFoundError(f"there is no collection {name!r}")
+            self._quarantined.pop(name, None)
             found = self._collections.pop(name, None)
             if found is not None:
                 found.close()
@@ -143,6 +166,22 @@ class Database:
         return self._closed
 
     def _open(self, name: str, create: CollectionConfig | None) -> Collection:
+        """Open a collection; one that is damaged is not touched again until the database is reopened."""
+        damage = self._quarantined.get(name)
+        if damage is not None:
+            raise CorruptionError(str(damage)) from damage
+        try:
+            return self._open_files(name, create)
+        except CorruptionError as fault:
+            self._quarantined[name] = fault
+            raise
+        except StorageError as fault:
+            # Recovery writes tables; on a full disk it may use what is kept for deletes.
+            if fault.errno != errno.ENOSPC or self._space is None or not self._space.release():
+                raise
+            return self._open_files(name, create)
+
+    def _open_files(self, name: str, create: CollectionConfig | None) -> Collection:
         attempts = READ_ONLY_ATTEMPTS if self.read_only else 1
         while True:
             attempts -= 1
@@ -155,6 +194,7 @@ class Database:
                     durability=self.durability,
                     on_write=self.wake,
                     clock=self._clock,
+                    space=self._space,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

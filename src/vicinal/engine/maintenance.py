@@ -21,6 +21,7 @@ from vicinal.engine.segment_files import (
     live_rows,
     open_segment,
     remove_segment,
+    segment_bytes,
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
@@ -170,6 +171,9 @@ class Maintenance:
             kept = [(s, local) for s, local in zip(sources, rows, strict=True) if len(local)]
             new: SealedSegment | None = None
             if kept:
+                state.store.space.admit_files(
+                    f"compacting collection {state.name!r}", segment_bytes(state.config, kept)
+                )
                 try:
                     write_segment(
                         state.path, number, state.config, kept, threads=threads, progress=progress
@@ -190,6 +194,8 @@ class Maintenance:
         for source in sources:
             if isinstance(source, SealedSegment):
                 remove_segment(state.path, source.number)
+        if state.store.space.short:
+            state.store.reclaim()
 
     @staticmethod
     def _carry_over(
@@ -246,7 +252,9 @@ class Maintenance:
             sequence=state.store.last_seq,
         )
         state.store.write(
-            meta={MANIFEST_KEY: encode_manifest(manifest)}, trim_log_through=trim_through
+            meta={MANIFEST_KEY: encode_manifest(manifest)},
+            trim_log_through=trim_through,
+            frees=True,
         )
         if trim_through is not None:
             self.last_trimmed = trim_through

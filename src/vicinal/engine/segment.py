@@ -8,7 +8,7 @@ appended or marked dead; so readers take no lock. `dead` and `dirty` change unde
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -91,6 +91,11 @@ class Segment:
 
     def payloads(self, local: Sequence[int]) -> list[bytes]:
         """Payload bytes of local rows."""
+        raise NotImplementedError
+
+    @property
+    def payload_bytes(self) -> int:
+        """About how many bytes the payloads of all rows have."""
         raise NotImplementedError
 
     def reads_store(self, local: Sequence[int]) -> bool:
@@ -249,6 +254,10 @@ class TailSegment(Segment):
             found = [held[row] for row in local]
         return [raw or b"\x80" for raw in found]
 
+    @property
+    def payload_bytes(self) -> int:
+        return sum(len(raw) for raw in self._payloads if raw is not None)
+
     def reads_store(self, local: Sequence[int]) -> bool:
         held = self._payloads
         return any(held[row] is None for row in local)
@@ -272,9 +281,12 @@ class SealedSegment(Segment):
         index: GraphIndex,
         store: Store,
         rows: Sections,
-        payload: Sections,
+        payload: Mapping[str, npt.NDArray[Any]] | Sections,
+        rebuilt: Sequence[str] = (),
     ) -> None:
         self.number = number
+        self.rebuilt = list(rebuilt)
+        """Derived files that were damaged when the segment was opened, and made anew."""
         self.dirty = BitMap()
         """Rows whose payload is newer in the store than in the payload file."""
         self._rows: npt.NDArray[np.uint64] = rows["rows"]
@@ -322,6 +334,10 @@ class SealedSegment(Segment):
                 for i, raw in zip(stale, fresh, strict=True):
                     found[i] = raw
         return found
+
+    @property
+    def payload_bytes(self) -> int:
+        return len(self._blob)
 
     def reads_store(self, local: Sequence[int]) -> bool:
         dirty = self.dirty

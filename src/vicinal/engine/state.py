@@ -24,7 +24,14 @@ from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment
 from vicinal.index import GraphIndex
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
-from vicinal.model.errors import ClosedError, InternalError, ReadOnlyError, invariant
+from vicinal.model.errors import (
+    ClosedError,
+    InternalError,
+    ReadOnlyError,
+    StorageError,
+    invariant,
+)
+from vicinal.model.status import SERVING, Health, Status
 from vicinal.storage.store import Store
 
 
@@ -121,6 +128,19 @@ class CollectionState:
                 "nothing is lost: close the database and open it again"
             )
 
+    def status(self) -> Status:
+        """What the collection can do now."""
+        if self.failure is not None:
+            return Status(Health.QUARANTINED, self.failure)
+        if self.store.failure is not None:
+            return Status(
+                Health.READ_ONLY,
+                f"a write failed ({self.store.failure}); close the database and open it again",
+            )
+        if self.store.space.refusal is not None:
+            return Status(Health.FULL, self.store.space.refusal)
+        return SERVING
+
     def check_writable(self) -> None:
         """Raise where writes are not possible."""
         self.check_open()
@@ -153,12 +173,25 @@ class CollectionState:
         payloads: Sequence[bytes],
         updates: Mapping[int, bytes] | None = None,
         due: Sequence[tuple[bytes, bytes | None]] = (),
+        *,
+        olds: Sequence[bytes | None],
     ) -> None:
-        """Make a batch durable and then visible: the one place where that happens. Called with the lock held."""
+        """Make a batch durable and then visible: the one place where that happens. Called with the lock held.
+
+        olds : the records that points replace, in their order, None where there was none.
+        """
+        frees = all(value is None for _, value in points)
         with uninterrupted():
             self.commits += 1
             try:
-                self.store.write(points=points, log=encode_log(record), due=due)
+                try:
+                    self.store.write(points=points, log=encode_log(record), due=due, frees=frees)
+                except StorageError:
+                    if self.store.failure is not None:
+                        # Memory never gets this batch; so no look-up may show it either.
+                        keys = (key for key, _ in points)
+                        self.store.keep_acknowledged(dict(zip(keys, olds, strict=True)))
+                    raise
                 self.apply(record, payloads, updates)
             finally:
                 self.commits += 1

@@ -96,7 +96,7 @@ class Writer:
                 killed=pack_rows(killed),
                 dirty=b"",
             )
-            state.commit(points, record, raws, due=due)
+            state.commit(points, record, raws, due=due, olds=olds)
             if expiries_ms is not None:
                 state.expiry.added(min((ms for ms in expiries if ms), default=NOTHING_DUE))
 
@@ -108,6 +108,7 @@ class Writer:
             found = state.store.get_points(keys)
             conditions.check(keys, _versions(found, now_ms))
             points: list[tuple[bytes, bytes | None]] = []
+            olds: list[bytes | None] = []
             killed: list[int] = []
             due: _Due = []
             for key, raw in zip(keys, found, strict=True):
@@ -120,8 +121,10 @@ class Writer:
                     due.append((due_key(expires_ms, row), None))
                 killed.append(row)
                 points.append((key, None))
+                olds.append(raw)
             if points:
-                state.commit(points, self._effects(now_ms, killed=killed), (), due=due)
+                effects = self._effects(now_ms, killed=killed)
+                state.commit(points, effects, (), due=due, olds=olds)
             return len(points)
 
     def delete_where(self, where: Filter | None) -> int:
@@ -147,6 +150,7 @@ class Writer:
             olds = state.store.get_points(keys)
             conditions.check(keys, _versions(olds, now_ms))
             points: list[tuple[bytes, bytes | None]] = []
+            kept: list[bytes | None] = []
             updates: dict[int, bytes] = {}
             due: _Due = []
             for key, old in zip(keys, olds, strict=True):
@@ -163,10 +167,12 @@ class Writer:
                         due.append((due_key(expires_ms, row), key))
                 raw = _changed(old, change)
                 points.append((key, POINT_HEADER.pack(row, version + 1, expires_ms) + raw))
+                kept.append(old)
                 if change.touches_payload:
                     updates[row] = raw
             if points:
-                state.commit(points, self._effects(now_ms, dirty=list(updates)), (), updates, due)
+                effects = self._effects(now_ms, dirty=list(updates))
+                state.commit(points, effects, (), updates, due, olds=kept)
                 state.expiry.added(change.expires_ms or NOTHING_DUE)
             return len(points)
 
@@ -208,7 +214,9 @@ class Writer:
             if expired:
                 record = self._effects(now_ms, killed=[row for _, row, _ in expired])
                 points = [(id_key, None) for _, _, id_key in expired]
-                state.commit(points, record, (), due=[(key, None) for key, _, _ in expired])
+                due: _Due = [(key, None) for key, _, _ in expired]
+                olds = state.store.get_points([id_key for id_key, _ in points])
+                state.commit(points, record, (), due=due, olds=olds)
             state.expiry.to_purge = len(expired) == PURGE_CHUNK
             return bool(expired)
 

@@ -1,6 +1,7 @@
 """The database directory: what lies where, who may write, and which format it has.
 
 LOCK                                held by the one writer
+RESERVE                             bytes that deletes may use on a full disk
 FORMAT                              JSON {"format": 1, "written_by": version}; makes it a
 database collections/<escaped name>/store    RocksDB
 collections/<escaped name>/segments/<n>

@@ -5,6 +5,7 @@ Invariants
   batch before it.
 - Log records are numbered 1, 2, 3, ... without gaps; a number is given once. Trimming removes from
   the front.
+- A batch that might not fit on the disk is refused before it is begun.
 - After a failed write or fsync the store is read-only until it is opened again: whether the failed
   batch is on the disk is unknown until recovery decides it, and fsync is never tried twice.
 """
@@ -38,6 +39,7 @@ from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep
 from vicinal.storage.records import decode_record, encode_record, seq_key
 from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
 from vicinal.storage.rocks import Handles, is_missing_file, translate
+from vicinal.storage.space import Space
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Store:
         create: bool = True,
         accept_loss: bool = False,
         fs: FileSystem = REAL,
+        space: Space | None = None,
     ) -> Store:
         """Open the store in directory `path`, creating it where `create` allows.
 
@@ -75,6 +78,7 @@ class Store:
         durability : see `Durability`.
         sync_interval_ms : 1..60000; for `Durability.INTERVAL` only.
         accept_loss : open a store that lost acknowledged writes to damage, keeping what is left.
+        space : the disk, shared with other stores; None is one of its own without a reserve.
 
         Raises
         ------
@@ -105,7 +109,10 @@ class Store:
                 guard_logs(fs, path, read_only=read_only)
         handles = open_handles(path, read_only=read_only, create=fresh)
         try:
-            store = cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+            disk = Space(path, reserve_bytes=0, fs=fs) if space is None else space
+            store = cls(
+                path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs, disk
+            )
         except BaseException:
             handles.close()
             raise
@@ -121,8 +128,11 @@ class Store:
         read_only: bool,
         accept_loss: bool,
         fs: FileSystem,
+        space: Space,
     ) -> None:
         self.path = path
+        self.space = space
+        self._acknowledged: dict[bytes, bytes | None] = {}
         self.durability = durability
         self.read_only = read_only
         self._handles: Handles | None = handles
@@ -166,9 +176,18 @@ class Store:
         """Return the values of many keys in their order, None for those that are not there."""
         with self._gate:
             try:
-                return list(self._open_handles().points.get(list(keys)) or ())
+                values = self._open_handles().points.get(list(keys))
             except Exception as error:
                 raise self._translated(error, "reading points") from error
+        found: list[bytes | None] = list(values or ())
+        kept = self._acknowledged
+        if kept:
+            return [kept.get(key, value) for key, value in zip(keys, found, strict=True)]
+        return found
+
+    def keep_acknowledged(self, points: Mapping[bytes, bytes | None]) -> None:
+        """After a failed write: answer with these values, those from before it, until it is opened again."""
+        self._acknowledged.update(points)
 
     def get_meta(self, key: str) -> bytes | None:
         """Return a meta value, or None."""
@@ -189,6 +208,11 @@ class Store:
     def trimmed_through(self) -> int:
         """Number of the newest log record that was trimmed; 0 if none was."""
         return self._trimmed
+
+    @property
+    def failure(self) -> Exception | None:
+        """The fault that made the store read-only, None while there was none."""
+        return self._failure
 
     @property
     def fsyncs(self) -> int:
@@ -246,6 +270,7 @@ class Store:
         meta: Mapping[str, bytes | None] | None = None,
         due: Iterable[tuple[bytes, bytes | None]] = (),
         trim_log_through: int | None = None,
+        frees: bool = False,
     ) -> int:
         """Write one batch, all or nothing; return when it is as safe as the durability promises.
 
@@ -256,6 +281,7 @@ class Store:
         meta : values to put, None deletes.
         due : (key, value) to put into the index of what is due, (key, None) to delete from it.
         trim_log_through : removes the log records up to this number, this batch's own not included.
+        frees : the batch makes room in the long run, so it may use the reserve of a full disk.
 
         Returns
         -------
@@ -264,8 +290,9 @@ class Store:
         Raises
         ------
         ReadOnlyError : opened read-only.
-        StorageError : the write or its fsync failed, now or earlier; the store is read-only until
-            reopened. Whether this batch is there then is decided by recovery: whole or not at all.
+        StorageError : the disk has no room: nothing was written, and the store goes on. Or the
+            write or its fsync failed, now or earlier: the store is read-only until reopened, and
+            whether this batch is there then is decided by recovery: whole or not at all.
         """
         if self.read_only:
             raise ReadOnlyError(f"the store {self.path} is open read-only; open it for writing")
@@ -283,7 +310,9 @@ class Store:
                     batch.put(seq_key(seq), encode_record(seq, log), handles.log_family)
                 if batch.is_empty():
                     return seq
-                self._throttle(handles, batch.size_in_bytes())
+                size = batch.size_in_bytes()
+                self.space.admit("the write", size, handles.memtable_bytes, frees=frees)
+                self._throttle(handles, size)
                 # An interrupt (Ctrl-C) in here leaves open whether the number was used.
                 self._seq_known = False
                 try:
@@ -303,6 +332,21 @@ class Store:
         with self._gate:
             self._refuse_after_failure()
             self._commit.wait(self._open_handles().db.latest_sequence_number())
+
+    def reclaim(self) -> None:
+        """Write the memtables out, so that write-ahead logs go, and drop from the tables what was deleted."""
+        if self.read_only:
+            return
+        with self._gate:
+            self._refuse_after_failure()
+            handles = self._open_handles()
+            try:
+                for family in (handles.log, handles.points, handles.meta):
+                    family.flush(True)
+                handles.log.compact_range(None, None)
+                handles.points.compact_range(None, None)
+            except Exception as error:
+                raise self._translated(error, "making room") from error
 
     def close(self) -> None:
         """Sync, close and release; running calls are waited for. Closing again does nothing.
