@@ -11,7 +11,7 @@ For an index without a database see `vicinal.index`.
 """
 
 from vicinal.client.collection import Collection
-from vicinal.client.database import Database, open
+from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
 from vicinal.model.errors import (
     AlreadyExistsError,
@@ -38,6 +38,7 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
@@ -68,6 +69,7 @@ __all__ = [
     "Page",
     "Point",
     "ReadOnlyError",
+    "Snapshot",
     "Status",
     "StorageError",
     "UnknownFieldError",
@@ -76,4 +78,5 @@ __all__ = [
     "VicinalError",
     "__version__",
     "open",
+    "restore",
 ]

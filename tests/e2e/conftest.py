@@ -7,6 +7,7 @@ pytest.register_assert_rewrite(
     "conformance_errors",
     "conformance_expiry",
     "conformance_points",
+    "conformance_snapshots",
     "conformance_updates",
     "model",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import pytest
 from collection_strategies import conditions, forms, id_lists, payloads, seeds
 from conditions import Condition
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
-from model import Model
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from model import Model, state_hash
 
 import vicinal
 
@@ -32,9 +34,24 @@ class ConditionalWrites(RuleBasedStateMachine):
 
     model: Model
     collection: Any
+    db: Any
+    path: Path
+    bulk = 0
 
     now_s = START_S
     """The time that the database sees; only `pass_time` moves it."""
+
+    @precondition(lambda self: self.bulk == 0)
+    @rule(archive=st.booleans())
+    def backup(self, archive: bool) -> None:
+        """A backup restores to what there is now."""
+        source = self.path / ("b.tar" if archive else "b")
+        self.db.backup(source)
+        vicinal.restore(source, self.path / "restored")
+        with vicinal.open(self.path / "restored", clock=self.clock) as db:
+            assert state_hash(db.collection("c")) == state_hash(self.collection)
+        shutil.rmtree(self.path / "restored")
+        source.unlink() if archive else shutil.rmtree(source)
 
     def clock(self) -> float:
         """Seconds since the epoch."""

@@ -38,9 +38,11 @@ from vicinal.model.limits import (
     SCROLL_LIMIT_MAX,
     THREADS_MAX,
 )
+from vicinal.model.snapshot import Snapshot
 
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
 Progress: TypeAlias = Callable[[int, int], bool | None]
+TakeSnapshot: TypeAlias = Callable[[str | None, Sequence[str] | None, Progress | None], Snapshot]
 
 BATCH_BYTES_MAX = 16 * 2**20
 BATCH_ROWS_MAX = 20_000
@@ -50,8 +52,9 @@ BATCH_ROWS_MAX = 20_000
 class Collection:
     """A named set of points with one vector each. Made by `Database.collection`; thread-safe."""
 
-    def __init__(self, engine: EngineCollection) -> None:
+    def __init__(self, engine: EngineCollection, snapshot: TakeSnapshot) -> None:
         self._engine = engine
+        self._snapshot = snapshot
 
     @property
     def name(self) -> str:
@@ -404,6 +407,10 @@ class Collection:
     def stats(self) -> dict[str, Any]:
         """Points, segments, the share of rows that the graph holds, memory and disk in bytes."""
         return self._engine.stats()
+
+    def snapshot(self, name: str | None = None, *, progress: Progress | None = None) -> Snapshot:
+        """Keep this moment of the collection; as `Database.snapshot` of it alone."""
+        return self._snapshot(name, [self.name], progress)
 
     def optimize(
         self, *, wait: bool = True, threads: int | None = None, progress: Progress | None = None

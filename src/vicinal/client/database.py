@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from vicinal.client.collection import Collection
+from vicinal.client.collection import Collection, Progress
 from vicinal.engine.database import Database as EngineDatabase
 from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.metric import parse_metric, parse_vector_type
+from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
 from vicinal.storage.durability import Durability
 
@@ -55,6 +57,28 @@ def open(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
     return Database(EngineDatabase(path, read_only=read_only, durability=mode, clock=clock))
+
+
+def restore(source: str | Path, path: str | Path, *, progress: Progress | None = None) -> Snapshot:
+    """Make a database of a snapshot or backup, and check every byte of it on the way.
+
+    Parameters
+    ----------
+    source : what `Database.backup` or `snapshot` made: a folder, an archive or an address.
+    path : the directory of the new database; nothing may be there.
+    progress : called with (bytes done, bytes in all); returning False stops, and nothing is left of it.
+
+    Raises
+    ------
+    NotFoundError : there is no backup at source. InvalidArgumentError : there is something at path.
+    CorruptionError, FormatVersionError : it is damaged, foreign or newer; nothing was made.
+    """
+    # Here, since they import tar, gzip and hashes.
+    from vicinal.engine.snapshots import describe
+    from vicinal.storage.bundle_copy import restore_bundle
+
+    manifest = restore_bundle(source, Path(path), progress)
+    return describe(Path(path).name, path, manifest)
 
 
 class Database:
@@ -120,11 +144,65 @@ class Database:
                 options["metric"] = parse_metric("hamming")
             config = CollectionConfig(**options)  # pyright: ignore[reportArgumentType]
             config.check()
-        return Collection(self._engine.collection(name, config, options))
+        return Collection(self._engine.collection(name, config, options), self._engine.snapshot)
 
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
         return self._engine.collections()
+
+    def snapshot(
+        self,
+        name: str | None = None,
+        *,
+        collections: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Snapshot:
+        """Keep this moment of the collections, in hard links inside the database; writes go on.
+
+        Parameters
+        ----------
+        name : letters, digits, `.`, `-`, `_`; None is the time.
+        collections : their names; None is all. Each is caught at one moment of its own.
+        progress : called with (bytes summed, bytes in all); returning False stops, and nothing is left of it.
+
+        Returns
+        -------
+        Snapshot : with `.path`, from which `vicinal.restore` makes a database.
+
+        Raises
+        ------
+        InvalidArgumentError : the name is taken, or none. CorruptionError : a collection is quarantined.
+        """
+        return self._engine.snapshot(name, collections, progress)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are, oldest first."""
+        return self._engine.snapshots()
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot; NotFoundError where there is none."""
+        self._engine.drop_snapshot(name)
+
+    def backup(
+        self,
+        target: str | Path,
+        *,
+        collections: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Snapshot:
+        """Write a copy of the collections to another place; writes go on.
+
+        Parameters
+        ----------
+        target : a folder, an archive (`.tar`, `.tar.gz`), or an address that fsspec knows, such as
+            "s3://bucket/name" (`pip install 'vicinal[backup]'`). Nothing may be there.
+        collections, progress : as for `snapshot`; progress counts the bytes copied.
+
+        Raises
+        ------
+        InvalidArgumentError : there is something at target. StorageError : no room, or refused.
+        """
+        return self._engine.backup(target, collections, progress)
 
     def status(self) -> dict[str, Status]:
         """How each collection is: `.health` is "serving", "full", "read_only" or "quarantined", `.reason` says why.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
-from vicinal.engine.segment_files import remove_tree
+from vicinal.engine.segment_files import Progress, remove_tree
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
@@ -25,10 +27,14 @@ from vicinal.model.errors import (
     ReadOnlyError,
     StorageError,
 )
+from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.storage.durability import Durability
-from vicinal.storage.layout import open_database_dir
+from vicinal.storage.layout import SNAPSHOTS_NAME, open_database_dir
 from vicinal.storage.space import RESERVE_BYTES, Space
+
+if TYPE_CHECKING:
+    from vicinal.engine.snapshots import Snapshots
 
 MEMORY = ":memory:"
 
@@ -68,7 +74,10 @@ class Database:
         self._collections: dict[str, Collection] = {}
         self._quarantined: dict[str, CorruptionError] = {}
         self._space: Space | None = None
+        self._snapshot_lock = threading.Lock()
         if not read_only:
+            if (self.path / SNAPSHOTS_NAME).is_dir():
+                self._snapshots.remove_leftovers()
             self._space = Space(self.path, reserve_bytes=reserve_bytes)
         self._closed = False
         self._background = None if read_only else Background(self._step)
@@ -125,6 +134,54 @@ class Database:
             except NotFoundError:  # dropped meanwhile, or its making was cut short
                 continue
         return found
+
+    def snapshot(
+        self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Make a snapshot of the collections, all where None; see `Snapshots.take`."""
+        with self._snapshot_lock:
+            return self._snapshots.take(name, self._chosen(collections), progress)
+
+    def backup(
+        self, target: str | Path, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Write a backup of the collections, all where None; see `Snapshots.backup`."""
+        with self._snapshot_lock:
+            return self._snapshots.backup(target, self._chosen(collections), progress)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are, oldest first."""
+        self._check_open()
+        return self._snapshots.list()
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot."""
+        with self._snapshot_lock:
+            self._check_open()
+            if self.read_only:
+                raise ReadOnlyError(
+                    f"cannot delete snapshot {name!r}: the database was opened read-only"
+                )
+            self._snapshots.drop(name)
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        from vicinal.engine.snapshots import (
+            Snapshots,
+        )  # here, since it imports tar, gzip and hashes
+
+        return Snapshots(self.path / SNAPSHOTS_NAME)
+
+    def _chosen(self, names: Sequence[str] | None) -> list[Collection]:
+        self._check_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                "a database that was opened read-only makes no snapshots or backups; "
+                "ask the process that writes, or open it for writing"
+            )
+        return [
+            self.collection(n, None, {}) for n in (self.collections() if names is None else names)
+        ]
 
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rocksdict import ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
     CorruptionError,
@@ -332,6 +332,14 @@ class Store:
         with self._gate:
             self._refuse_after_failure()
             self._commit.wait(self._open_handles().db.latest_sequence_number())
+
+    def checkpoint(self, target: Path) -> None:
+        """Make a copy of this moment in a new directory, of hard links where the disk has them. Writes go on."""
+        with self._gate:
+            try:
+                Checkpoint(self._open_handles().db).create_checkpoint(str(target))
+            except Exception as error:
+                raise self._translated(error, "making a checkpoint") from error
 
     def reclaim(self) -> None:
         """Write the memtables out, so that write-ahead logs go, and drop from the tables what was deleted."""
