@@ -48,6 +48,7 @@ from hypothesis.stateful import (
 from model import Model, Recall, read_all, same_json, state_hash
 
 import vicinal
+from vicinal.engine.doctor import examine
 
 RECALL_FLOOR = 0.95
 RECALL_RESULTS_MIN = 500
@@ -440,7 +441,7 @@ class CollectionMachine(ConditionalWrites):
             assert self.collection.count() == len(self.model.points)
 
     def teardown(self) -> None:
-        """All points at the end, and again after a reopen."""
+        """All points at the end, and again after a reopen; and the doctor finds nothing."""
         try:
             if hasattr(self, "collection"):
                 if self.bulk:
@@ -452,6 +453,8 @@ class CollectionMachine(ConditionalWrites):
                 self.reopen()
                 self.scroll(None, "text", None, False, 9, True)
                 self.db.close()
+                report = examine(self.path / "db")
+                assert report.healthy, report.findings
         finally:
             self.stack.close()
 

@@ -15,6 +15,7 @@ from vicinal.cli.commands.backup import backup
 from vicinal.cli.commands.count import count
 from vicinal.cli.commands.delete import delete
 from vicinal.cli.commands.demo import demo
+from vicinal.cli.commands.doctor import doctor
 from vicinal.cli.commands.explain import explain
 from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore
+    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor
 )  # fmt: skip
 
 for command in COMMANDS:
