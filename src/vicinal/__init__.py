@@ -11,9 +11,10 @@ For an index without a database see `vicinal.index`.
 """
 
 from vicinal.client.collection import Collection
-from vicinal.client.database import Database, open
+from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
 from vicinal.model.errors import (
+    AlreadyExistsError,
     CancelledError,
     ClosedError,
     CollectionMismatchError,
@@ -32,13 +33,17 @@ from vicinal.model.errors import (
     StorageError,
     UnknownFieldError,
     VectorValueError,
+    VersionConflictError,
     VicinalError,
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Health, Status
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
+    "AlreadyExistsError",
     "CancelledError",
     "ClosedError",
     "Collection",
@@ -51,6 +56,7 @@ __all__ = [
     "F",
     "FilterError",
     "FormatVersionError",
+    "Health",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -63,10 +69,14 @@ __all__ = [
     "Page",
     "Point",
     "ReadOnlyError",
+    "Snapshot",
+    "Status",
     "StorageError",
     "UnknownFieldError",
     "VectorValueError",
+    "VersionConflictError",
     "VicinalError",
     "__version__",
     "open",
+    "restore",
 ]

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance_errors import Errors
+from conformance_expiry import Expiring
 from conformance_points import ALL_IDS, POINTS, UUID, refused
+from conformance_snapshots import Snapshotting
+from conformance_updates import Updates
 from model import read_all, same_json, state_hash
 
 import vicinal
@@ -174,6 +177,12 @@ class Reading:
         stats = docs.stats()
         assert stats["points"] == len(POINTS)
         assert (stats["dim"], stats["metric"], stats["dtype"]) == (4, "l2", "f32")
+
+    def test_healthy_collections_say_that_they_serve(self, docs: Any, db: Any):
+        assert (docs.stats()["status"], docs.stats()["reason"]) == ("serving", None)
+        db.collection("other", dim=2)
+        healthy = vicinal.Status(vicinal.Health.SERVING)
+        assert db.status() == {"docs": healthy, "other": healthy}
 
     @pytest.mark.parametrize(
         ("metric", "expected"),
@@ -406,7 +415,7 @@ class Collections:
             db.drop("nothing")
 
 
-class Conformance(Reading, Writing, Collections, Errors):
+class Conformance(Reading, Writing, Updates, Expiring, Snapshotting, Collections, Errors):
     """All of it; a subclass gives the `db` fixture."""
 
     @pytest.fixture

@@ -11,10 +11,12 @@ from typing import Annotated
 
 import typer
 
+from vicinal.cli.commands.backup import backup
 from vicinal.cli.commands.bench import bench
 from vicinal.cli.commands.count import count
 from vicinal.cli.commands.delete import delete
 from vicinal.cli.commands.demo import demo
+from vicinal.cli.commands.doctor import doctor
 from vicinal.cli.commands.explain import explain
 from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
@@ -23,6 +25,7 @@ from vicinal.cli.commands.info import info
 from vicinal.cli.commands.ls import ls
 from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
+from vicinal.cli.commands.restore import restore
 from vicinal.model.errors import VicinalError
 from vicinal.model.version import VERSION
 
@@ -37,7 +40,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, ls, info, query, explain, get, count, delete, export, optimize, bench):
+COMMANDS = (
+    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench
+)  # fmt: skip
+
+for command in COMMANDS:
     app.command()(command)
 app.command(name="import")(import_)
 
