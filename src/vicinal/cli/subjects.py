@@ -19,6 +19,7 @@ from vicinal.cli.measuring import Distances, Search, Truth, exact_truth
 from vicinal.cli.vectors import Vectors, load_vectors, stored
 from vicinal.index import GraphIndex
 from vicinal.index.arrays import query_rows, stored_rows
+from vicinal.model.config import CollectionConfig
 from vicinal.model.metric import parse_vector_type
 
 if TYPE_CHECKING:
@@ -102,8 +103,16 @@ def of_file(path: Path, wanted: Wanted, build: Build) -> Subject:
     element = parse_vector_type(kind)
     X = stored_rows(rows, dim, element, str(path))
     Q = query_rows(asked, dim, element, "queries")
-    options = {"M": build.M, "ef_construction": build.ef_construction}
-    index = GraphIndex(dim, name, kind, **{n: v for n, v in options.items() if v is not None})
+    defaults = CollectionConfig(dim=dim)
+    index = GraphIndex(
+        dim,
+        name,
+        kind,
+        M=defaults.M if build.M is None else build.M,
+        ef_construction=(
+            defaults.ef_construction if build.ef_construction is None else build.ef_construction
+        ),
+    )
     started = time.perf_counter()
     with progress("building the graph") as update:
         index.build(X, progress=lambda done, n: update(done, n) is None)
