@@ -39,6 +39,29 @@ inline bool passes(const std::uint64_t* pass, std::uint32_t row) noexcept {
   return pass == nullptr || test_bit(pass, row);
 }
 
+// Keys of the rows for a query code of the given kind.
+template <class Ops, CodeKind kind>
+inline void keys_of(const GraphView& g, const std::byte* code, const std::uint32_t* rows, std::size_t n,
+                    std::int32_t* out) noexcept {
+  if constexpr (kind == CodeKind::l2_u8_wide) {
+    constexpr std::size_t kAtOnce = 128;
+    alignas(64) std::int32_t dots[kAtOnce + kSlotPad];
+    WideFactors factors;
+    __builtin_memcpy(&factors, code + 2 * g.code_stride, sizeof(factors));
+    for (std::size_t at = 0; at < n; at += kAtOnce) {
+      const std::size_t m = n - at < kAtOnce ? n - at : kAtOnce;
+      Ops::template keys<CodeKind::l2_u8>(g, code, rows + at, m, out + at);
+      Ops::template keys<CodeKind::dot_u8>(g, code + g.code_stride, rows + at, m, dots);
+      for (std::size_t i = 0; i < m; ++i) {
+        const float key = static_cast<float>(out[at + i]) + factors.dot * static_cast<float>(dots[i] - kDotBase);
+        out[at + i] = static_cast<std::int32_t>((key + factors.shift) * factors.shrink);
+      }
+    }
+  } else {
+    Ops::template keys<kind>(g, code, rows, n, out);
+  }
+}
+
 // With two_hop only rows that pass are scored; neighbours that fail serve as bridges to their own neighbours (the
 // predicate-subgraph traversal of Patel et al., ACORN, SIGMOD 2024).
 template <class Ops, CodeKind kind, bool two_hop>
@@ -144,7 +167,7 @@ class Flight {
 
   // Phase 2: keys of the fresh rows; those below the bound become candidates.
   void score(const GraphView& g, const BeamRequest& request) noexcept {
-    Ops::template keys<kind>(g, task_->code, fresh_, n_fresh_, fresh_keys_);
+    keys_of<Ops, kind>(g, task_->code, fresh_, n_fresh_, fresh_keys_);
     n_open_ = Ops::append_below(slot_->open_keys, slot_->open_rows, n_open_, fresh_keys_, fresh_, n_fresh_, bound_);
     if (n_open_ + kDegreeMax > slot_->open_capacity) shrink(request);
   }
@@ -325,6 +348,8 @@ void beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::
       return beam_of_kind<Ops, CodeKind::l2_f32>(g, request, tasks, n_tasks, slots, n_slots);
     case CodeKind::l1_f32:
       return beam_of_kind<Ops, CodeKind::l1_f32>(g, request, tasks, n_tasks, slots, n_slots);
+    case CodeKind::l2_u8_wide:
+      return beam_of_kind<Ops, CodeKind::l2_u8_wide>(g, request, tasks, n_tasks, slots, n_slots);
   }
 }
 
@@ -344,6 +369,8 @@ void keys(const GraphView& g, const std::byte* code, const std::uint32_t* rows, 
       return Ops::template keys<CodeKind::l2_f32>(g, code, rows, n, out);
     case CodeKind::l1_f32:
       return Ops::template keys<CodeKind::l1_f32>(g, code, rows, n, out);
+    case CodeKind::l2_u8_wide:
+      return keys_of<Ops, CodeKind::l2_u8_wide>(g, code, rows, n, out);
   }
 }
 

@@ -10,6 +10,9 @@
 namespace vicinal::graph {
 namespace {
 
+// Squared steps a dimension by which a query may leave the codes' range before its keys are corrected: a hundredth of the
+// range's own variance.
+constexpr float kOverflowMax = 54.0F;
 constexpr std::size_t kSampleRows = 4096;
 constexpr std::size_t kSampleValues = std::size_t{1} << 20;
 // Shares of the values that a candidate range leaves out on each side.
@@ -207,14 +210,14 @@ void Codec::encode_row(const Rows& rows, std::size_t row, std::byte* out, float*
   quantise(scratch, out);
 }
 
-void Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept {
+bool Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept {
   if (copies_) {
     std::memcpy(out, query.data, rows.row_bytes());
     if (kind_ != CodeKind::hamming) {
       for (std::size_t i = 0; i < dim_; ++i) out[i] ^= std::byte{0x80};
     }
     std::memset(out + rows.row_bytes(), 0, stride_ - rows.row_bytes());
-    return;
+    return true;
   }
   rows.query_to_float(query.data, scratch);
   if (metric_ == Metric::cosine) {
@@ -223,7 +226,13 @@ void Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* o
   if (query_kind() != CodeKind::dot_u8) {
     for (std::size_t i = 0; i < parameters_.extra; ++i) scratch[dim_ + i] = 0.0F;
     quantise(scratch, out);
-    return;
+    if (kind_ != CodeKind::l2_u8) return true;  // floats are not clamped, and clamping shifts all l1 keys alike
+    float squared = 0.0F;
+    for (std::size_t i = 0; i < dim_; ++i) {
+      const float over = overflow(scratch, i);
+      squared += over * over;
+    }
+    return squared <= kOverflowMax * static_cast<float>(dim_);
   }
   float largest = 0.0F;
   for (std::size_t i = 0; i < dim_; ++i) largest = std::max(largest, std::fabs(scratch[i]));
@@ -234,7 +243,42 @@ void Codec::encode_query(const Rows& rows, const ExactQuery& query, std::byte* o
     out[i] = static_cast<std::byte>(static_cast<std::int8_t>(std::nearbyint(scratch[i] * scale)));
   }
   std::memset(out + dim_, 0, stride_ - dim_);
+  return true;
 }
+
+float Codec::overflow(const float* values, std::size_t i) const noexcept {
+  const float x = parameters_.center.empty() ? values[i] : values[i] - parameters_.center[i];
+  const float v = (x - parameters_.low) / parameters_.step;
+  const auto top = static_cast<float>(parameters_.code_max);
+  return v < 0.0F ? v : (v > top ? v - top : 0.0F);
+}
+
+void Codec::encode_query_wide(const Rows& rows, const ExactQuery& query, std::byte* out,
+                              float* scratch) const noexcept {
+  static_cast<void>(encode_query(rows, query, out, scratch));
+  float largest = 0.0F;
+  for (std::size_t i = 0; i < dim_; ++i) largest = std::max(largest, std::fabs(overflow(scratch, i)));
+  const double room = static_cast<double>(kDotBase) / (255.0 * static_cast<double>(dim_));
+  const auto top = static_cast<float>(std::min(127.0, std::floor(room)));
+  const float scale = largest > 0.0F ? top / largest : 0.0F;
+  std::byte* over = out + stride_;
+  std::memset(over, 0, stride_);
+  double least = 0;
+  double most = 0;
+  for (std::size_t i = 0; i < dim_; ++i) {
+    const auto code = static_cast<std::int8_t>(std::nearbyint(overflow(scratch, i) * scale));
+    over[i] = static_cast<std::byte>(code);
+    (code < 0 ? least : most) += static_cast<double>(code) * 255.0;
+  }
+  WideFactors factors;
+  // dots arrive as -<code, c>, so this is -2 <q - q', c> in squared steps.
+  factors.dot = scale > 0.0F ? 2.0F / scale : 0.0F;
+  factors.shift = static_cast<float>(factors.dot * most);
+  const double top_key = 255.0 * 255.0 * static_cast<double>(dim_) + factors.dot * (most - least);
+  factors.shrink = static_cast<float>(std::min(1.0, 2.0e9 / top_key));
+  std::memcpy(out + 2 * stride_, &factors, sizeof(factors));
+}
+
 
 void Codec::train(const Rows& rows, std::size_t n) {
   if (copies_) return;

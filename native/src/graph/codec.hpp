@@ -37,7 +37,10 @@ class Codec {
 
   // `scratch` holds scratch_floats() floats. out holds stride() bytes, all of them are written.
   void encode_row(const Rows& rows, std::size_t row, std::byte* out, float* scratch) const noexcept;
-  void encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept;
+  // False where the query lies far enough outside the codes' range to need encode_query_wide().
+  bool encode_query(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept;
+  // The query as l2_u8_wide; for codecs of kind l2_u8. out holds query_stride() bytes, as for encode_query().
+  void encode_query_wide(const Rows& rows, const ExactQuery& query, std::byte* out, float* scratch) const noexcept;
 
   [[nodiscard]] bool trained() const noexcept { return trained_; }
   [[nodiscard]] CodeKind kind() const noexcept { return kind_; }  // of two rows
@@ -46,12 +49,15 @@ class Codec {
   }
   [[nodiscard]] std::size_t code_bytes() const noexcept { return code_bytes_; }
   [[nodiscard]] std::size_t stride() const noexcept { return stride_; }
+  [[nodiscard]] std::size_t query_stride() const noexcept { return 2 * stride_ + kCacheLine; }
   [[nodiscard]] std::size_t scratch_floats() const noexcept { return dim_ + kDegreeMax + parameters_.extra; }
   [[nodiscard]] const CodecParameters& parameters() const noexcept { return parameters_; }
 
  private:
   void prepare(const Rows& rows, const std::byte* row, float inverse_norm, float* out) const noexcept;
   void quantise(const float* values, std::byte* out) const noexcept;
+  // What is left of value i in steps of the code after clamping; 0 inside the range.
+  [[nodiscard]] float overflow(const float* values, std::size_t i) const noexcept;
   void lay_out();
   [[nodiscard]] bool use_floats() const noexcept { return !copies_ && parameters_.code_max == 0; }
 

@@ -27,19 +27,32 @@ inline constexpr std::size_t kChunk = 32;
   return wanted < ef ? wanted : ef;
 }
 
-// The packed form expands a fixed number of nodes, removed ones too: the beam grows with their share.
-[[nodiscard]] constexpr std::size_t packed_beam_for(std::size_t ef, std::size_t matches, std::size_t rows) noexcept {
-  return matches == 0 ? SIZE_MAX : ef * rows / matches;
+// Nodes that the packed form expands for ef_search: `scale` times as many as the codes for equal recall, and more with the
+// share of removed rows, which count here.
+[[nodiscard]] constexpr std::size_t packed_beam_for(std::size_t ef, float scale, std::size_t matches,
+                                                    std::size_t rows) noexcept {
+  if (matches == 0) return SIZE_MAX;
+  return static_cast<std::size_t>(static_cast<double>(ef) * static_cast<double>(scale) * static_cast<double>(rows) /
+                                  static_cast<double>(matches));
 }
 // Past it the codes are searched: the packed form's candidate list grows with the beam, and with it every hop.
 inline constexpr std::size_t kPackedBeamMax = 2048;
 
-// With a filter: fewer matches than this are scanned, a smaller share than kGateShareMin is traversed over bridges.
-[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 1000 + 10 * ef; }
+// With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
+// than a walk up to about this many.
+[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 2000 + 60 * ef; }
+[[nodiscard]] constexpr std::size_t scan_rerank_for(std::size_t k) noexcept { return 4 * k + 64; }
+// A smaller share than this is walked over bridges, a larger one as if there were no filter.
 inline constexpr double kGateShareMin = 0.3;
 inline constexpr std::size_t kMatchEntries = 16;
+// A walk among matches far from the query ends in the wrong place (they lie on all sides of it). So a first look, a walk
+// without the filter, expects this many matches; where it meets less than a quarter of them, all matches are compared.
+inline constexpr double kLookMatches = 4.0;
+inline constexpr std::size_t kLookMin = 32;
+inline constexpr std::size_t kLookMax = 512;
+// A walk has failed when comparing all matches would be done by now; a hop costs about as much as 32 of them.
 [[nodiscard]] constexpr std::size_t hops_max_for(std::size_t ef, std::size_t matches) noexcept {
-  return 10 * ef + matches / 8;
+  return 2 * ef + matches / 32;
 }
 
 // An inserted row chooses its neighbours among so many of the nearest rows its search found.

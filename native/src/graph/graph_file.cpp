@@ -72,6 +72,8 @@ struct GraphIndex::FileHeader {
   std::uint64_t packed_at = 0;
   float packed_query_norm = 0;
   float packed_unit = 1;
+  float packed_scale = 1;
+  std::uint32_t unused = 0;
   std::array<std::uint32_t, kEntriesMax> entries{};
   std::array<SectionEntry, kSections> sections{};
   SectionEntry checksums;
@@ -118,6 +120,7 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.code_max = codec.code_max;
   h.format = static_cast<std::uint32_t>(config_.format);
   h.packed_at = packed_at_;
+  h.packed_scale = packed_scale_.load();
   const std::shared_ptr<qgraph::QGraph> packed = this->packed();
   h.has_packed = packed != nullptr ? 1 : 0;
   if (packed != nullptr) {
@@ -220,7 +223,8 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
                         (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1 &&
                         h.format <= static_cast<std::uint32_t>(Format::rabitq) && h.has_packed <= 1 &&
                         h.packed_at <= h.linked && std::isfinite(h.packed_query_norm) &&
-                        std::isfinite(h.packed_unit) && h.packed_unit > 0;
+                        std::isfinite(h.packed_unit) && h.packed_unit > 0 && h.packed_scale >= 1 &&
+                        h.packed_scale <= 16;
   if (!in_range) corrupt(path, "the header holds numbers outside their ranges");
   GraphConfig config{static_cast<std::size_t>(h.dim),
                      static_cast<Metric>(h.metric),
@@ -373,6 +377,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   index.live_count_.store(live_rows);
   index.entries_chosen_at_ = h.entries_chosen_at;
   index.packed_at_ = h.packed_at;
+  index.packed_scale_.store(h.packed_scale);
   index.set_packed(std::move(packed));
   index.n_entries_.store(h.n_entries);
   index.linked_.store(h.linked);

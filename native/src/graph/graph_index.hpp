@@ -133,7 +133,11 @@ class GraphIndex {
   void pack(std::size_t n, unsigned threads);
   void encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const;
   void encode_changed(qgraph::QGraph& q, std::size_t n, unsigned threads);
-  [[nodiscard]] bool packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std::size_t n) const;
+  struct Trial {
+    bool faster;
+    float scale;  // of ef_search, for the recall that the codes reach with it
+  };
+  [[nodiscard]] Trial try_packed(const qgraph::QGraph& q, std::size_t n) const;
 
   GraphConfig config_;
   Rows rows_;
@@ -155,6 +159,7 @@ class GraphIndex {
 
   mutable std::mutex packed_mutex_;  // for the pointer alone
   std::shared_ptr<qgraph::QGraph> packed_;
+  std::atomic<float> packed_scale_{1.0F};
   std::size_t packed_at_ = 0;    // linked rows when it was made, or tried and given up
   ReservedBuffer changed_bits_;  // rows whose edges changed since they were encoded
 

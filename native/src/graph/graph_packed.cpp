@@ -143,18 +143,23 @@ void GraphIndex::pack(std::size_t n, unsigned threads) {
     }
   });
   std::fill_n(changed_bits_.as<std::uint64_t>(), (n + 63) / 64, std::uint64_t{0});
-  if (config_.format == Format::automatic && !packed_is_faster(q, n)) q = nullptr;
+  const Trial trial = try_packed(*q, n);
+  packed_scale_.store(trial.scale);
+  if (config_.format == Format::automatic && !trial.faster) q = nullptr;
   set_packed(std::move(q));
 }
 
-// The trial: rows of the index as queries. The packed form gets the beam that finds as many of the true neighbours as
-// sq8 does with its own, and the time of the two is compared.
-bool GraphIndex::packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std::size_t n) const {
+// The trial: rows of the index as queries. Estimates by one bit mislead a walk more than bytes do, so the packed form
+// needs a wider beam for as many of the true neighbours; how much wider is measured here, so that one ef_search means
+// about the same recall in both forms, and the time of the two is compared at that.
+GraphIndex::Trial GraphIndex::try_packed(const qgraph::QGraph& q, std::size_t n) const {
   constexpr std::size_t k = 10;
+  constexpr std::size_t codes_ef = 48;
+  constexpr std::size_t truth_ef = 400;
   const std::size_t n_queries = std::min<std::size_t>(n, 256);
-  const std::size_t query_floats = config_.dim;
-  std::vector<float> queries(n_queries * query_floats);
-  for (std::size_t i = 0; i < n_queries; ++i) rows_.to_float(rows_.row(i * n / n_queries), &queries[i * query_floats]);
+  const std::size_t dim = config_.dim;
+  std::vector<float> queries(n_queries * dim);
+  for (std::size_t i = 0; i < n_queries; ++i) rows_.to_float(rows_.row(i * n / n_queries), &queries[i * dim]);
   std::vector<std::int64_t> truth(n_queries * k);
   std::vector<std::int64_t> found(n_queries * k);
   std::vector<float> distances(n_queries * k);
@@ -167,7 +172,7 @@ bool GraphIndex::packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std:
       const std::int64_t* t = &truth[i * k];
       for (std::size_t j = 0; j < k; ++j) count += static_cast<std::size_t>(std::count(t, t + k, found[i * k + j]));
     }
-    return count;
+    return static_cast<double>(count);
   };
   const auto seconds = [&](const qgraph::QGraph* form, std::size_t ef) {
     p.ef_search = ef;
@@ -179,16 +184,24 @@ bool GraphIndex::packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std:
     }
     return best;
   };
-  static_cast<void>(seconds(nullptr, 400));
+  static_cast<void>(seconds(nullptr, truth_ef));
   truth = found;
-  const double codes_seconds = seconds(nullptr, 48);
-  const std::size_t wanted = hits();
-  for (const std::size_t ef : {32, 48, 64, 96, 128, 192, 256}) {
-    const double packed_seconds = seconds(q.get(), ef);
-    if (packed_seconds > codes_seconds) return false;
-    if (hits() >= wanted) return true;
+  const double codes_seconds = seconds(nullptr, codes_ef);
+  const double wanted = hits();
+  double hits_before = 0;
+  std::size_t ef_before = 0;
+  for (const std::size_t ef : {32, 48, 64, 96, 128, 192}) {
+    const double packed_seconds = seconds(&q, ef);
+    const double now = hits();
+    if (now >= wanted) {
+      const double part = ef_before == 0 ? 1.0 : (wanted - hits_before) / std::max(1.0, now - hits_before);
+      const double needed = static_cast<double>(ef_before) + part * static_cast<double>(ef - ef_before);
+      return {packed_seconds < codes_seconds, static_cast<float>(std::max(1.0, needed / codes_ef))};
+    }
+    hits_before = now;
+    ef_before = ef;
   }
-  return false;
+  return {false, 4.0F};
 }
 
 }  // namespace vicinal::graph

@@ -9,6 +9,7 @@
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
+#include "graph/prune.hpp"
 
 namespace vicinal::graph {
 namespace {
@@ -53,7 +54,8 @@ class TopK {
   std::vector<Hit> heap_;
 };
 
-enum class Plan : std::uint8_t { scan, two_hop, gate };
+// scan: exact distances of all matches; codes: their codes, then exact distances of the best; two_hop and gate: walks.
+enum class Plan : std::uint8_t { scan, codes, two_hop, gate };
 
 // Up to n rows of the set below `limit`, spread over it; they start a search where the graph's entry points fail.
 void sample_matches(const std::uint64_t* pass, std::size_t limit, std::size_t n, std::vector<std::uint32_t>& out) {
@@ -85,10 +87,14 @@ struct GraphIndex::Search {
   std::vector<std::uint64_t> owned;  // behind pass when there is a filter
   std::vector<std::uint32_t> entries;
   const qgraph::QGraph* packed;  // the form to search; null: codes
+  float scale;                   // of its beam
+  bool watched = false;          // a filtered walk that may turn out to be the wrong plan
 
   void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
   void run(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
   void run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  void scan_codes(const GraphView& g, const std::byte* code, std::vector<Candidate>& best) const;
+  void look_around(const GraphView& g, Scratch& s, std::size_t n, std::vector<std::uint8_t>& lost) const;
   void run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
 };
 
@@ -214,7 +220,7 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
       }
     }
   };
-  const std::size_t ef = packed_beam_for(p.ef_search, matches, size);
+  const std::size_t ef = packed_beam_for(p.ef_search, scale, matches, size);
   Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};
   answers.keys.resize(ef + ef / 2 + 64);
   answers.short_of.reserve(n);
@@ -231,6 +237,77 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
   }
 }
 
+// The linked matches nearest by their codes.
+void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, std::vector<Candidate>& best) const {
+  constexpr std::size_t block = 256;
+  const BeamFns& fns = beam_fns(best_isa());
+  const std::size_t wanted = scan_rerank_for(p.k);
+  std::uint32_t rows[block];
+  std::int32_t keys[block + kSlotPad];
+  std::size_t n = 0;
+  std::int32_t bound = INT32_MAX;
+  best.clear();
+  best.reserve(2 * wanted + block);
+  const auto nearer = [](const Candidate& a, const Candidate& b) {
+    return a.key < b.key || (a.key == b.key && a.row < b.row);
+  };
+  const auto flush = [&] {
+    fns.keys(g, code, rows, n, keys);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (keys[i] < bound) best.push_back({keys[i], rows[i]});
+    }
+    n = 0;
+    if (best.size() >= 2 * wanted) {
+      std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
+      best.resize(wanted);
+      bound = std::max_element(best.begin(), best.end(), nearer)->key;
+    }
+  };
+  for (std::size_t word = 0; word * 64 < linked; ++word) {
+    std::uint64_t bits = __atomic_load_n(&pass[word], __ATOMIC_RELAXED);
+    if (linked - word * 64 < 64) bits &= (std::uint64_t{1} << (linked - word * 64)) - 1;
+    for (; bits != 0; bits &= bits - 1) {
+      rows[n++] = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+      if (n == block) flush();
+    }
+  }
+  flush();
+  if (best.size() > wanted) {
+    std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
+    best.resize(wanted);
+  }
+}
+
+// A short walk without the filter for each of the n tasks: lost[i] where it meets far fewer matches than their share says.
+void GraphIndex::Search::look_around(const GraphView& g, Scratch& s, std::size_t n,
+                                     std::vector<std::uint8_t>& lost) const {
+  const double share = static_cast<double>(matches) / static_cast<double>(size);
+  const auto ef = static_cast<std::size_t>(
+      std::clamp(kLookMatches / share, static_cast<double>(kLookMin), static_cast<double>(kLookMax)));
+  std::vector<BeamTask> tasks(n);
+  std::vector<std::uint32_t> rows(n * ef);
+  std::vector<std::int32_t> keys(n * ef);
+  for (std::size_t i = 0; i < n; ++i) {
+    tasks[i].code = s.tasks[i].code;
+    tasks[i].rows = rows.data() + i * ef;
+    tasks[i].keys = keys.data() + i * ef;
+  }
+  BeamRequest request;
+  request.entries = entries.data();
+  request.n_entries = entries.size();
+  request.ef = ef;
+  request.keep = ef;
+  s.prepare(std::min(n, kInFlight), linked, std::max(ef, p.ef_search));
+  beam_fns(best_isa()).beam(g, request, tasks.data(), n, s.slots(), kInFlight);
+  lost.assign(n, 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::size_t met = 0;
+    for (std::size_t c = 0; c < tasks[i].found; ++c) met += test_bit(pass, tasks[i].rows[c]) ? 1U : 0U;
+    const double expected = share * static_cast<double>(tasks[i].found);
+    lost[i] = static_cast<double>(met) < expected / 4.0 ? 1 : 0;
+  }
+}
+
 void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
                                    float* out_distances) const {
   const Rows& rows = index.rows_;
@@ -240,15 +317,14 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   Scratch& s = *lease;
   const std::size_t keep = rerank_for(p.k, p.ef_search);
   const std::size_t chunk = std::min(n, kChunk);
-  const std::size_t stride = index.codec_.stride();
+  const std::size_t stride = index.codec_.query_stride();
   s.prepare(std::min(chunk, kInFlight), linked, p.ef_search);
   s.floats.resize(index.codec_.scratch_floats());
   if (s.codes.size() < chunk * stride + kCacheLine) s.codes = AlignedBuffer<std::byte>(chunk * stride + kCacheLine);
   s.rows.resize(chunk * keep);
   s.keys.resize(chunk * keep);
-  s.distances.resize(keep);
+  s.distances.resize(std::max(keep, scan_rerank_for(p.k)));
   GraphView g = index.view(static_cast<std::uint32_t>(linked));
-  g.kind = index.codec_.query_kind();
   const BeamFns& fns = beam_fns(best_isa());
   BeamRequest request;
   request.entries = entries.data();
@@ -257,28 +333,50 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   request.keep = keep;
   request.pass = pass;
   request.two_hop = plan == Plan::two_hop;
-  // A traversal that finds little gives up about when a scan of the matches would be done.
-  if (pass != nullptr) request.hops_max = hops_max_for(p.ef_search, matches);
+  if (watched) request.hops_max = hops_max_for(p.ef_search, matches);
   ExactQuery exact[kChunk];
+  std::vector<std::uint8_t> lost;
+  std::vector<Candidate> best;
+  std::vector<std::uint32_t> best_rows;
   for (std::size_t first = 0; first < n; first += chunk) {
     const std::size_t m = std::min(chunk, n - first);
+    bool inside = true;
     s.tasks.assign(m, {});
     for (std::size_t i = 0; i < m; ++i) {
       exact[i] = rows.query(queries + (first + i) * query_bytes);
       std::byte* code = s.codes.data() + i * stride;
-      index.codec_.encode_query(rows, exact[i], code, s.floats.data());
+      inside &= index.codec_.encode_query(rows, exact[i], code, s.floats.data());
       s.tasks[i].code = code;
       s.tasks[i].rows = s.rows.data() + i * keep;
       s.tasks[i].keys = s.keys.data() + i * keep;
     }
-    fns.beam(g, request, s.tasks.data(), m, s.slots(), kInFlight);
+    g.kind = inside ? index.codec_.query_kind() : CodeKind::l2_u8_wide;
+    if (!inside) {
+      for (std::size_t i = 0; i < m; ++i) {
+        index.codec_.encode_query_wide(rows, exact[i], s.codes.data() + i * stride, s.floats.data());
+      }
+    }
+    lost.assign(m, plan == Plan::codes ? 1 : 0);
+    if (plan != Plan::codes) {
+      if (watched) look_around(g, s, m, lost);
+      fns.beam(g, request, s.tasks.data(), m, s.slots(), kInFlight);
+    }
     for (std::size_t i = 0; i < m; ++i) {
       if (i + 1 < m) {
         for (std::size_t c = 0; c < s.tasks[i + 1].found; ++c) rows.prefetch(s.tasks[i + 1].rows[c]);
       }
       const BeamTask& task = s.tasks[i];
-      rows.distances(exact[i], task.rows, 0, task.found, s.distances.data());
-      for (std::size_t c = 0; c < task.found; ++c) top.offer(s.distances[c], task.rows[c]);
+      const std::uint32_t* near = task.rows;
+      std::size_t n_near = task.found;
+      if (lost[i] != 0 || task.hops >= request.hops_max) {
+        scan_codes(g, task.code, best);
+        best_rows.clear();
+        for (const Candidate& c : best) best_rows.push_back(c.row);
+        near = best_rows.data();
+        n_near = best_rows.size();
+      }
+      rows.distances(exact[i], near, 0, n_near, s.distances.data());
+      for (std::size_t c = 0; c < n_near; ++c) top.offer(s.distances[c], near[c]);
       if (linked < size) scan(exact[i], linked, size, top);
       if (top.size() < std::min(p.k, matches)) {
         top.clear();
@@ -312,7 +410,7 @@ void check_parameters(const SearchParameters& p) {
 void GraphIndex::search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
                                std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,
                                float* out_distances) const {
-  const Search s{*this, p, linked, linked, linked, nullptr, Plan::gate, {}, entry_points(), form};
+  const Search s{*this, p, linked, linked, linked, nullptr, Plan::gate, {}, entry_points(), form, 1.0F};
   s.run(queries, n_queries, out_rows, out_distances);
 }
 
@@ -322,7 +420,7 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   rows_.check_queries(queries, n_queries);
   const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
   const std::size_t n = size();
-  Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points(), nullptr};
+  Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points(), nullptr, 1.0F};
   const std::shared_ptr<qgraph::QGraph> form = packed();  // after linked: it holds at least those rows
   const std::size_t n_live = live();
   if (p.filter != nullptr) {
@@ -349,15 +447,17 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
     s.plan = Plan::two_hop;
   } else if (p.strategy == Strategy::automatic && filtered) {
     const double share = static_cast<double>(s.matches) / static_cast<double>(n);
-    if (s.matches <= scan_matches_max(p.ef_search)) {
-      s.plan = Plan::scan;
+    s.watched = s.matches > scan_matches_max(p.ef_search);
+    if (!s.watched) {
+      s.plan = Plan::codes;
     } else if (share < kGateShareMin) {
       s.plan = Plan::two_hop;
     }
   }
   if (form != nullptr && !filtered && s.plan == Plan::gate &&
-      packed_beam_for(p.ef_search, s.matches, n) <= kPackedBeamMax) {
+      packed_beam_for(p.ef_search, packed_scale_.load(), s.matches, n) <= kPackedBeamMax) {
     s.packed = form.get();
+    s.scale = packed_scale_.load();
   }
   if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();
