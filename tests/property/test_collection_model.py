@@ -114,7 +114,7 @@ class CollectionMachine(ConditionalWrites):
         dim=st.sampled_from([8, 24]),
         ids=st.sampled_from(ID_KINDS),
         small=st.booleans(),
-        scan_cost=st.sampled_from([0.5, 50.0]),
+        scan_all=st.booleans(),
         seed=seeds,
     )
     def make(
@@ -123,14 +123,17 @@ class CollectionMachine(ConditionalWrites):
         dim: int,
         ids: str,
         small: bool,
-        scan_cost: float,
+        scan_all: bool,
         seed: int,
     ) -> None:
         """Draw what the example is about, and load what is there at the start."""
         self.metric, self.dtype = space
         self.dim = 64 if self.dtype == "bit" else dim
         self.id_kind = ids
-        values = dict(ALWAYS) | {"vicinal.engine.planner.SCAN_COST_PER_MATCH": scan_cost}
+        values = dict(ALWAYS)
+        if not scan_all:  # as if there were many matches
+            values |= {"vicinal.engine.planner.SCAN_MATCHES_MIN": 0}
+            values |= {"vicinal.engine.planner.SCAN_MATCHES_PER_EF": 0}
         if self.bulk:
             # Several segments of a bulk load, each with a graph, and a tail.
             values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}

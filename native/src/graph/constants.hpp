@@ -40,7 +40,7 @@ inline constexpr std::size_t kPackedBeamMax = 2048;
 
 // With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
 // than a walk up to about this many.
-[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 2000 + 60 * ef; }
+[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 2000 + 120 * ef; }
 [[nodiscard]] constexpr std::size_t scan_rerank_for(std::size_t k) noexcept { return 4 * k + 64; }
 // A smaller share than this is walked over bridges, a larger one as if there were no filter.
 inline constexpr double kGateShareMin = 0.3;

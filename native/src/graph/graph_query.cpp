@@ -267,7 +267,13 @@ void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, s
     std::uint64_t bits = __atomic_load_n(&pass[word], __ATOMIC_RELAXED);
     if (linked - word * 64 < 64) bits &= (std::uint64_t{1} << (linked - word * 64)) - 1;
     for (; bits != 0; bits &= bits - 1) {
-      rows[n++] = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+      const auto row = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+      const auto* line = reinterpret_cast<const char*>(g.code(row));
+      for (const char* last = line + g.code_bytes; line < last; line += kCacheLine) {
+        __builtin_prefetch(line, 0, 2);
+        std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 would keep only the first
+      }
+      rows[n++] = row;
       if (n == block) flush();
     }
   }
@@ -336,6 +342,7 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   if (watched) request.hops_max = hops_max_for(p.ef_search, matches);
   ExactQuery exact[kChunk];
   std::vector<std::uint8_t> lost;
+  std::uint32_t walking[kChunk];
   std::vector<Candidate> best;
   std::vector<std::uint32_t> best_rows;
   for (std::size_t first = 0; first < n; first += chunk) {
@@ -359,7 +366,14 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
     lost.assign(m, plan == Plan::codes ? 1 : 0);
     if (plan != Plan::codes) {
       if (watched) look_around(g, s, m, lost);
-      fns.beam(g, request, s.tasks.data(), m, s.slots(), kInFlight);
+      // Those that walk, in front of those that do not.
+      for (std::size_t i = 0; i < m; ++i) walking[i] = static_cast<std::uint32_t>(i);
+      const auto* end = std::stable_partition(walking, walking + m, [&](std::uint32_t i) { return lost[i] == 0; });
+      const auto n_walking = static_cast<std::size_t>(end - walking);
+      BeamTask walks[kChunk];
+      for (std::size_t i = 0; i < n_walking; ++i) walks[i] = s.tasks[walking[i]];
+      fns.beam(g, request, walks, n_walking, s.slots(), kInFlight);
+      for (std::size_t i = 0; i < n_walking; ++i) s.tasks[walking[i]] = walks[i];
     }
     for (std::size_t i = 0; i < m; ++i) {
       if (i + 1 < m) {
@@ -441,19 +455,23 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
     s.pass = live_words();
   }
   const bool filtered = p.filter != nullptr;
-  if (p.exact || p.strategy == Strategy::scan || linked_rows == 0 || s.matches <= p.ef_search) {
+  const double share = static_cast<double>(s.matches) / static_cast<double>(n);
+  if (p.exact || linked_rows == 0 || s.matches <= p.ef_search) {
     s.plan = Plan::scan;
-  } else if (p.strategy == Strategy::filter && s.pass != nullptr) {
+  } else if (s.pass == nullptr) {
+    s.plan = p.strategy == Strategy::scan ? Plan::scan : Plan::gate;
+  } else if (p.strategy == Strategy::scan) {
+    s.plan = Plan::codes;
+  } else if (p.strategy == Strategy::filter) {
     s.plan = Plan::two_hop;
   } else if (p.strategy == Strategy::automatic && filtered) {
-    const double share = static_cast<double>(s.matches) / static_cast<double>(n);
-    s.watched = s.matches > scan_matches_max(p.ef_search);
-    if (!s.watched) {
+    if (s.matches <= scan_matches_max(p.ef_search)) {
       s.plan = Plan::codes;
     } else if (share < kGateShareMin) {
       s.plan = Plan::two_hop;
     }
   }
+  s.watched = filtered && s.plan != Plan::scan && s.plan != Plan::codes;
   if (form != nullptr && !filtered && s.plan == Plan::gate &&
       packed_beam_for(p.ef_search, packed_scale_.load(), s.matches, n) <= kPackedBeamMax) {
     s.packed = form.get();

@@ -1,11 +1,11 @@
 """How a segment is searched: the exact number of matches decides between three ways.
 
-scan    compute the distance of every match: exact, and cheapest when there are few.
+scan    compare every match: exact distances of few, codes of more and then exact distances of the best.
 filter  traverse the graph, stepping over failing nodes to their neighbours: between the two.
 gate    traverse the graph as if there were no filter, keep only matches: cheapest when most pass.
 
-Costs are in distance computations, the unit that dominates all three. The crossovers are
-constants of one place, so that a calibration can replace them.
+The index carries the plan out, and turns a traversal into a scan for a query that lies far from
+all matches, where a traversal ends in the wrong place. Costs are in distance computations.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ EF_DEFAULT_MIN = 200
 
 EF_PER_K = 4
 
-GATE_SELECTIVITY_MIN = 0.35
+GATE_SELECTIVITY_MIN = 0.3
 """Above this share of matches plain traversal finds enough of them on its way."""
 
-SCAN_COST_PER_MATCH = 0.5
-"""A scanned distance against one on a graph's path: sequential rows, no visited set."""
+SCAN_MATCHES_MIN = 2_000
+SCAN_MATCHES_PER_EF = 120
+"""Up to so many matches are compared faster than a traversal is done; the index's own crossover."""
+
+SCAN_COST_PER_MATCH = 0.25
+"""A match's code against a distance on a graph's path: sequential rows, a quarter of the bytes, no visited set."""
 
 DISTANCES_PER_EF = 14.0
 """Distances computed per unit of ef on an unfiltered traversal with M = 32."""
@@ -85,11 +89,13 @@ def plan_segment(
     if not filtered:
         return plan("gate", walk, "no filter: plain traversal")
     selectivity = n_matches / max(n_live, 1)
-    scan = n_matches * SCAN_COST_PER_MATCH
     two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
     cost = walk / selectivity if selectivity < 1.0 else walk
-    if scan <= min(two_hop, cost):
-        return plan("scan", n_matches, f"{n_matches} matches are fewer than a walk would visit")
+    if n_matches <= SCAN_MATCHES_MIN + SCAN_MATCHES_PER_EF * ef:
+        distances = n_matches * SCAN_COST_PER_MATCH
+        return plan(
+            "scan", distances, f"{n_matches} matches are compared faster than a walk is done"
+        )
     if selectivity >= GATE_SELECTIVITY_MIN:
         return plan("gate", cost, f"{selectivity:.0%} of the rows match")
     return plan("filter", two_hop, f"{selectivity:.1%} of the rows match")

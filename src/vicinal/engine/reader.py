@@ -221,6 +221,7 @@ class Reader:
                 ef_search=plan.ef_search,
                 threads=threads,
                 filter=None if match is None else match.bitset,
+                exact=exact,
                 strategy=plan.strategy,
             )
             if runs is not None:

@@ -175,8 +175,9 @@ class GraphIndex:
         filter : rows allowed: (ceil(n / 64),) uint64 with bit r of word r // 64 for row r, or (n,) bool.
             Rows past its end do not match.
         exact : scan all rows instead of traversing the graph.
-        strategy : "auto", or how to combine graph and filter: "scan" the matches, traverse "filter"ed rows
-            only (two hops), or traverse all and "gate" the results.
+        strategy : "auto", or how to combine graph and filter: "scan" compares the codes of all matches, then the
+            best exactly; "filter" traverses filtered rows only (two hops); "gate" traverses all and keeps matches. A
+            traversal becomes a scan for a query that lies far from all matches.
 
         Returns
         -------
