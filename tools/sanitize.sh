@@ -16,7 +16,7 @@ if command -v ninja >/dev/null; then generator=(-G Ninja); fi
 # Not detect_stack_use_after_return: GCC 12's fake stack does not keep the 64-byte alignment of AVX-512 variables.
 export ASAN_OPTIONS=halt_on_error=1:strict_string_checks=1:detect_leaks=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:history_size=4
+export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:history_size=4:suppressions=$PWD/tools/tsan.supp"
 # For tests that repeat less where each step is many times slower.
 export VICINAL_SANITIZED=1
 

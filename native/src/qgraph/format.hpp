@@ -73,7 +73,6 @@ constexpr unsigned nibble_shift(std::size_t nb) noexcept { return nb / 16 * 4; }
 struct View {
   const std::byte* rows = nullptr;
   Layout layout;
-  std::size_t n = 0;
   std::uint32_t dim = 0;
   float unit = 1.0F;  // internal distance = unit * squared distance
 };

@@ -107,7 +107,6 @@ void QGraph::train(std::size_t n, const ReadRow& read) {
 void QGraph::grow(std::size_t n) {
   rows_.grow(n * layout_.stride + kCacheLine);
   nodes_.grow(n * sizeof(std::uint32_t));
-  n_ = std::max(n_, n);
 }
 
 void QGraph::place(std::uint32_t row, std::uint32_t node) noexcept {
@@ -129,7 +128,6 @@ std::string QGraph::adopt(std::size_t n) {
       if (ids[j] >= n) return "a packed edge leads to node " + std::to_string(ids[j]) + ", which is not there";
     }
   }
-  n_ = n;
   return {};
 }
 
@@ -153,7 +151,6 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   Context context;
   context.graph.rows = rows_.data();
   context.graph.layout = layout_;
-  context.graph.n = n_;
   context.graph.dim = static_cast<std::uint32_t>(dim_);
   context.graph.unit = parameters_.unit;
   context.rotation = rotation_.view();

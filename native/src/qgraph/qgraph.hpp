@@ -78,7 +78,6 @@ class QGraph {
   // Returns what is wrong with it; empty: nothing.
   [[nodiscard]] std::string adopt(std::size_t n);
 
-  [[nodiscard]] std::size_t size() const noexcept { return n_; }
   [[nodiscard]] std::size_t padded() const noexcept { return layout_.padded; }
   [[nodiscard]] std::size_t stride() const noexcept { return layout_.stride; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return rows_.committed() + nodes_.committed(); }
@@ -98,7 +97,6 @@ class QGraph {
   Parameters parameters_;
   ReservedBuffer rows_;
   ReservedBuffer nodes_;  // u32 each: the node of a row
-  std::size_t n_ = 0;
   mutable ScratchPool scratches_;
 };
 
