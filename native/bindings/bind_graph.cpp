@@ -228,8 +228,7 @@ void init_graph(nb::module_& m) {
                      return nb::make_tuple(c.dim, metric_name(c.metric), dtype_name(c.dtype), c.M, c.ef_construction,
                                            c.seed);
                    })
-      .def_prop_ro("format",
-                   [](const Graph& g) { return g.index.format() == Format::rabitq ? "rabitq" : "sq8"; })
+      .def_prop_ro("format", [](const Graph& g) { return g.index.format() == Format::rabitq ? "rabitq" : "sq8"; })
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })
       .def_prop_ro("n_live", [](const Graph& g) { return g.index.live(); })

@@ -106,7 +106,8 @@ struct Set {
     graph->grow(n);
     std::vector<float> values(dim);
     AlignedBuffer<float> aligned(graph->padded());
-    for (std::size_t i = 0; i < n; ++i) graph->place(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(n - 1 - i));
+    for (std::size_t i = 0; i < n; ++i)
+      graph->place(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(n - 1 - i));
     for (std::size_t i = 0; i < n; ++i) {
       read(i, values.data());
       graph->encode_own(static_cast<std::uint32_t>(i), values.data(), aligned.data());
@@ -162,8 +163,10 @@ struct Exact {
 };
 
 Answer ask(const QGraph& graph, const Set& set, SearchOptions options) {
-  Exact exact{set, options.k, {std::vector<std::int64_t>(set.nq() * options.k, -1),
-                               std::vector<float>(set.nq() * options.k, __builtin_inff())}};
+  Exact exact{set,
+              options.k,
+              {std::vector<std::int64_t>(set.nq() * options.k, -1),
+               std::vector<float>(set.nq() * options.k, __builtin_inff())}};
   const std::uint32_t entry = 0;
   options.entries = &entry;
   options.n_entries = 1;

@@ -10,8 +10,8 @@
 namespace vicinal::graph {
 namespace {
 
-// Squared steps a dimension by which a query may leave the codes' range before its keys are corrected: a hundredth of the
-// range's own variance.
+// Squared steps a dimension by which a query may leave the codes' range before its keys are corrected: a hundredth of
+// the range's own variance.
 constexpr float kOverflowMax = 54.0F;
 constexpr std::size_t kSampleRows = 4096;
 constexpr std::size_t kSampleValues = std::size_t{1} << 20;
@@ -278,7 +278,6 @@ void Codec::encode_query_wide(const Rows& rows, const ExactQuery& query, std::by
   factors.shrink = static_cast<float>(std::min(1.0, 2.0e9 / top_key));
   std::memcpy(out + 2 * stride_, &factors, sizeof(factors));
 }
-
 
 void Codec::train(const Rows& rows, std::size_t n) {
   if (copies_) return;

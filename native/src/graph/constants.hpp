@@ -27,8 +27,8 @@ inline constexpr std::size_t kChunk = 32;
   return wanted < ef ? wanted : ef;
 }
 
-// Nodes that the packed form expands for ef_search: `scale` times as many as the codes for equal recall, and more with the
-// share of removed rows, which count here.
+// Nodes that the packed form expands for ef_search: `scale` times as many as the codes for equal recall, and more with
+// the share of removed rows, which count here.
 [[nodiscard]] constexpr std::size_t packed_beam_for(std::size_t ef, float scale, std::size_t matches,
                                                     std::size_t rows) noexcept {
   if (matches == 0) return SIZE_MAX;
@@ -45,8 +45,9 @@ inline constexpr std::size_t kPackedBeamMax = 2048;
 // A smaller share than this is walked over bridges, a larger one as if there were no filter.
 inline constexpr double kGateShareMin = 0.3;
 inline constexpr std::size_t kMatchEntries = 16;
-// A walk among matches far from the query ends in the wrong place (they lie on all sides of it). So a first look, a walk
-// without the filter, expects this many matches; where it meets less than a quarter of them, all matches are compared.
+// A walk among matches far from the query ends in the wrong place (they lie on all sides of it). So a first look, a
+// walk without the filter, expects this many matches; where it meets less than a quarter of them, all matches are
+// compared.
 inline constexpr double kLookMatches = 4.0;
 inline constexpr std::size_t kLookMin = 32;
 inline constexpr std::size_t kLookMax = 512;
@@ -57,9 +58,9 @@ inline constexpr std::size_t kLookMax = 512;
 
 // An inserted row chooses its neighbours among so many of the nearest rows its search found.
 inline constexpr std::size_t kPruneCandidates = 256;
-// A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance). Where that
-// leaves room, the factor grows to the second one: sparse neighbourhoods (gist) need the edges, dense ones (text) must
-// not spend theirs on near rows.
+// A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance). Where
+// that leaves room, the factor grows to the second one: sparse neighbourhoods (gist) need the edges, dense ones (text)
+// must not spend theirs on near rows.
 inline constexpr float kAlpha = 1.02F;
 inline constexpr float kAlphaMax = 1.2F;
 inline constexpr float kAlphaStep = 1.1F;

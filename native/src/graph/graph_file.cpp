@@ -222,9 +222,8 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
                         h.dtype <= static_cast<std::uint32_t>(DType::bit) && h.n_entries <= kEntriesMax &&
                         (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1 &&
                         h.format <= static_cast<std::uint32_t>(Format::rabitq) && h.has_packed <= 1 &&
-                        h.packed_at <= h.linked && std::isfinite(h.packed_query_norm) &&
-                        std::isfinite(h.packed_unit) && h.packed_unit > 0 && h.packed_scale >= 1 &&
-                        h.packed_scale <= 16;
+                        h.packed_at <= h.linked && std::isfinite(h.packed_query_norm) && std::isfinite(h.packed_unit) &&
+                        h.packed_unit > 0 && h.packed_scale >= 1 && h.packed_scale <= 16;
   if (!in_range) corrupt(path, "the header holds numbers outside their ranges");
   GraphConfig config{static_cast<std::size_t>(h.dim),
                      static_cast<Metric>(h.metric),

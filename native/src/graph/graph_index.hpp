@@ -27,8 +27,8 @@
 
 namespace vicinal::graph {
 
-// How nodes are laid out for searching. sq8: one-byte codes apart from the graph. rabitq: each node's neighbours as 1-bit
-// codes beside it. automatic: the faster one in a trial on the index's own rows, when they are linked in bulk.
+// How nodes are laid out for searching. sq8: one-byte codes apart from the graph. rabitq: each node's neighbours as
+// 1-bit codes beside it. automatic: the faster one in a trial on the index's own rows, when they are linked in bulk.
 enum class Format : std::uint8_t { automatic, sq8, rabitq };
 
 struct GraphConfig {
@@ -121,7 +121,8 @@ class GraphIndex {
 
   // Searches linked rows alone in the given form (null: codes), for the trial.
   void search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
-                     std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows, float* out_distances) const;
+                     std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,
+                     float* out_distances) const;
 
   // graph_packed.cpp: the rabitq form. All but packed() are called with link_mutex_ held.
   [[nodiscard]] std::shared_ptr<qgraph::QGraph> packed() const;

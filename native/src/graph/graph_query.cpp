@@ -173,9 +173,7 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
     std::vector<std::size_t> short_of;  // queries that found fewer rows than there are
 
     static const Answers& of(const void* context) noexcept { return *static_cast<const Answers*>(context); }
-    static void fetch(const void* context, std::uint32_t row) noexcept {
-      of(context).search.index.rows_.prefetch(row);
-    }
+    static void fetch(const void* context, std::uint32_t row) noexcept { of(context).search.index.rows_.prefetch(row); }
     static void rerank(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t found) noexcept {
       const_cast<Answers*>(static_cast<const Answers*>(context))->take(query, rows, found);
     }
@@ -192,8 +190,8 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
         for (std::size_t i = 0; i < m; ++i) keys[n_keys++] = order_key(near[i], rows[at + i]);
       }
       std::sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys));
-      n_keys = static_cast<std::size_t>(
-          std::unique(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys)) - keys.begin());
+      n_keys = static_cast<std::size_t>(std::unique(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys)) -
+                                        keys.begin());
       if (n_keys < std::min(k, search.matches) && search.linked > n_keys) {
         short_of.push_back(query);
         return;
@@ -284,7 +282,8 @@ void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, s
   }
 }
 
-// A short walk without the filter for each of the n tasks: lost[i] where it meets far fewer matches than their share says.
+// A short walk without the filter for each of the n tasks: lost[i] where it meets far fewer matches than their share
+// says.
 void GraphIndex::Search::look_around(const GraphView& g, Scratch& s, std::size_t n,
                                      std::vector<std::uint8_t>& lost) const {
   const double share = static_cast<double>(matches) / static_cast<double>(size);

@@ -45,8 +45,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
       std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
         return a.key < b.key || (a.key == b.key && a.row < b.row);
       });
-      const std::size_t count =
-          pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
+      const std::size_t count = pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
       const RowLocks::Guard guard(locks_, row);
       linker.write(row, chosen, count);
       changed.fetch_add(1, std::memory_order_relaxed);

@@ -26,8 +26,8 @@ class Pruner {
         floats_(kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32),
         alpha_(slack(kAlpha)) {}
 
-  // `candidates` of `row`, sorted by key, free of duplicates and of the row itself. Writes at most `limit` of them: those
-  // that the strictest rule leaves, then, while there is room, those that looser ones leave. Returns how many.
+  // `candidates` of `row`, sorted by key, free of duplicates and of the row itself. Writes at most `limit` of them:
+  // those that the strictest rule leaves, then, while there is room, those that looser ones leave. Returns how many.
   std::size_t choose(const GraphView& g, std::uint32_t row, const Candidate* candidates, std::size_t n,
                      std::size_t limit, Candidate* out);
 

@@ -13,8 +13,9 @@ namespace vicinal::graph {
 // l2_u8_wide is for queries that lie outside the range of the codes: a WideQuery.
 enum class CodeKind : std::uint8_t { l2_u8, l1_u8, hamming, dot_u8, l2_f32, l1_f32, l2_u8_wide };
 
-// A query q that clamping to the codes' range changes to q': |q - c|^2 = |q' - c|^2 - 2 <q - q', c> + a constant. Behind
-// the code of q' stand, at the next multiple of the code stride, q - q' as int8, and one stride on, these factors.
+// A query q that clamping to the codes' range changes to q': |q - c|^2 = |q' - c|^2 - 2 <q - q', c> + a constant.
+// Behind the code of q' stand, at the next multiple of the code stride, q - q' as int8, and one stride on, these
+// factors.
 struct WideFactors {
   float dot = 0.0F;     // of kDotBase - <q - q', c> as int8 codes give it
   float shift = 0.0F;   // brings the smallest possible key to 0

@@ -1,7 +1,7 @@
 // The Q node row: one contiguous, cache-line aligned block per node that one hop of a search reads from front to back.
 //
-//   neighbour ids      u32 [R]            R is a multiple of 32; an empty slot has f_add = +inf, so it never passes a threshold
-//   f_add              f16 [R]            additive part of a neighbour's estimate, in internal distance units
+//   neighbour ids      u32 [R]            R is a multiple of 32; an empty slot has f_add = +inf, so it never passes a
+//   threshold f_add              f16 [R]            additive part of a neighbour's estimate, in internal distance units
 //   f_step             u8  [R]            multiplicative part, in units of the row's `step`
 //   header             32 bytes           RowHeader
 //   own vector         i8  [P]            rotated, centred, one scale per row

@@ -64,8 +64,8 @@ QGraph::QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t
       rows_(reservation_bytes()),
       nodes_(reservation_bytes() / 16) {
   if (!supports(metric, DType::f32, dim)) {
-    throw Error(ErrorCode::invalid_argument, "packed graphs search l2, ip and cosine in up to " + std::to_string(kDimMax) +
-                                                 " dimensions; use format sq8 for others");
+    throw Error(ErrorCode::invalid_argument, "packed graphs search l2, ip and cosine in up to " +
+                                                 std::to_string(kDimMax) + " dimensions; use format sq8 for others");
   }
 }
 
@@ -121,7 +121,8 @@ std::string QGraph::adopt(std::size_t n) {
   for (std::size_t node = 0; node < n; ++node) {
     const std::byte* row = rows_.data() + node * layout_.stride;
     const auto* header = reinterpret_cast<const RowHeader*>(row + layout_.header);
-    if (header->row >= n || nodes[header->row] != kNoNode) return "a packed node has the number of no row, or another's";
+    if (header->row >= n || nodes[header->row] != kNoNode)
+      return "a packed node has the number of no row, or another's";
     nodes[header->row] = static_cast<std::uint32_t>(node);
     const auto* ids = reinterpret_cast<const std::uint32_t*>(row + layout_.ids);
     for (std::size_t j = 0; j < layout_.degree; ++j) {

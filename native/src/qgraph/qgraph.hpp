@@ -25,15 +25,15 @@ namespace vicinal::qgraph {
 
 // What is learnt from rows before any is encoded; saved with the rows.
 struct Parameters {
-  std::vector<float> mean;   // dim; subtracted from rows and queries (all 0 for ip)
-  float query_norm = 0.0F;   // ip: the length to which queries are scaled for estimates
-  float unit = 1.0F;         // internal distance = unit * squared distance; keeps f_add inside f16
+  std::vector<float> mean;  // dim; subtracted from rows and queries (all 0 for ip)
+  float query_norm = 0.0F;  // ip: the length to which queries are scaled for estimates
+  float unit = 1.0F;        // internal distance = unit * squared distance; keeps f_add inside f16
 };
 
 struct SearchOptions {
   std::size_t k = 10;
-  std::size_t ef = 64;                   // nodes expanded, >= k
-  std::size_t interleave = 0;            // queries under way at once, 1..8; 0: chosen
+  std::size_t ef = 64;                     // nodes expanded, >= k
+  std::size_t interleave = 0;              // queries under way at once, 1..8; 0: chosen
   const std::uint32_t* entries = nullptr;  // rows to start from, at least one
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r of word r / 64: row r may be returned; null: all
@@ -67,8 +67,8 @@ class QGraph {
   void place(std::uint32_t row, std::uint32_t node) noexcept;
   // Encodes a row's own vector (dim floats as ReadRow gives them). `work` holds padded() floats.
   void encode_own(std::uint32_t row, const float* values, float* work) noexcept;
-  // Makes the node's neighbours those listed (rows other than `row`, encoded already); with `all` every slot is written,
-  // else only those that changed. One thread at a time per row.
+  // Makes the node's neighbours those listed (rows other than `row`, encoded already); with `all` every slot is
+  // written, else only those that changed. One thread at a time per row.
   void encode_edges(std::uint32_t row, const std::uint32_t* neighbours, std::size_t n, bool all) noexcept;
 
   // Finds the rows nearest to each of nq queries (float, dim) and hands them to the reranker, query by query.

@@ -51,7 +51,7 @@ struct Context {
 
 // One query under way.
 struct Lane {
-  std::size_t index = 0;         // of the query in the batch
+  std::size_t index = 0;  // of the query in the batch
   int phase = 0;
   std::uint32_t current = 0;       // the node to expand
   const std::byte* row = nullptr;  // and its row
@@ -74,7 +74,7 @@ struct Lane {
   std::int8_t* own_query = nullptr;
   std::int8_t* table_query = nullptr;
   std::uint8_t* tables = nullptr;
-  float* work = nullptr;  // P floats
+  float* work = nullptr;          // P floats
   std::uint32_t* pick = nullptr;  // rows to rerank
 };
 
