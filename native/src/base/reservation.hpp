@@ -12,7 +12,7 @@
 namespace vicinal {
 
 // Bytes of addresses that a growing block may reserve: twice the machine's memory, which it cannot outgrow, or a
-// quarter of what a limit on the address space (ulimit -v) leaves to the process.
+// eighth of what a limit on the address space (ulimit -v) leaves to the process.
 [[nodiscard]] inline std::size_t reservation_bytes() noexcept {
   static const std::size_t bytes = [] {
     const long pages = ::sysconf(_SC_PHYS_PAGES);
@@ -21,7 +21,7 @@ namespace vicinal {
     if (pages > 0 && page > 0) most = 2 * static_cast<std::size_t>(pages) * static_cast<std::size_t>(page);
     struct rlimit limit{};
     if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-      most = std::min<std::size_t>(most, limit.rlim_cur / 4);
+      most = std::min<std::size_t>(most, limit.rlim_cur / 8);
     }
     return std::max(most, kHugePage);
   }();

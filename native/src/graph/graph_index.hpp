@@ -132,6 +132,7 @@ class GraphIndex {
   [[nodiscard]] std::vector<std::uint32_t> breadth_first(std::size_t n) const;
   std::size_t neighbours(std::uint32_t row, std::uint32_t* out) const noexcept;
   void pack(std::size_t n, unsigned threads);
+  [[nodiscard]] std::shared_ptr<qgraph::QGraph> make_packed(std::size_t n, unsigned threads);
   void encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const;
   void encode_changed(qgraph::QGraph& q, std::size_t n, unsigned threads);
   struct Trial {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "base/thread_pool.hpp"
@@ -117,10 +118,20 @@ std::size_t GraphIndex::neighbours(std::uint32_t row, std::uint32_t* out) const 
 
 void GraphIndex::pack(std::size_t n, unsigned threads) {
   packed_at_ = n;
-  if (!can_pack()) {
-    set_packed(nullptr);
-    return;
+  std::shared_ptr<qgraph::QGraph> q;
+  if (can_pack()) {
+    try {
+      q = make_packed(n, threads);
+    } catch (const std::bad_alloc&) {
+      // The codes answer as well, only slower; a format asked for by name is not given up silently.
+      if (config_.format == Format::rabitq) throw;
+    }
   }
+  set_packed(std::move(q));
+}
+
+// The packed form of rows [0, n); null where the trial finds the codes faster.
+std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned threads) {
   auto q = std::make_shared<qgraph::QGraph>(config_.dim, config_.metric, config_.M, config_.seed);
   q->train(n, [this](std::size_t row, float* out) { read_row(row, out); });
   q->grow(n);
@@ -145,8 +156,8 @@ void GraphIndex::pack(std::size_t n, unsigned threads) {
   std::fill_n(changed_bits_.as<std::uint64_t>(), (n + 63) / 64, std::uint64_t{0});
   const Trial trial = try_packed(*q, n);
   packed_scale_.store(trial.scale);
-  if (config_.format == Format::automatic && !trial.faster) q = nullptr;
-  set_packed(std::move(q));
+  if (config_.format == Format::automatic && !trial.faster) return nullptr;
+  return q;
 }
 
 // The trial: rows of the index as queries. Estimates by one bit mislead a walk more than bytes do, so the packed form

@@ -192,7 +192,7 @@ struct Scalar {
         int entry = 0;
         for (unsigned e = 0; e < 4; ++e) {
           const bool set = (j >> e & 1) != 0;
-          const auto value = static_cast<std::int32_t>(q[i + e]);
+          const std::int32_t value = q[i + e];  // NOLINT(bugprone-signed-char-misuse): a signed number, not a character
           entry += set == (value > 0) ? (value > 0 ? value : -value) : 0;
         }
         tables[4 * i + j] = static_cast<std::uint8_t>(entry);
