@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -119,33 +120,37 @@ def open_segment(
     Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged.
     """
     path = segment_path(collection, number)
-    rows = open_sections(path / ROWS, "rows", verify=verify)
-    vectors = open_sections(path / VECTORS, "vectors", verify=verify)
     rebuilt: list[str] = []
     payload: Mapping[str, npt.NDArray[Any]] | Sections
-    try:
-        payload = open_sections(path / PAYLOAD, "payload", verify=verify)
-        _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
-    except _DAMAGE as fault:
-        _check_damage(path / PAYLOAD, fault)
-        rebuilt.append(PAYLOAD)
-        pieces = _payload_of_store(rows, store)
-        if repair:
-            _set_aside(path / PAYLOAD, fault)
-            _save_payload(path / PAYLOAD, pieces)
-            payload = open_sections(path / PAYLOAD, "payload", verify=verify)
-        else:
-            payload = _payload_arrays(pieces)
-    try:
-        index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
-    except _DAMAGE as fault:
-        _check_damage(path / GRAPH, fault)
-        rebuilt.append(GRAPH)
-        index = build_graph(config, vectors["vectors"], threads=threads)
-        if repair:
-            _set_aside(path / GRAPH, fault)
-            index.save(path / GRAPH, vectors=False)
-    return SealedSegment(number, index, store, rows, payload, rebuilt)
+    # The arrays outlive the files' descriptors, of which a process has few.
+    with ExitStack() as files:
+        rows = files.enter_context(open_sections(path / ROWS, "rows", verify=verify))
+        vectors = files.enter_context(open_sections(path / VECTORS, "vectors", verify=verify))
+        try:
+            payload = files.enter_context(open_sections(path / PAYLOAD, "payload", verify=verify))
+            _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
+        except _DAMAGE as fault:
+            _check_damage(path / PAYLOAD, fault)
+            rebuilt.append(PAYLOAD)
+            pieces = _payload_of_store(rows, store)
+            if repair:
+                _set_aside(path / PAYLOAD, fault)
+                _save_payload(path / PAYLOAD, pieces)
+                payload = files.enter_context(
+                    open_sections(path / PAYLOAD, "payload", verify=verify)
+                )
+            else:
+                payload = _payload_arrays(pieces)
+        try:
+            index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
+        except _DAMAGE as fault:
+            _check_damage(path / GRAPH, fault)
+            rebuilt.append(GRAPH)
+            index = build_graph(config, vectors["vectors"], threads=threads)
+            if repair:
+                _set_aside(path / GRAPH, fault)
+                index.save(path / GRAPH, vectors=False)
+        return SealedSegment(number, index, store, rows, payload, rebuilt)
 
 
 def segment_bytes(
