@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "fault"), str(HERE.parent / "proper
 
 from report import Result, say, show  # noqa: E402 (the path comes first)
 
-PARTS = ("kills",)
+PARTS = ("kills", "sweep")
 SEED = 20
 
 
@@ -42,10 +42,7 @@ def main(arguments: list[str]) -> int:
     names = PARTS if chosen.part is None else (chosen.part,)
     failed = False
     for name in names:
-        if chosen.part is None:
-            options = parser.parse_args([name, "--seed", str(chosen.seed)])
-        else:
-            options = chosen
+        options = chosen if chosen.part else parser.parse_args([name, "--seed", str(chosen.seed)])
         failed |= run_part(modules[name], options, keep=chosen.keep).failed
     say("torture: " + ("FAILED" if failed else "every promise held"))
     return int(failed)
