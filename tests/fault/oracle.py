@@ -39,8 +39,9 @@ def verify(directory: Path, candidates: list[Model]) -> Model:
     with mock.patch("vicinal.engine.database.Background", NoBackground):
         with vicinal.open(directory) as db:
             if "c" not in db.collections() or not _was_made(db):
-                if any(not model.points for model in candidates):
-                    return candidates[0]
+                empty = [model for model in candidates if not model.points]
+                if empty:
+                    return empty[0]
                 raise Violation("the collection is gone")
             collection = db.collection("c")
             model = _fitting(collection, candidates)

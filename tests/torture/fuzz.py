@@ -28,7 +28,6 @@ from vicinal.model.errors import VicinalError
 PURPOSE = "mutated input to every parser"
 CASE_S_MAX = 1.0
 MEMORY_BYTES_MAX = 512 * 2**20
-RESERVED_BYTES_MAX = 64 * 2**30
 FAILURES_MAX = 3
 
 
@@ -89,8 +88,8 @@ def work(name: str, seed: int, first: int, budget_s: float, only: bool, folder: 
         target.read(raw, folder)  # sound input is read
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    address = RESERVED_BYTES_MAX if target.reserves else MEMORY_BYTES_MAX
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + address,) * 2)
+    if not target.reserves:
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES_MAX,) * 2)
     progress = os.open(folder / "progress", os.O_WRONLY | os.O_CREAT)
     end = time.monotonic() + budget_s
     number, refused = first, 0

@@ -34,7 +34,7 @@ from vicinal.storage.records import decode_record, encode_record, seq_key
 from vicinal.storage.section_header import PRELUDE_BYTES
 from vicinal.storage.sections import open_sections, write_sections
 
-ROWS = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+ROWS = np.random.default_rng(0).standard_normal((700, 8)).astype(np.float32)
 PAYLOADS: list[dict[str, Any]] = [
     {"year": 2020, "lang": "en", "tags": ["a", 1, None], "meta": {"n": 1.5}},
     {"at": "2020-01-01T00:00:00Z", "lang": None, "flag": True},
@@ -144,9 +144,9 @@ def _sign_sections(raw: bytes) -> bytes:
 
 def _graph_corpus(folder: Path) -> list[bytes]:
     made: list[bytes] = []
-    for n in (300, 5):
+    for n in (len(ROWS), 5):
         index = GraphIndex(dim=8, metric="l2", dtype="f32", M=8, ef_construction=40)
-        if n == 300:
+        if n > 5:
             index.build(ROWS, threads=1)
         else:
             index.append(ROWS[:n])
