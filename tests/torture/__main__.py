@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "fault"), str(HERE.parent / "proper
 
 from report import Result, say, show  # noqa: E402 (the path comes first)
 
-PARTS = ("kills", "sweep", "power", "damage", "fuzz", "leaks", "bugs")
+PARTS = ("kills", "sweep", "power", "damage", "fuzz", "leaks", "mixed", "bugs")
 SEED = 20
 
 

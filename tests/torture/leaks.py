@@ -23,12 +23,15 @@ import numpy as np
 from report import Result
 
 import vicinal
+from vicinal.storage import rocks
 
 PURPOSE = "descriptors and memory that close() and drop() give back"
 ROWS, DIM = 400, 16
 WARM_UP = 6
 SLOPE_BYTES_MAX = 20_000
 """For each round; a round makes segments, indexes and tables of about 600 kB."""
+
+CACHE_BYTES = 2**20
 
 VECTORS = np.random.default_rng(1).standard_normal((ROWS, DIM)).astype(np.float32)
 PAYLOAD = [{"year": 2000 + i % 9, "text": "x" * 100} for i in range(ROWS)]
@@ -87,6 +90,8 @@ def measure(kind: str, rounds: int, folder: Path) -> dict[str, list[float]]:
     """Memory, descriptors and threads after each round behind the warm-up."""
     kept: dict[str, list[float]] = {"memory": [], "descriptors": [], "threads": []}
     folder.mkdir(parents=True)
+    # The cache of blocks is shared and bounded, and keeps those of closed stores: it must be full at once.
+    rocks.BLOCK_CACHE_BYTES = CACHE_BYTES
     db = vicinal.open(folder / "one") if kind == "drop" else None
     for number in range(WARM_UP + rounds):
         if db is None:
