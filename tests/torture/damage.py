@@ -105,9 +105,12 @@ def _snapshot(db: Any, path: Path) -> list[str]:
         vicinal.restore(path / "snapshots" / "before", target)
     except VicinalError:
         return ["refused"]
-    with vicinal.open(target, read_only=True) as restored:
-        docs = restored.collection("c")
-        points = [[repr(p.id), p.version, p.payload] for p in read_all(docs)]
+    try:
+        with vicinal.open(target, read_only=True) as restored:
+            docs = restored.collection("c")
+            points = [[repr(p.id), p.version, p.payload] for p in read_all(docs)]
+    except VicinalError as fault:
+        return [f"restored, and does not open: {fault}"]
     shutil.rmtree(target, ignore_errors=True)
     return [hashlib.sha256(json.dumps(points).encode()).hexdigest()]
 
