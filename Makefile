@@ -2,6 +2,7 @@
 #
 #   make demo       build the demo database and ask it five questions
 #   make test       C++ and Python tests, a few minutes; make test-long adds the long ones
+#   make torture    kills, power cuts, damage, fuzzing, leaks, planted bugs: some minutes; PART='kills --kills 1000' for one at length
 #   make sanitize   the C++ tests under the address, undefined-behaviour and thread sanitizers
 #   make lint       formatting, lint, types, import contracts, clang-format, clang-tidy, spelling
 #   make check      test and lint: what CI runs
@@ -23,9 +24,10 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h
 CXX_FILES = $(shell git ls-files 'native/*.cpp' 'native/*.hpp')
 TIDY_FILES = $(shell git ls-files 'native/src/*.cpp' 'native/bindings/*.cpp')
 PYTEST_ARGS ?=
+PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-native sanitize lint format bench bench-all check clean
+.PHONY: help setup demo test test-long test-native torture sanitize lint format bench bench-all check clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -64,6 +66,9 @@ test: test-native
 
 test-long: test-native
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+torture: setup
+	@$(BIN)/python tests/torture $(PART)
 
 sanitize: $(VENV)/.tools
 	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) tools/sanitize.sh

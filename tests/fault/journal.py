@@ -140,3 +140,16 @@ def read(path: Path) -> tuple[list[tuple[Operation, int | None]], Operation | No
         else:
             pending = entry
     return done, pending
+
+
+def times(path: Path) -> list[float]:
+    """When each acknowledged operation was, in seconds of the monotonic clock."""
+    found: list[float] = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if "at" in entry:
+            found.append(entry["at"])
+    return found

@@ -147,8 +147,8 @@ def test_after_a_failed_fsync_a_collection_shows_what_was_acknowledged_and_takes
 ) -> None:
     syncs = []
 
-    def fail(self: MarkFile, mark: object) -> None:
-        syncs.append(mark)
+    def fail(self: MarkFile, rocks_seq: int, log_seq: int) -> None:
+        syncs.append(log_seq)
         raise OSError(errno.EIO, "Input/output error")
 
     with vicinal.open(path) as db:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ import pytest
 from store_worker import check, write_batch
 
 from vicinal.model.errors import ClosedError, CorruptionError, LockedError, StorageError
+from vicinal.storage.checksum import crc32c
 from vicinal.storage.durability import Durability
 from vicinal.storage.files import REAL
 from vicinal.storage.frames import BLOCK_BYTES, HEADER_BYTES, find_trap
 from vicinal.storage.layout import open_database_dir
-from vicinal.storage.mark import KEPT_WAL_NAME, MARK_NAME
+from vicinal.storage.mark import KEPT_WAL_NAME, MARK_NAME, read_mark
 from vicinal.storage.store import Store
 
 WORKER = Path(__file__).with_name("store_worker.py")
@@ -261,6 +263,49 @@ def test_a_damaged_mark_is_ignored(written: tuple[Path, list[int]]) -> None:
 
 
 # ---------------------------------------------------------------------- damage of other files
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_manifest_that_was_cut_is_an_error_and_no_table_is_deleted(
+    tmp_path: Path, closed: bool
+) -> None:
+    live = tmp_path / "live"
+    store = Store.open(live)
+    for i in range(1, 20):
+        write_batch(store, i)
+    store.reclaim()
+    write_batch(store, 20)
+    if closed:
+        store.close()
+    original = tmp_path / "original"
+    shutil.copytree(live, original)
+    store.close()
+    (manifest,) = original.glob("MANIFEST-*")
+    size = manifest.stat().st_size
+    for cut in [*range(0, size, 37), size - 1]:
+        path = _copy(original, keep_mark=True)
+        with (path / manifest.name).open("r+b") as file:
+            file.truncate(cut)
+        names = {file.name for file in path.iterdir()}
+        for read_only in (True, False):
+            with pytest.raises(CorruptionError, match=f"{manifest.name} has {cut} bytes, but"):
+                Store.open(path, read_only=read_only)
+        assert {file.name for file in path.iterdir()} == names
+    with Store.open(_copy(original, keep_mark=True)) as store:
+        assert check(store) == 20
+
+
+def test_a_mark_of_the_first_version_is_still_heeded(written: tuple[Path, list[int]]) -> None:
+    original, lengths = written
+    path = _copy(original, keep_mark=True)
+    mark = read_mark(REAL, path)
+    assert mark is not None
+    body = struct.pack("<4sQQ", b"VACK", mark.rocks_seq, mark.log_seq)
+    (path / MARK_NAME).write_bytes(body + crc32c(body).to_bytes(4, "little"))
+    with _wal(path).open("r+b") as file:
+        file.truncate(lengths[2])
+    with pytest.raises(CorruptionError, match=f"log records 4 to {BATCHES}"):
+        Store.open(path)
 
 
 def test_a_flipped_bit_in_any_file_is_detected_or_harmless(tmp_path: Path) -> None:

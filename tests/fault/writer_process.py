@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ import planted  # noqa: E402
 from model import Model  # noqa: E402
 
 import vicinal  # noqa: E402
+from vicinal.storage.store import Store  # noqa: E402
 
 
 def main() -> None:
@@ -57,6 +59,8 @@ def write(options: dict[str, Any]) -> None:
     set_thresholds(options["thresholds"])
     if options["bug"] is not None:
         planted.BUGS[options["bug"]]()
+    if options.get("syncs"):
+        record_syncs(options["syncs"])
     rng = random.Random(options["seed"])
     model = Model(options["dim"], options["metric"], options["dtype"])
     log = os.open(options["journal"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -70,9 +74,26 @@ def write(options: dict[str, Any]) -> None:
         operation = journal.draw(rng)
         os.write(log, json.dumps(operation).encode() + b"\n")
         answer = journal.perform(collection, operation, model)
-        os.write(log, json.dumps({"ack": answer}).encode() + b"\n")
+        acknowledged = {"ack": answer, "at": time.monotonic()}
+        os.write(log, json.dumps(acknowledged).encode() + b"\n")
     if options["close"]:
         db.close()
+
+
+def record_syncs(path: str) -> None:
+    """Write down when each sync begins and ends, and how long the write-ahead logs were before it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sync = Store._sync_now
+
+    def recorded(self: Store) -> int:
+        sizes = {log.name: log.stat().st_size for log in self.path.glob("*.log")}
+        begin = {"begin": time.monotonic(), "sizes": sizes}
+        os.write(fd, json.dumps(begin).encode() + b"\n")
+        reached = sync(self)
+        os.write(fd, json.dumps({"end": time.monotonic()}).encode() + b"\n")
+        return reached
+
+    Store._sync_now = recorded
 
 
 def set_thresholds(values: dict[str, Any]) -> None:

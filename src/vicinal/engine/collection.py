@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from pyroaring import BitMap
 
 from vicinal.engine.maintenance import MANIFEST_KEY, Maintenance
 from vicinal.engine.reader import Reader
@@ -20,6 +19,7 @@ from vicinal.engine.state import CollectionState, View
 from vicinal.engine.writer import Writer
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import CorruptionError, NotFoundError
 from vicinal.storage.durability import Durability
 from vicinal.storage.files import tree_bytes
@@ -150,10 +150,11 @@ class Collection:
                 f"segment {entry.number} of collection {state.name!r} has {segment.n} rows, "
                 f"the manifest says {entry.n_rows}; restore the collection from a snapshot"
             )
-        dead = BitMap.deserialize(entry.dead)
+        where = f"collection {state.name!r}, segment {entry.number}"
+        dead = entry.dead_rows(where)
         if dead:
             segment.kill(np.asarray(dead.to_array(), np.int64))
-        segment.dirty = BitMap.deserialize(entry.dirty)
+        segment.dirty = entry.dirty_rows(where)
         return segment
 
 
@@ -162,7 +163,7 @@ def _load_config(store: Store, create: CollectionConfig | None, name: str) -> Co
     if raw is not None:
         try:
             return msgspec.msgpack.decode(raw, type=CollectionConfig)
-        except msgspec.MsgspecError as fault:
+        except UNDECODABLE as fault:
             raise CorruptionError(f"collection {name!r}: configuration: {fault}") from None
     if create is None:
         raise NotFoundError(f"collection {name!r} has no configuration; it was never made whole")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
@@ -17,6 +16,7 @@ from vicinal.engine.records import HEADER_BYTES, POINT_HEADER, decode_manifest
 from vicinal.engine.segment import Rows, SealedSegment, Segment
 from vicinal.engine.segment_files import GRAPH, PAYLOAD
 from vicinal.index import GraphIndex
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.findings import Finding, Level
 from vicinal.model.ids import decode_id
 from vicinal.model.payload import decode_payload
@@ -178,7 +178,7 @@ class Checks:
         payload = raw[HEADER_BYTES:]
         try:
             decode_payload(payload)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             return "store", "payloads that do not decode"
         sealed = isinstance(segment, SealedSegment) and row not in segment.dirty
         if sealed and bytes(segment.raw(row)) != payload:

@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import CorruptionError
 
 POINT_HEADER = struct.Struct("<QQQ")
@@ -56,6 +58,14 @@ class SegmentEntry(msgspec.Struct, frozen=True):
     dead: bytes
     dirty: bytes
 
+    def dead_rows(self, where: str) -> BitMap:
+        """Rows that died; CorruptionError names `where` the entry was read."""
+        return _bitmap(self.dead, where)
+
+    def dirty_rows(self, where: str) -> BitMap:
+        """Rows whose payload is newer in the store; CorruptionError names `where` the entry was read."""
+        return _bitmap(self.dirty, where)
+
 
 class Manifest(msgspec.Struct, frozen=True):
     """Which segments are live, as of the log record `sequence`."""
@@ -66,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True):
     sequence: int = 0
 
 
+_ROW_BYTES = 8
 _LOG_ENCODER = msgspec.msgpack.Encoder()
 _LOG_DECODER = msgspec.msgpack.Decoder(LogRecord)
 _MANIFEST_DECODER = msgspec.msgpack.Decoder(Manifest)
@@ -79,9 +90,15 @@ def encode_log(record: LogRecord) -> bytes:
 def decode_log(raw: bytes, where: str) -> LogRecord:
     """Return the log record of raw; CorruptionError names `where` it was read."""
     try:
-        return _LOG_DECODER.decode(raw)
-    except msgspec.MsgspecError as fault:
+        record = _LOG_DECODER.decode(raw)
+    except UNDECODABLE as fault:
         raise CorruptionError(f"{where}: log record does not decode: {fault}") from None
+    if len(record.killed) % _ROW_BYTES or len(record.dirty) % _ROW_BYTES:
+        raise CorruptionError(
+            f"{where}: log record has {len(record.killed)} and {len(record.dirty)} bytes of row "
+            f"numbers, which have {_ROW_BYTES} each"
+        )
+    return record
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -93,7 +110,7 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
     """Return the manifest of raw; CorruptionError names `where` it was read."""
     try:
         return _MANIFEST_DECODER.decode(raw)
-    except msgspec.MsgspecError as fault:
+    except UNDECODABLE as fault:
         raise CorruptionError(f"{where}: manifest does not decode: {fault}") from None
 
 
@@ -105,3 +122,12 @@ def pack_rows(rows: Sequence[int] | npt.NDArray[Any]) -> bytes:
 def unpack_rows(raw: bytes) -> npt.NDArray[np.int64]:
     """The inverse of `pack_rows`."""
     return np.frombuffer(raw, dtype="<u8").astype(np.int64)
+
+
+def _bitmap(raw: bytes, where: str) -> BitMap:
+    try:
+        return BitMap.deserialize(raw)
+    except ValueError as fault:
+        raise CorruptionError(
+            f"{where}: a bitmap of the manifest does not decode: {fault}"
+        ) from None

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from vicinal.engine.reader import Reader
 from vicinal.engine.segment import Segment
 from vicinal.engine.state import CollectionState
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.filter import Filter, Path, split_path
 from vicinal.model.filter.order import order_key
@@ -159,7 +160,7 @@ def _decode(cursor: str, order_by: str | None, descending: bool) -> _Place:
             base64.urlsafe_b64decode(cursor.encode("ascii")),
             type=tuple[str | None, bool, bool, Any, int],
         )
-    except (binascii.Error, UnicodeEncodeError, msgspec.MsgspecError):
+    except (binascii.Error, UnicodeEncodeError, *UNDECODABLE):
         raise InvalidArgumentError(f"cursor {cursor!r} is not one that scroll returned") from None
     if (field, turned) != (order_by, descending):
         raise InvalidArgumentError(

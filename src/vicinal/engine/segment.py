@@ -8,6 +8,7 @@ appended or marked dead; so readers take no lock. `dead` and `dirty` change unde
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -57,7 +58,14 @@ class Segment:
         self._store = store
         self._matches: dict[Filter, Match] = {}
         self._payload_lock = threading.Lock()
-        self.payload_index = PayloadIndex(self.payload, self.id_at, raw_at=self.raw)
+        # Owned by the segment, it must not own it in turn: a segment that was replaced then gives
+        # its memory and files back with its last reader, not whenever cycles are looked for.
+        rows = cast("Segment", weakref.proxy(self))
+        self.payload_index = PayloadIndex(
+            lambda row: rows.payload(row),
+            lambda row: rows.id_at(row),
+            raw_at=lambda row: rows.raw(row),
+        )
 
     @property
     def n(self) -> int:

@@ -7,8 +7,8 @@ written under a temporary name and renamed when whole.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError
 from vicinal.model.ids import IdColumn
 from vicinal.model.payload import EMPTY
+from vicinal.storage.files import REAL, make_dirs, os_errors
 from vicinal.storage.sections import Chunks, Sections, open_sections, write_sections
 from vicinal.storage.store import Store
 from vicinal.telemetry.log import get_logger
@@ -61,8 +62,9 @@ def write_segment(
     target = segment_path(collection, number)
     temporary = target.with_name(f"{number}.tmp")
     remove_tree(temporary)
-    temporary.mkdir(parents=True)
     try:
+        with os_errors(f"making {temporary}"):
+            make_dirs(REAL, temporary)
         _write_rows(temporary / ROWS, sources)
         _write_payload(temporary / PAYLOAD, sources)
         n = sum(len(local) for _, local in sources)
@@ -75,8 +77,9 @@ def write_segment(
         with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
             index = build_graph(config, files["vectors"], threads=threads, progress=progress)
             index.save(temporary / GRAPH, vectors=False)
-        temporary.rename(target)
-        _sync_folder(target.parent)
+        with os_errors(f"renaming {temporary}"):
+            REAL.rename(temporary, target)
+            REAL.fsync_dir(target.parent)
     except BaseException:
         remove_tree(temporary)
         raise
@@ -119,33 +122,37 @@ def open_segment(
     Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged.
     """
     path = segment_path(collection, number)
-    rows = open_sections(path / ROWS, "rows", verify=verify)
-    vectors = open_sections(path / VECTORS, "vectors", verify=verify)
     rebuilt: list[str] = []
     payload: Mapping[str, npt.NDArray[Any]] | Sections
-    try:
-        payload = open_sections(path / PAYLOAD, "payload", verify=verify)
-        _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
-    except _DAMAGE as fault:
-        _check_damage(path / PAYLOAD, fault)
-        rebuilt.append(PAYLOAD)
-        pieces = _payload_of_store(rows, store)
-        if repair:
-            _set_aside(path / PAYLOAD, fault)
-            _save_payload(path / PAYLOAD, pieces)
-            payload = open_sections(path / PAYLOAD, "payload", verify=verify)
-        else:
-            payload = _payload_arrays(pieces)
-    try:
-        index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
-    except _DAMAGE as fault:
-        _check_damage(path / GRAPH, fault)
-        rebuilt.append(GRAPH)
-        index = build_graph(config, vectors["vectors"], threads=threads)
-        if repair:
-            _set_aside(path / GRAPH, fault)
-            index.save(path / GRAPH, vectors=False)
-    return SealedSegment(number, index, store, rows, payload, rebuilt)
+    # The arrays outlive the files' descriptors, of which a process has few.
+    with ExitStack() as files:
+        rows = files.enter_context(open_sections(path / ROWS, "rows", verify=verify))
+        vectors = files.enter_context(open_sections(path / VECTORS, "vectors", verify=verify))
+        try:
+            payload = files.enter_context(open_sections(path / PAYLOAD, "payload", verify=verify))
+            _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
+        except _DAMAGE as fault:
+            _check_damage(path / PAYLOAD, fault)
+            rebuilt.append(PAYLOAD)
+            pieces = _payload_of_store(rows, store)
+            if repair:
+                _set_aside(path / PAYLOAD, fault)
+                _save_payload(path / PAYLOAD, pieces)
+                payload = files.enter_context(
+                    open_sections(path / PAYLOAD, "payload", verify=verify)
+                )
+            else:
+                payload = _payload_arrays(pieces)
+        try:
+            index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
+        except _DAMAGE as fault:
+            _check_damage(path / GRAPH, fault)
+            rebuilt.append(GRAPH)
+            index = build_graph(config, vectors["vectors"], threads=threads)
+            if repair:
+                _set_aside(path / GRAPH, fault)
+                index.save(path / GRAPH, vectors=False)
+        return SealedSegment(number, index, store, rows, payload, rebuilt)
 
 
 def segment_bytes(
@@ -263,11 +270,3 @@ def _check_payload(path: Path, payload: Sections, n: int) -> None:
         )
     if len(offsets) > 1 and bool((offsets[1:] < offsets[:-1]).any()):
         raise CorruptionError(f"{path}: offsets do not ascend")
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

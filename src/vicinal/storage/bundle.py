@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import CancelledError, CorruptionError, FormatVersionError, VicinalError
 from vicinal.model.limits import BUNDLE_FILES_MAX
 from vicinal.model.version import VERSION
@@ -124,7 +125,7 @@ def decode_bundle(raw: bytes, where: str) -> BundleManifest:
                 "install a newer one"
             )
         manifest = msgspec.json.decode(raw, type=BundleManifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+    except UNDECODABLE as fault:
         raise CorruptionError(f"{where}: {MANIFEST_NAME} cannot be read: {fault}") from None
     if manifest.database_format > FORMAT_VERSION:
         raise FormatVersionError(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import (
     ClosedError,
     CorruptionError,
@@ -199,7 +200,7 @@ def _check_format(fs: FileSystem, path: Path) -> None:
     raw = read_file(fs, path / FORMAT_NAME, bytes_max=_FORMAT_BYTES_MAX)
     try:
         found = msgspec.json.decode(raw, type=_Format)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise CorruptionError(
             f"{path / FORMAT_NAME} cannot be read ({error}); restore it from a snapshot, its "
             "content "

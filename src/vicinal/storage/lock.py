@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import LockedError
 from vicinal.storage.files import FileSystem, read_file, write_at
 
@@ -99,7 +100,7 @@ def _describe(fs: FileSystem, folder: Path) -> str:
     try:
         raw = read_file(fs, folder / LOCK_NAME, bytes_max=_HOLDER_BYTES_MAX)
         holder = msgspec.json.decode(raw, type=_Holder)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return "another process that has not written its pid yet"
     return f"pid {holder.pid} on host {holder.host} since {holder.started}"
 

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import (
     CorruptionError,
     FormatVersionError,
@@ -188,7 +189,7 @@ def decode_header(
         raise CorruptionError(f"{path}: the header fails its checksum{REMEDY}")
     try:
         body = msgspec.msgpack.decode(raw[PRELUDE_BYTES : PRELUDE_BYTES + body_bytes], type=_Body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError) as error:
+    except UNDECODABLE as error:
         raise CorruptionError(f"{path}: the header cannot be read ({error}){REMEDY}") from None
     sections = _check_sections(path, body, first=len(raw), file_bytes=file_bytes)
     header = Header(body.kind, sections, body.meta, body.table_offset, body.table_crc, file_bytes)

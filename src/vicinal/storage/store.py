@@ -35,7 +35,15 @@ from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
 from vicinal.storage.frames import guard_logs
 from vicinal.storage.gate import Gate
-from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep_wal, read_mark
+from vicinal.storage.mark import (
+    KEPT_WAL_NAME,
+    Mark,
+    MarkFile,
+    check_manifest,
+    forget_wal,
+    keep_wal,
+    read_mark,
+)
 from vicinal.storage.records import decode_record, encode_record, seq_key
 from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
 from vicinal.storage.rocks import Handles, is_missing_file, translate
@@ -103,6 +111,8 @@ class Store:
                 make_dirs(fs, path)
             # Read before opening: a live writer may advance it meanwhile, never what it covers.
             mark = read_mark(fs, path)
+            if mark is not None and not fresh and not (accept_loss and not read_only):
+                check_manifest(fs, path, mark)
             if not (fresh or read_only):
                 keep_wal(fs, path)
             if not fresh:
@@ -165,7 +175,7 @@ class Store:
         if not read_only:
             with os_errors(f"opening the store {path}"):
                 self._mark_file = MarkFile(fs, path)
-                self._mark_file.write(Mark(reached, self._seq))
+                self._mark_file.write(reached, self._seq)
                 forget_wal(fs, path)
             if durability is Durability.INTERVAL:
                 self._timer = IntervalTimer(sync_interval_ms / 1000, self._is_dirty, self.sync)
@@ -366,10 +376,13 @@ class Store:
         handles = self._handles
         if not self._gate.shut() or handles is None:
             return
+        reached: int | None = None
         try:
             if not self.read_only and self._failure is None:
-                self._commit.wait(handles.db.latest_sequence_number())
+                ticket = handles.db.latest_sequence_number()
+                self._commit.wait(ticket)
                 _flush_large_memtables(handles)
+                reached = ticket
         finally:
             self._handles = None
             # A scan that somebody still holds would keep RocksDB open, and its lock.
@@ -377,7 +390,7 @@ class Store:
                 rows.drop()
             handles.close()
             if self._mark_file is not None:
-                self._mark_file.close()
+                self._close_mark(self._mark_file, reached)
 
     def __enter__(self) -> Store:
         return self
@@ -421,10 +434,20 @@ class Store:
         try:
             handles.db.flush_wal(True)
             if self._mark_file is not None:
-                self._mark_file.write(Mark(reached, seq))
+                self._mark_file.write(reached, seq)
         except Exception as error:
             raise self._fail(self._translated(error, "syncing")) from error
         return reached
+
+    def _close_mark(self, mark: MarkFile, reached: int | None) -> None:
+        """Let the mark cover the tables that closing wrote, where it came to its end."""
+        try:
+            if reached is not None:
+                mark.write(reached, self._seq)
+        except OSError as error:
+            _logger.warning("writing the mark of %s: %s; it lags behind", self.path, error)
+        finally:
+            mark.close()
 
     def _know_seq(self) -> None:
         """Read the ends of the log again where an interrupt left them unknown."""

@@ -1,0 +1,283 @@
+"""A script of fifty operations, interrupted at every call that changes the disk, one after the other.
+
+Two ways. Through the file-system port, in process: our own files, whose n-th call fails with EIO or ENOSPC, is the
+process's last, or is a power cut that takes what was not synced; and every write cut short. Through strace:
+every system call of every file, RocksDB's included, at which the process is killed, or which fails with EIO or
+ENOSPC. A call is named by its file, its kind and which of its kind on that file it is, since threads have counters
+of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import journal
+from model import Model
+from oracle import Violation, verify
+from report import Deadline, Result
+from script_process import DIM, DTYPE, METRIC
+
+import vicinal
+
+PURPOSE = "every system call of a script: killed, EIO, ENOSPC, short writes, a power cut"
+CALLS = (
+    "write,pwrite64,pwritev,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,"
+    "unlink,unlinkat,mkdir,mkdirat,rmdir,ftruncate,fallocate"
+)
+FAULTS = {"kill": "signal=SIGKILL", "EIO": "error=EIO", "ENOSPC": "error=ENOSPC"}
+PORT_FAULTS = {
+    "EIO": str(errno.EIO),
+    "ENOSPC": str(errno.ENOSPC),
+    "crash": "crash",
+    "power": "power",
+}
+RUN_S_MAX = 30.0
+_LINE = re.compile(r"^(?P<tid>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
+_PATH = re.compile(r"\d+<([^>]*)>|\"((?:[^\"\\]|\\.)*)\"")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this part."""
+    parser.add_argument("--operations", type=int, default=50)
+    parser.add_argument("--every", type=int, default=25, help="every n-th call (1 is all of them)")
+    parser.add_argument("--first", type=int, default=1, help="the call to begin with")
+    parser.add_argument("--seconds", type=float, help="stop after so long, and say where")
+    parser.add_argument("--durability", default="sync", choices=["sync", "interval", "none"])
+    parser.add_argument("--way", default="both", choices=["both", "port", "strace"])
+    parser.add_argument("--fault", action="append", help="of one way only: kill, EIO, ENOSPC, ...")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `nth` call of a kind on a file."""
+
+    call: str
+    file: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.nth} of {self.file}"
+
+
+class Script:
+    """Runs the script with a fault, and compares what is left with its journal."""
+
+    def __init__(
+        self, folder: Path, seed: int, operations: int, durability: str, bug: str | None = None
+    ) -> None:
+        self.folder = folder
+        self.directory, self.gate = folder / "db", folder / "gate"
+        self.journal, self.counted = folder / "journal", folder / "counted"
+        self.errors = folder / "errors"
+        self.options: dict[str, Any] = {
+            "directory": str(self.directory),
+            "journal": str(self.journal),
+            "gate": str(self.gate),
+            "counted": str(self.counted),
+            "seed": seed,
+            "operations": operations,
+            "durability": durability,
+            "bug": bug,
+            "fault": None,
+            "nth": 0,
+        }
+        os.mkfifo(self.gate)
+        with self.errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("script_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+
+    def run(
+        self, strace: list[str] | None = None, *, fault: str | None = None, nth: int = 0
+    ) -> int:
+        """Go through the script from an empty directory; returns the exit status."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for file in (self.journal, self.counted):
+            file.unlink(missing_ok=True)
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the nursery has no pipes")
+        options = self.options | {"fault": fault, "nth": nth}
+        self._process.stdin.write(json.dumps(options) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline().split()[0])
+        tracer: subprocess.Popen[bytes] | None = None
+        if strace is not None:
+            tracer = subprocess.Popen(
+                ["strace", "-f", *strace, "-p", str(pid)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            _wait_for_tracer(pid, tracer)
+        with self.gate.open("w"):  # the script goes on
+            said = self._process.stdout.readline().split()
+        if tracer is not None:
+            tracer.wait()
+        if not said or said[1] != "dead":
+            raise RuntimeError(f"the nursery is gone: {self.errors.read_text()[-3000:]}")
+        return int(said[2])
+
+    def check(self, status: int) -> Counter[str]:
+        """Compare the directory with the journal."""
+        if status not in (0, -signal.SIGKILL):
+            raise Violation(f"ended with {status}: {self.errors.read_text()[-2000:]}")
+        done, pending = journal.read(self.journal)
+        model = Model(DIM, METRIC, DTYPE)
+        for operation, answer in done:
+            expected = journal.replay(model, operation)
+            if answer != expected:
+                raise Violation(f"{operation['kind']} answered {answer}, not {expected}")
+        candidates = [model]
+        if pending is not None:
+            candidates.append(copy.deepcopy(model))
+            journal.replay(candidates[1], pending)
+        met = Counter({"operations acknowledged": len(done)})
+        try:
+            verify(self.directory, candidates)
+        except vicinal.NotADatabaseError:
+            if model.points:
+                raise Violation("the database is gone") from None
+        except vicinal.VicinalError as fault:
+            raise Violation(f"{type(fault).__name__}: {fault}") from fault
+        return met
+
+    def close(self) -> None:
+        """End the nursery."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+
+
+def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + RUN_S_MAX
+    while time.monotonic() < end:
+        if tracer.poll() is not None:
+            raise RuntimeError("strace is not permitted here")
+        status = Path(f"/proc/{pid}/status").read_text()
+        if "TracerPid:\t0\n" not in status:
+            return
+        time.sleep(0.001)
+    raise RuntimeError(f"strace did not attach within {RUN_S_MAX:.0f} s")
+
+
+def points_of(script: Script) -> list[Point]:
+    """The calls of an undisturbed run that touch the database, in their order."""
+    trace = script.folder / "trace"
+    status = script.run(["-y", "-o", str(trace), "-e", f"trace={CALLS}"])
+    script.check(status)
+    counts: Counter[tuple[str, str]] = Counter()
+    points: list[Point] = []
+    for line in trace.read_text(errors="replace").splitlines():
+        found = _LINE.match(line)
+        if found is None or "resumed>" in line[:40]:
+            continue
+        paths = [a or b for a, b in _PATH.findall(found["rest"])]
+        mine = [p for p in paths if p.startswith(str(script.directory))]
+        if not mine:
+            continue
+        file, call = mine[-1], found["call"]
+        counts[call, file] += 1
+        points.append(Point(call, file, counts[call, file]))
+    return points
+
+
+def by_strace(
+    script: Script, faults: list[str], options: argparse.Namespace, result: Result
+) -> None:
+    """Every system call; figures and violations go into result."""
+    points = points_of(script)
+    result.figures["system calls of the script"] = len(points)
+    result.figures["of them RocksDB's"] = sum("/store/" in p.file for p in points)
+    over = Deadline(options.seconds)
+    met: Counter[str] = Counter()
+    for number in range(options.first, len(points) + 1, options.every):
+        if over:
+            result.figures["stopped before call"] = number
+            break
+        point = points[number - 1]
+        for fault in faults:
+            inject = f"inject={point.call}:{FAULTS[fault]}:when={point.nth}"
+            filters = ["-P", point.file, "-e", f"trace={point.call}", "-e", inject]
+            status = script.run(["-o", str(script.folder / "trace"), *filters])
+            came = status == -signal.SIGKILL or "INJECTED" in (script.folder / "trace").read_text(
+                errors="replace"
+            )
+            met[f"{fault}: faults that came"] += came
+            met[f"{fault}: runs"] += 1
+            try:
+                script.check(status)
+            except Violation as fault_found:
+                result.violations.append(f"call {number} ({point}), {fault}: {fault_found}")
+    result.figures.update(sorted(met.items()))
+
+
+def by_port(script: Script, faults: list[str], options: argparse.Namespace, result: Result) -> None:
+    """Every call of our own files."""
+    met: Counter[str] = Counter()
+    status = script.run(fault="short")
+    _judge(script, status, "short writes", result)
+    calls = len(script.counted.read_text().split())
+    result.figures["calls of our own files"] = calls
+    over = Deadline(options.seconds)
+    for fault in faults:
+        for nth in range(options.first, calls + 1, options.every):
+            if over:
+                result.figures[f"own files, {fault}: stopped before call"] = nth
+                break
+            status = script.run(fault=PORT_FAULTS[fault], nth=nth)
+            met[f"own files, {fault}: runs"] += 1
+            _judge(script, status, f"own call {nth}, {fault}", result)
+    result.figures.update(met)
+
+
+def _judge(script: Script, status: int, what: str, result: Result) -> None:
+    try:
+        script.check(status)
+    except Violation as fault:
+        result.violations.append(f"{what}: {fault}")
+
+
+def run(options: argparse.Namespace, folder: Path) -> Result:
+    """Both ways."""
+    replay = (
+        f"sweep --seed {options.seed} --operations {options.operations} --every {options.every} "
+        f"--first {options.first} --durability {options.durability} --way {options.way}"
+    )
+    result = Result("sweep", replay)
+    folder = folder.resolve()
+    script = Script(folder, options.seed, options.operations, options.durability)
+    try:
+        if options.way in ("both", "port"):
+            chosen = [f for f in options.fault or PORT_FAULTS if f in PORT_FAULTS]
+            by_port(script, chosen, options, result)
+        if options.way in ("both", "strace"):
+            if shutil.which("strace") is None:
+                result.figures["system calls"] = "strace is not installed: not swept"
+            else:
+                by_strace(
+                    script, [f for f in options.fault or FAULTS if f in FAULTS], options, result
+                )
+    finally:
+        with suppress(BrokenPipeError):
+            script.close()
+    return result
