@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import churn, duel, filters, kernels, report, run, workload
+from bench import churn, duel, filters, heldout, kernels, report, run, workload
 
 COMMANDS = {
     "run": run,
@@ -15,6 +15,7 @@ COMMANDS = {
     "workload": workload,
     "churn": churn,
     "filters": filters,
+    "heldout": heldout,
 }
 
 

@@ -378,3 +378,15 @@ def test_the_ann_benchmarks_class_refuses_what_it_does_not_know(drop_in: Any) ->
     config = (ROOT / "bench/ann_benchmarks/config.yml").read_text()
     assert "constructor: Vicinal\n" in config
     assert "module: ann_benchmarks.algorithms.vicinal\n" in config
+
+
+def test_held_out_points_are_measured_in_three_ways_beside_real_queries(tmp_path: Path) -> None:
+    out = tmp_path / "heldout.json"
+    words = ["heldout", "--points", "2000", "--queries", "50", "--held-out", "50"]
+    assert main([*words, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert set(found["recall"]) == {"queries", "unlinked", "removed", "repaired"}
+    for recalls in found["recall"].values():
+        assert len(recalls) == len(found["efs"])
+        assert recalls[-1] >= 0.99, "a beam of 800 finds nearly all of 2,000 points"
+    assert main(["heldout", "--points", "2000", "--queries", "5", "--held-out", "2000"]) == 2
