@@ -102,7 +102,7 @@ def of_file(path: Path, wanted: Wanted, build: Build) -> Subject:
     element = parse_vector_type(kind)
     X = stored_rows(rows, dim, element, str(path))
     Q = query_rows(asked, dim, element, "queries")
-    options = {"M": build.M, "ef_construction": build.ef_construction}
+    options: dict[str, Any] = {"M": build.M, "ef_construction": build.ef_construction}
     index = GraphIndex(dim, name, kind, **{n: v for n, v in options.items() if v is not None})
     started = time.perf_counter()
     with progress("building the graph") as update:
