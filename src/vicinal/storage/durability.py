@@ -18,7 +18,7 @@ class Durability(StrEnum):
         the call returns; writers that wait at the same time share one fsync.
     INTERVAL : a power cut or a crash of the operating system loses at most the last
         `sync_interval_ms` of acknowledged writes, up to four times that under sustained writes,
-        plus the time one fsync takes.
+        plus the time of two fsyncs: the last that ended and the one under way.
     NONE : a power cut or a crash of the operating system loses what the kernel had not yet written
         by itself, commonly the last 30 seconds, with no bound promised. `Store.sync()` and a clean
         `close()` still make everything before them safe.
