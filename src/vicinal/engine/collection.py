@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from vicinal.storage.files import tree_bytes
 from vicinal.storage.store import Store
 
 CONFIG_KEY = "config"
+
+_incarnations = itertools.count(1)
 
 
 class Collection:
@@ -53,6 +56,8 @@ class Collection:
             raise
         self.name = name
         self.config = config
+        self.incarnation = next(_incarnations)
+        """Differs from that of every other collection opened by this process, dropped namesakes included."""
         self.reader = Reader(self.state)
         self.writer = Writer(self.state)
         self.scroller = Scroller(self.state, self.reader)
@@ -69,6 +74,14 @@ class Collection:
             state.store.close()
             tail = state.new_tail(0)
             state.view = View((), None, tail)
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Changes with every batch: an answer computed between two equal readings holds as long as it stays so.
+
+        While a batch is under way the second number is odd, and nothing computed then may be kept.
+        """
+        return self.incarnation, self.state.commits
 
     def stats(self) -> dict[str, Any]:
         """Figures of the collection: points, segments, memory and disk in bytes."""

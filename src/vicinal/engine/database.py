@@ -95,6 +95,10 @@ class Database:
                     )
             return found
 
+    def opened(self, name: str) -> Collection | None:
+        """The collection if it is open already: a look into a dict, without lock or disk."""
+        return self._collections.get(name)
+
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
         with self._lock:

@@ -1,0 +1,149 @@
+"""What a database and a collection are made of, as `Database` and `Collection` see it: a directory here, or a server.
+
+Arguments are already checked and in the engine's terms (keys, arrays, payload bytes, filters). A transport carries them
+out and answers in the engine's terms, raising the errors of `model/errors.py` whatever lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from vicinal.client.explanation import Explanation
+from vicinal.engine.reader import Found
+from vicinal.model.config import CollectionConfig
+from vicinal.model.filter import Filter
+from vicinal.model.hits import Page, Point
+
+Progress = Callable[[int, int], bool | None]
+
+
+class CollectionTransport(Protocol):
+    """One collection."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def config(self) -> CollectionConfig:
+        """Its configuration, fixed when it was made."""
+        ...
+
+    def upsert(
+        self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes] | None
+    ) -> None:
+        """Insert or replace points, all or nothing."""
+        ...
+
+    def search(
+        self,
+        queries: npt.NDArray[Any],
+        *,
+        k: int,
+        where: Filter | None,
+        ef_search: int | None,
+        exact: bool,
+        threads: int,
+        with_payload: bool,
+        with_vectors: bool,
+    ) -> Found:
+        """The k nearest of each of (n, columns) queries; ef_search None is the default of k, threads 0 is all."""
+        ...
+
+    def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
+        """Points of keys."""
+        ...
+
+    def update(self, keys: list[bytes], change: dict[str, Any]) -> int:
+        """Merge fields into payloads; how many there were."""
+        ...
+
+    def delete(self, keys: list[bytes]) -> int:
+        """Delete by key; how many there were."""
+        ...
+
+    def delete_where(self, where: Filter | None) -> int:
+        """Delete what passes, all where it is None; how many there were."""
+        ...
+
+    def count(self, where: Filter | None) -> int:
+        """How many pass."""
+        ...
+
+    def scroll(
+        self,
+        *,
+        where: Filter | None,
+        order_by: str | None,
+        descending: bool,
+        limit: int,
+        cursor: str | None,
+        with_vectors: bool,
+    ) -> Page:
+        """One page."""
+        ...
+
+    def explain(
+        self,
+        queries: npt.NDArray[Any],
+        *,
+        k: int,
+        where: Filter | None,
+        ef_search: int | None,
+        exact: bool,
+    ) -> Explanation:
+        """Run one search and say how."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Figures."""
+        ...
+
+    def optimize(self, *, threads: int, progress: Progress | None) -> None:
+        """Bring everything into one graph, and return when it is done."""
+        ...
+
+    def request_optimize(self) -> None:
+        """Leave that to the background."""
+        ...
+
+
+class DatabaseTransport(Protocol):
+    """One database."""
+
+    @property
+    def address(self) -> str:
+        """Where it is: a path or a URL."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it refuses writes."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether close was called."""
+        ...
+
+    def collection(
+        self, name: str, config: CollectionConfig | None, changes: dict[str, object]
+    ) -> CollectionTransport:
+        """Find a collection, or make it with config; each of changes must agree with what exists."""
+        ...
+
+    def collections(self) -> list[str]:
+        """Names, sorted."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Delete a collection."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        ...
