@@ -12,6 +12,9 @@ from vicinal.wire.messages import JSON_TYPE, MSGPACK_TYPE, Empty, Failed
 from vicinal.wire.operations import OPERATIONS, Operation
 
 REF = "#/components/schemas/{name}"
+ABOUT = """\
+Bodies are JSON or MessagePack, by Content-Type and Accept. Ids keep their type: strings, numbers, and UUIDs as
+{"uuid": "..."}. A vector is a list of numbers, or its little-endian bytes (base64 in JSON)."""
 TAGS = {True: "points", False: "database"}
 
 
@@ -27,9 +30,9 @@ def openapi() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Vicinal", "version": VERSION, "description": "Bodies are JSON or MessagePack, by
-            Content-Type and Accept. Ids keep their type: strings, " 'numbers, and UUIDs as {"uuid": "..."}. A
-            vector is a list of numbers, or base64 of its little-endian bytes.',
+            "title": "Vicinal",
+            "version": VERSION,
+            "description": ABOUT,
         },
         "paths": paths,
         "components": {
