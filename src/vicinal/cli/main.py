@@ -19,9 +19,11 @@ from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
 from vicinal.cli.commands.import_ import import_
 from vicinal.cli.commands.info import info
+from vicinal.cli.commands.keys import keys
 from vicinal.cli.commands.ls import ls
 from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
+from vicinal.cli.commands.serve import serve
 from vicinal.model.errors import VicinalError
 from vicinal.model.version import VERSION
 
@@ -36,9 +38,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, ls, info, query, explain, get, count, delete, export, optimize):
+for command in (demo, ls, info, query, explain, get, count, delete, export, optimize, serve):
     app.command()(command)
 app.command(name="import")(import_)
+app.add_typer(keys, name="keys")
 
 
 def print_version(wanted: bool) -> None:

@@ -98,6 +98,11 @@ class Database:
         return self._local("path").engine.path
 
     @property
+    def engine(self) -> EngineDatabase:
+        """The engine below, for what serves it; InvalidArgumentError for a database that is served elsewhere."""
+        return self._local("the engine").engine
+
+    @property
     def address(self) -> str:
         """Where it is: a path or a URL, as `vicinal.open` takes it."""
         return self._transport.address
@@ -178,7 +183,7 @@ class Database:
         """
         from vicinal.server.running import serve
 
-        return serve(self._local("serve").engine, **options)
+        return serve(self.engine, **options)
 
     def close(self) -> None:
         """Close the database; memory, files and the lock are given back. Idempotent."""

@@ -43,10 +43,13 @@ class FrequencySketch:
 
     def add(self, hashed: int) -> None:
         """Count one more."""
-        for i, row in enumerate(self._rows):
-            place = (hashed >> (16 * i)) & self._mask
-            if row[place] < COUNTER_MAX:
-                row[place] += 1
+        places = [(hashed >> (16 * i)) & self._mask for i in range(ROWS)]
+        least = min(row[place] for row, place in zip(self._rows, places, strict=True))
+        if least < COUNTER_MAX:
+            for row, place in zip(self._rows, places, strict=True):
+                # Only the least are wrong by least: others already count somebody else (conservative update).
+                if row[place] == least:
+                    row[place] = least + 1
         self._added += 1
         if self._added >= self._sample:
             self._added //= 2
@@ -78,7 +81,7 @@ class _Shard:
         self.main_max = bytes_max - self.window_max
         self.protected_max = int(self.main_max * PROTECTED_SHARE)
         self.body_max = int(bytes_max * BODY_SHARE_MAX)
-        self.sketch = FrequencySketch(max(64, bytes_max // (4 * ENTRY_BYTES)))
+        self.sketch = FrequencySketch(max(64, bytes_max // ENTRY_BYTES))
         self.ttl_s, self.clock = ttl_s, clock
 
     def get(self, key: bytes, version: Hashable) -> bytes | None:

@@ -101,9 +101,7 @@ class Gateway:
 
         Raises UnauthenticatedError where there is no key, or it is wrong, revoked or expired: always with one message.
         """
-        if self.config.auth is False or (
-            self.config.auth is None and self.config.local and not self.keys
-        ):
+        if not self.keys.needed(self.config):
             return None
         key = self.keys.find(token) if token else None
         if key is None:
@@ -301,7 +299,14 @@ class Gateway:
         }
         may_create = call.key is None or call.key.allows(Role.ADMIN, name)
         if not may_create:
-            self._look_up(call, name)  # raises where there is none
+            try:
+                self._look_up(call, name)
+            except NotFoundError:
+                if request.dim is None:
+                    raise
+                raise ForbiddenError(
+                    f"there is no collection {name!r}, and this key may not make one; it takes the role admin"
+                ) from None
         config = self._client.collection(name, **options).config
         return call.answer_codec.encode(m.CollectionInfo(name=name, config=config))
 

@@ -7,7 +7,6 @@ when it changes, so that a key that was revoked stops working within RELOAD_S_MA
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import os
@@ -21,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from vicinal.model.errors import CorruptionError, InvalidArgumentError, NotFoundError
+from vicinal.server.config import ServerConfig
 from vicinal.storage.files import os_errors, storage_error
 from vicinal.wire.operations import Role
 
@@ -95,7 +95,7 @@ class KeyStore:
                 raise InvalidArgumentError(
                     f"there are {len(keys)} keys, the limit is {KEYS_MAX}; revoke some"
                 )
-            secret = secrets.token_bytes(SECRET_BYTES)
+            secret = secrets.token_urlsafe(SECRET_BYTES)
             now = self._clock()
             key = Key(
                 id=secrets.token_hex(ID_BYTES),
@@ -104,11 +104,10 @@ class KeyStore:
                 collections=collections,
                 created=now,
                 expires=None if valid_s is None else now + valid_s,
-                hash=hashlib.sha256(secret).hexdigest(),
+                hash=_hash(secret),
             )
             self._write({**keys, key.id: key})
-        text = base64.urlsafe_b64encode(secret).decode("ascii").rstrip("=")
-        return f"vk_{key.id}_{text}", key
+        return f"vk_{key.id}_{secret}", key
 
     def list(self) -> list[Key]:
         """The keys, oldest first; expired ones too."""
@@ -129,16 +128,19 @@ class KeyStore:
         """The record of a key that is right and not expired, else None."""
         parts = text.split("_", 2)
         id_, secret = (parts[1], parts[2]) if len(parts) == 3 and parts[0] == "vk" else ("", "")
-        try:
-            given = hashlib.sha256(base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4)))
-        except ValueError:
-            given = hashlib.sha256()
+        given = _hash(secret)
         key = self._current().get(id_)
         # Compared in any case, so that time tells nothing.
-        right = hmac.compare_digest(given.hexdigest(), key.hash if key is not None else _NOBODY)
+        right = hmac.compare_digest(given, key.hash if key is not None else _NOBODY)
         if key is None or not right or (key.expires is not None and key.expires <= self._clock()):
             return None
         return key
+
+    def needed(self, config: ServerConfig) -> bool:
+        """Whether a server so configured asks for keys: not where it was told to, nor on this machine without any."""
+        if config.auth is not None:
+            return config.auth
+        return not config.local or bool(self)
 
     def __bool__(self) -> bool:
         return bool(self._current())
@@ -183,6 +185,10 @@ class KeyStore:
 
 
 _NOBODY = "0" * 64
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):

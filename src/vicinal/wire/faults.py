@@ -48,13 +48,16 @@ _STATUSES: dict[type[VicinalError], int] = {
 
 def code_of(kind: type[VicinalError]) -> str:
     """The stable code of an error class: `DimensionError` is `dimension`."""
+    while kind.__name__.startswith("_"):  # a private class is told as its public base
+        kind = kind.__bases__[0]
     words = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
     return words.removesuffix("_error")
 
 
 def codes() -> dict[str, type[VicinalError]]:
     """Every code and its class."""
-    return {code_of(kind): kind for kind in _tree(VicinalError)}
+    public = (kind for kind in _tree(VicinalError) if not kind.__name__.startswith("_"))
+    return {code_of(kind): kind for kind in public}
 
 
 def http_status(error: VicinalError) -> int:
