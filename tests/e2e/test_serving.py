@@ -57,7 +57,7 @@ def metric(url: str, line: str) -> float:
 
 
 class Gate:
-    """Holds native searches until it is opened, and counts them."""
+    """Holds the answers of native searches until it is opened, and counts their queries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
@@ -66,9 +66,10 @@ class Gate:
 
         def search(reader: Reader, queries: Any, **options: Any) -> Any:
             self.sizes.append(len(queries))
+            found = real(reader, queries, **options)
             self.entered.release()
             assert self.open.wait(30)
-            return real(reader, queries, **options)
+            return found
 
         monkeypatch.setattr(Reader, "search", search)
 
@@ -202,6 +203,27 @@ def test_searches_that_wait_together_become_one_call_and_equal_ones_one_search(
         assert [f.result()[0].id for f in rest] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
         assert others.result()[0].id == 1
         assert gate.sizes == [1, 5, 1]
+
+
+def test_a_search_does_not_join_one_that_began_before_the_last_write(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    with (
+        local.serve(http_port=0, search_threads=2) as server,
+        vicinal.open(server.url) as db,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        docs = db.collection("docs")
+        before = pool.submit(docs.search, [5.0, 0.0], k=1)
+        assert gate.entered.acquire(timeout=30)
+        docs.delete([5])
+        after = pool.submit(docs.search, [5.0, 0.0], k=1)
+        assert gate.entered.acquire(timeout=30), "it began a search of its own"
+        gate.open.set()
+        assert before.result()[0].id == 5
+        assert after.result()[0].id in (4, 6)
+        assert docs.search([5.0, 0.0], k=1)[0].id in (4, 6), "and the older answer was not kept"
 
 
 def test_a_deadline_ends_the_wait_and_not_the_one_of_another(
