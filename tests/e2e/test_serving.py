@@ -518,3 +518,22 @@ def test_keys_of_the_command_line_open_a_served_database(tmp_path: Path) -> None
             assert remote.collections() == ["docs"]
     assert keys("revoke", path, made["id"])["id"] == made["id"]
     assert keys("list", path) == []
+
+
+def test_a_request_logs_nothing_and_a_fault_of_ours_does(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with local.serve(http_port=0) as server, vicinal.open(server.url) as db:
+        docs = db.collection("docs")
+        docs.search([1.0, 0.0])
+        docs.upsert([{"id": 1, "vector": [1, 0]}])
+        with pytest.raises(vicinal.DimensionError):
+            db.collection("docs").search([1.0])
+        assert [r.getMessage() for r in caplog.records if r.name.startswith("vicinal")] == []
+        monkeypatch.setattr(Reader, "count", lambda reader, where: 1 // 0)
+        with pytest.raises(vicinal.InternalError):
+            docs.count()
+        assert [r.exc_info is not None for r in caplog.records if r.name == "vicinal.server"] == [
+            True
+        ]
