@@ -293,6 +293,32 @@ def test_bodies_are_bounded(local: vicinal.Database) -> None:
         assert local.collection("docs").count() == 20
 
 
+def test_senders_that_are_slow_or_send_endless_headers_are_cut_off(local: vicinal.Database) -> None:
+    with local.serve(http_port=0, read_s_max=0.3, requests_max=5) as server:
+        address = ("127.0.0.1", server.port)
+        head = b"POST /v1/collections/docs/search HTTP/1.1\r\nHost: localhost\r\n"
+        body = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        starts = [b"", b"G", head, head + body]
+        slow = [socket.create_connection(address, timeout=30) for _ in range(4 * len(starts))]
+        for i, connection in enumerate(slow):
+            connection.sendall(starts[i % len(starts)])
+        answers = []
+        for connection in slow:
+            try:
+                answers.append(connection.recv(65_536))
+            except ConnectionResetError:
+                answers.append(b"")
+            connection.close()
+        assert [a[:12] for a in answers] == [b"", b"", b"", b"HTTP/1.1 504"] * 4
+        with socket.create_connection(address, timeout=30) as endless:
+            endless.sendall(head)
+            with pytest.raises(OSError):
+                for _ in range(1_000):
+                    endless.sendall(b"X-Filler: " + b"x" * 10_000 + b"\r\n")
+        with vicinal.open(server.url) as db:
+            assert db.collection("docs").count() == 20, "and none of them is left"
+
+
 def test_a_key_has_its_rate(tmp_path: Path) -> None:
     from vicinal.server.keys import KeyStore
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from vicinal.model.errors import (
+    DeadlineError,
     ForbiddenError,
     InvalidArgumentError,
     NotFoundError,
@@ -119,7 +121,13 @@ class RestApp:
             chunks: list[bytes] = []
             more = True
             while more:
-                message = await receive()
+                try:
+                    async with asyncio.timeout(gateway.config.read_s_max):
+                        message = await receive()
+                except TimeoutError:
+                    raise DeadlineError(
+                        f"no part of the body came for {gateway.config.read_s_max:g} s; send it faster"
+                    ) from None
                 if message["type"] == "http.disconnect":
                     raise InvalidArgumentError("the client went away in the middle of its request")
                 chunk: bytes = message.get("body", b"")

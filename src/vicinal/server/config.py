@@ -16,20 +16,18 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class ServerConfig:
     """Options of a server.
 
-    Attributes
-    ----------
-    host, http_port : where it listens; port 0 is any free one.
-    auth : True asks for a key always, False never; None asks wherever keys exist or the host is not this machine alone.
-    search_threads : searches carried out at the same time; 0 is one for each core. More wait and become batches.
-    batch_max : waiting searches with equal options that become one native call.
-    cache_bytes_max : memory for results; 0 is no cache.
-    cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
-    requests_max : requests under way, waiting ones included; more are refused with 503.
-    request_bytes_max : a larger body is refused with 413.
-    request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
-    key_requests_per_s_max : of one key, with a burst of as many; more are refused with 429. 0 is no limit.
-    timeout_s_max : time for a request that names none, and the longest that one may name.
-    shutdown_s_max : time that requests under way are given when the server is asked to stop.
+    Attributes ---------- host, http_port : where it listens; port 0 is any free one. auth : True asks for a key
+    always, False never; None asks wherever keys exist or the host is not this machine alone. search_threads :
+    searches carried out at the same time; 0 is one for each core. More wait and become batches. batch_max :
+    waiting searches with equal options that become one native call. cache_bytes_max : memory for results; 0 is
+    no cache. cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
+    requests_max : requests under way, waiting ones included; more are refused with 503. request_bytes_max : a
+    larger body is refused with 413. request_bytes_total_max : bytes of the bodies of all requests under way;
+    more are refused with 503. key_requests_per_s_max : of one key, with a burst of as many; more are refused
+    with 429. 0 is no limit. timeout_s_max : time for a request that names none, and the longest that one may
+    name. read_s_max : time for the headers of a request, and longest pause between two parts of its body;
+    slower senders are cut off. shutdown_s_max : time that requests under way are given when the server is asked
+    to stop.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +42,7 @@ class ServerConfig:
     request_bytes_total_max: int = 1024 * 2**20
     key_requests_per_s_max: float = 0.0
     timeout_s_max: float = 300.0
+    read_s_max: float = 20.0
     shutdown_s_max: float = 10.0
 
     def check(self) -> None:
@@ -59,6 +58,7 @@ class ServerConfig:
             ("request_bytes_total_max", 1_024, 2**40),
             ("key_requests_per_s_max", 0.0, 1e9),
             ("timeout_s_max", 0.001, 86_400.0),
+            ("read_s_max", 0.001, 3_600.0),
             ("shutdown_s_max", 0.0, 3_600.0),
         ):
             value = getattr(self, name)

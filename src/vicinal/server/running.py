@@ -125,7 +125,7 @@ class Running:
                 self._loop.add_signal_handler(number, self._stop.set)
         gateway = Gateway(self._database, self._config, self._keys)
         try:
-            http = HttpServer(RestApp(gateway), self._socket)
+            http = HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
             await http.start()
             self._started.set()
             started()

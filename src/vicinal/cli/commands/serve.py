@@ -53,8 +53,8 @@ def serve(
             "key_requests_per_s_max": key_rate,
         }
     )
-    mode = {} if read_only else {"durability": durability}
-    with vicinal.open(database, read_only=read_only, **mode) as db:
+    mode = None if read_only else durability
+    with vicinal.open(database, read_only=read_only, durability=mode) as db:
         running = Running(db.engine, config)
 
         def started() -> None:
