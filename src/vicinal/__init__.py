@@ -10,6 +10,7 @@
 For an index without a database see `vicinal.index`.
 """
 
+from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_async
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open
 from vicinal.client.explanation import Explanation
@@ -45,6 +46,8 @@ from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
+    "AsyncCollection",
+    "AsyncDatabase",
     "CancelledError",
     "ClosedError",
     "Collection",
@@ -81,4 +84,5 @@ __all__ = [
     "VicinalError",
     "__version__",
     "open",
+    "open_async",
 ]

@@ -103,6 +103,11 @@ class Database:
         return self._local("the engine").engine
 
     @property
+    def closed(self) -> bool:
+        """Whether close was called."""
+        return self._transport.closed
+
+    @property
     def address(self) -> str:
         """Where it is: a path or a URL, as `vicinal.open` takes it."""
         return self._transport.address
