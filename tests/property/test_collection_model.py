@@ -147,7 +147,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if self.bulk:
             numbers = range(BULK_BASE, BULK_BASE + self.bulk)
             self.write(list(numbers), seed | 1, make_payloads(seed, self.bulk), as_dicts=False)
-            self.collection._engine.maintenance.step()
+            self.collection._transport.engine.maintenance.step()
 
     def open(self) -> None:
         """Open the database, and the collection or a new one."""
@@ -419,7 +419,7 @@ class CollectionMachine(RuleBasedStateMachine):
     def background(self, steps: int) -> None:
         """A few units of background work."""
         for _ in range(steps):
-            self.collection._engine.maintenance.step()
+            self.collection._transport.engine.maintenance.step()
 
     @rule()
     def reopen(self) -> None:

@@ -91,7 +91,7 @@ class Dropped(Answer):
     name: str
 
 
-class PointIn(Request):
+class NewPoint(Request):
     """One point to write."""
 
     id: WireId
@@ -102,7 +102,7 @@ class PointIn(Request):
 class Upsert(Request):
     """Points to insert or replace: `points`, or the columns `ids`, `vectors` and `payloads`."""
 
-    points: list[PointIn] | None = None
+    points: list[NewPoint] | None = None
     ids: list[WireId] | None = None
     vectors: Vectors | None = None
     payloads: list[Payload] | None = None
