@@ -6,7 +6,8 @@
 #   make lint       formatting, lint, types, import contracts, clang-format, clang-tidy, spelling
 #   make check      test and lint: what CI runs
 #   make format     rewrite the sources in the project's format
-#   make bench      the benchmarks of bench/
+#   make bench      recall, speed, memory and insert rate; DATA=folder or .hdf5, BENCH_ARGS='--passes 9' and more
+#   make bench-all  that and every other benchmark, some minutes; docs/performance.md says what each is for
 #   make clean      remove what was built; the sources stay
 #
 # Needed beforehand: Python 3.11 or newer, a C++20 compiler, CMake 3.22 or newer.
@@ -24,7 +25,7 @@ TIDY_FILES = $(shell git ls-files 'native/src/*.cpp' 'native/bindings/*.cpp')
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-native sanitize lint format bench check clean
+.PHONY: help setup demo test test-long test-native sanitize lint format bench bench-all check clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -44,7 +45,7 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.built: $(VENV)/.tools $(NATIVE_SOURCES)
 	@echo "setup: building the extension"
 	@PATH="$(abspath $(BIN)):$$PATH" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-build-isolation \
-	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,demo,server]'
+	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,backup,demo,server]'
 	@touch $@
 
 demo: setup
@@ -84,8 +85,21 @@ format: setup
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(CXX_FILES)
 
-bench: setup
-	@for file in bench/bench_*.py; do test -e "$$file" || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+# What benchmarks need besides: rivals to compare with, HDF5, plots.
+$(VENV)/.bench: $(VENV)/.tools
+	@$(PIP) install --group bench
+	@touch $@
+
+bench: setup $(VENV)/.bench
+	@$(BIN)/python -m bench run $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
+
+bench-all: bench
+	@for command in kernels workload 'churn --target index' 'churn --target collection' filters; do \
+	  echo "== $$command"; data='$(if $(DATA),--data $(DATA))'; \
+	  test "$$command" != kernels || data=; \
+	  $(BIN)/python -m bench $$command $$data || exit 1; \
+	done
+	@echo "== bench_calls"; $(BIN)/python bench/bench_calls.py
 
 check: test lint
 

@@ -17,6 +17,7 @@ using namespace nb::literals;
 namespace vicinal::py {
 namespace {
 
+using graph::Format;
 using graph::GraphConfig;
 using graph::GraphIndex;
 using graph::SearchParameters;
@@ -29,6 +30,13 @@ Strategy parse_strategy(const char* name) {
   if (text == "filter") return Strategy::filter;
   if (text == "gate") return Strategy::gate;
   throw Error(ErrorCode::invalid_argument, "unknown strategy '" + text + "'; known are auto, scan, filter, gate");
+}
+
+Format parse_format(const std::string& name) {
+  if (name == "auto") return Format::automatic;
+  if (name == "sq8") return Format::sq8;
+  if (name == "rabitq") return Format::rabitq;
+  throw Error(ErrorCode::invalid_argument, "unknown format '" + name + "'; known are auto, sq8, rabitq");
 }
 
 // The index, and the array it reads rows from when it was built without a copy.
@@ -187,11 +195,11 @@ void init_graph(nb::module_& m) {
       .def(
           "__init__",
           [](Graph* self, std::size_t dim, const std::string& metric, const std::string& dtype, std::uint32_t M,
-             std::uint32_t ef_construction, std::uint64_t seed) {
-            new (self) Graph(std::make_unique<GraphIndex>(
-                GraphConfig{dim, parse_metric(metric), parse_dtype(dtype), M, ef_construction, seed}));
+             std::uint32_t ef_construction, std::uint64_t seed, const std::string& format) {
+            new (self) Graph(std::make_unique<GraphIndex>(GraphConfig{dim, parse_metric(metric), parse_dtype(dtype), M,
+                                                                      ef_construction, seed, parse_format(format)}));
           },
-          "dim"_a, "metric"_a, "dtype"_a, "M"_a, "ef_construction"_a, "seed"_a)
+          "dim"_a, "metric"_a, "dtype"_a, "M"_a, "ef_construction"_a, "seed"_a, "format"_a)
       .def(
           "build",
           [](Graph& self, nb::handle X, unsigned threads, bool copy, nb::handle progress) {
@@ -220,6 +228,8 @@ void init_graph(nb::module_& m) {
                      return nb::make_tuple(c.dim, metric_name(c.metric), dtype_name(c.dtype), c.M, c.ef_construction,
                                            c.seed);
                    })
+      .def_prop_ro("format",
+                   [](const Graph& g) { return g.index.format() == Format::rabitq ? "rabitq" : "sq8"; })
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })
       .def_prop_ro("n_live", [](const Graph& g) { return g.index.live(); })

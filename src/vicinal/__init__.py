@@ -12,9 +12,10 @@ For an index without a database see `vicinal.index`.
 
 from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_async
 from vicinal.client.collection import Collection
-from vicinal.client.database import Database, open
+from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
 from vicinal.model.errors import (
+    AlreadyExistsError,
     CancelledError,
     ClosedError,
     CollectionMismatchError,
@@ -39,13 +40,17 @@ from vicinal.model.errors import (
     UnavailableError,
     UnknownFieldError,
     VectorValueError,
+    VersionConflictError,
     VicinalError,
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Health, Status
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
 
 __all__ = [
+    "AlreadyExistsError",
     "AsyncCollection",
     "AsyncDatabase",
     "CancelledError",
@@ -62,6 +67,7 @@ __all__ = [
     "FilterError",
     "ForbiddenError",
     "FormatVersionError",
+    "Health",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -76,13 +82,17 @@ __all__ = [
     "Point",
     "ReadOnlyError",
     "RequestTooLargeError",
+    "Snapshot",
+    "Status",
     "StorageError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnknownFieldError",
     "VectorValueError",
+    "VersionConflictError",
     "VicinalError",
     "__version__",
     "open",
     "open_async",
+    "restore",
 ]

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance_errors import Errors
+from conformance_expiry import Expiring
 from conformance_points import ALL_IDS, POINTS, UUID, refused
+from conformance_snapshots import Snapshotting
+from conformance_updates import Updates
 from model import read_all, same_json, state_hash
 
 import vicinal
@@ -175,6 +178,12 @@ class Reading:
         assert stats["points"] == len(POINTS)
         assert (stats["dim"], stats["metric"], stats["dtype"]) == (4, "l2", "f32")
 
+    def test_healthy_collections_say_that_they_serve(self, docs: Any, db: Any):
+        assert (docs.stats()["status"], docs.stats()["reason"]) == ("serving", None)
+        db.collection("other", dim=2)
+        healthy = vicinal.Status(vicinal.Health.SERVING)
+        assert db.status() == {"docs": healthy, "other": healthy}
+
     @pytest.mark.parametrize(
         ("metric", "expected"),
         [("l2", 8.0), ("ip", -4.0), ("cosine", 1 - 4 / (5**0.5 * 20**0.5)), ("manhattan", 4.0)],
@@ -306,7 +315,7 @@ class Writing:
     def test_progress_is_told_and_can_stop_an_upsert(
         self, docs: Any, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("vicinal.client.collection.BATCH_ROWS_MAX", 10)
+        monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 10)
         ids, vectors = list(range(100, 135)), np.ones((35, 4), np.float32)
         seen: list[tuple[int, int]] = []
         docs.upsert(ids=ids, vectors=vectors, progress=lambda d, t: seen.append((d, t)))
@@ -406,7 +415,7 @@ class Collections:
             db.drop("nothing")
 
 
-class Conformance(Reading, Writing, Collections, Errors):
+class Conformance(Reading, Writing, Updates, Expiring, Snapshotting, Collections, Errors):
     """All of it; a subclass gives the `db` fixture."""
 
     @pytest.fixture

@@ -24,11 +24,13 @@ ALL_IDS = [p["id"] for p in POINTS]
 
 
 @contextmanager
-def refused(collection: Any, error: type[Exception], *words: object) -> Iterator[None]:
+def refused(
+    collection: Any, error: type[Exception], *words: object
+) -> Iterator[pytest.ExceptionInfo[Any]]:
     """The block raises error, whose message has the words, and changes nothing."""
     before = state_hash(collection)
     with pytest.raises(error) as caught:
-        yield
+        yield caught
     message = str(caught.value)
     for word in words:
         assert str(word) in message, message

@@ -2,4 +2,12 @@
 
 import pytest
 
-pytest.register_assert_rewrite("conformance", "conformance_errors", "conformance_points", "model")
+pytest.register_assert_rewrite(
+    "conformance",
+    "conformance_errors",
+    "conformance_expiry",
+    "conformance_points",
+    "conformance_snapshots",
+    "conformance_updates",
+    "model",
+)

@@ -26,6 +26,7 @@ BODIES = {
     "search": {"vector": [1.0, 2.0]},
     "search_batch": {"vectors": [[1.0, 2.0]]},
     "explain": {"vector": [1.0, 2.0]},
+    "drop_snapshot": {"name": "kept"},
 }
 JSON = {"Content-Type": "application/json"}
 
@@ -63,6 +64,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     with vicinal.open(tmp_path / "db") as db:
         for name in ("docs", "other"):
             db.collection(name, dim=2, metric="l2").upsert([{"id": 1, "vector": [1, 2]}])
+        db.snapshot("kept")
         store = KeyStore(tmp_path / "db")
         keys = {role.name.lower(): store.create(role=role.name.lower())[0] for role in Role}
         keys["other"] = store.create(role="admin", collections=("other",))[0]
@@ -86,6 +88,9 @@ def test_a_route_answers_the_keys_that_it_is_for(served: Served, operation: Oper
     if operation.on_collection:
         assert served.call(operation, served.keys["other"]) == 403
         assert served.call(operation, served.keys["other"], "other") == 200
+    else:
+        some = 403 if operation.every_collection else 200
+        assert served.call(operation, served.keys["other"]) == some
     assert served.call(operation, served.keys["admin"]) == 200
 
 
@@ -118,6 +123,9 @@ def test_a_key_of_one_collection_sees_no_other(served: Served) -> None:
         with pytest.raises(vicinal.ForbiddenError, match="docs"):
             db.collection("docs")
         assert db.collection("other").count() == 1
+        assert list(db.status()) == ["other"]
+        with pytest.raises(vicinal.ForbiddenError, match="for all"):
+            db.snapshot(collections=["other"])
 
 
 def test_a_write_key_finds_collections_and_makes_none(served: Served) -> None:

@@ -95,6 +95,25 @@ def test_plain_json_is_enough(local: vicinal.Database) -> None:
                 },
             ]
         }
+        for given, answered in (
+            ("2100-01-02T03:04:05.678Z", "2100-01-02T03:04:05.678000Z"),
+            ("2100-01-02T03:04:05+01:00", "2100-01-02T02:04:05Z"),
+            (4e9, "2096-10-02T07:06:40Z"),
+            ("never", None),
+        ):
+            change = {"ids": ["a"], "expires_at": given}
+            assert http_call(url, "PATCH", f"{base}/points", change)[1] == {"count": 1}
+            found = http_call(url, "POST", f"{base}/points/get", {"ids": ["a"]})[1]["points"][0]
+            assert found.get("expires_at") == answered
+        for wrong in ("tomorrow", "2100-01-02T03:04:05", -1, 4e12):
+            change = {"ids": ["a"], "expires_at": wrong}
+            status, answer, _ = http_call(url, "PATCH", f"{base}/points", change)
+            assert (status, "expires_at" in answer["error"]["message"]) == (400, True)
+        change = {"where": {"lang": "en"}, "delete_keys": ["lang"], "dry_run": True}
+        assert http_call(url, "PATCH", f"{base}/points", change)[1] == {"count": 1}
+        assert http_call(url, "GET", "/v1/status")[1]["collections"]["plain"] == {
+            "health": "serving", "reason": None
+        }  # fmt: skip
         where = {"where": {"lang": "en"}}
         assert http_call(url, "POST", f"{base}/points/count", where)[1] == {"count": 1}
         assert http_call(url, "DELETE", base)[1] == {"name": "plain"}
@@ -224,6 +243,87 @@ def test_a_search_does_not_join_one_that_began_before_the_last_write(
         assert before.result()[0].id == 5
         assert after.result()[0].id in (4, 6)
         assert docs.search([5.0, 0.0], k=1)[0].id in (4, 6), "and the older answer was not kept"
+
+
+class Time:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def expiring(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[vicinal.Database, Time]]:
+    """Point i expires i seconds after the start, point 0 never; nothing happens in the background."""
+    monkeypatch.setattr("vicinal.engine.background.Background._run", lambda self: None)
+    time = Time()
+    with vicinal.open(":memory:", clock=time) as db:
+        times = [None, *(time.now + i for i in range(1, 6))]
+        docs = db.collection("docs", dim=1, metric="l2")
+        docs.upsert(ids=range(6), vectors=np.arange(6)[:, None], expires_at=times)
+        yield db, time
+
+
+def test_no_cached_answer_has_a_point_that_has_expired(
+    expiring: tuple[vicinal.Database, Time],
+) -> None:
+    local, time = expiring
+    with local.serve(http_port=0) as server, vicinal.open(server.url) as db:
+        docs = db.collection("docs")
+        for second in range(7):
+            time.now = 1_000 + second
+            left = [0, *range(second + 1, 6)]
+            for _ in range(3):
+                assert docs.search([0], k=9).ids.tolist() == left
+                assert docs.search([[0], [0]], k=9).ids.tolist() == [left, left]
+        hits = metric(server.url, 'vicinal_result_cache_total{outcome="hit"}')
+        # The first of three computes, where something changed; after the last point is gone, nothing does.
+        assert hits == 2 * (6 * 2 + 3)
+
+
+def test_an_answer_computed_before_a_point_expired_is_not_kept_for_later(
+    expiring: tuple[vicinal.Database, Time], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, time = expiring
+    gate = Gate(monkeypatch)
+    with (
+        local.serve(http_port=0, search_threads=3) as server,
+        vicinal.open(server.url) as db,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        docs = db.collection("docs")
+        before = pool.submit(docs.search, [0], k=9)
+        assert gate.entered.acquire(timeout=30)
+        time.now += 2
+        after = pool.submit(docs.search, [0], k=9)
+        assert gate.entered.acquire(timeout=30), "it joined a search that began before the time"
+        gate.open.set()
+        assert before.result().ids.tolist() == [0, 1, 2, 3, 4, 5]
+        assert after.result().ids.tolist() == [0, 3, 4, 5]
+        assert docs.search([0], k=9).ids.tolist() == [0, 3, 4, 5]
+
+
+def test_searches_wait_for_a_write_under_way_only_where_a_point_has_expired(
+    expiring: tuple[vicinal.Database, Time],
+) -> None:
+    local, time = expiring
+    lock = local.engine.collection("docs", None, {}).state.lock
+    with (
+        local.serve(http_port=0) as server,
+        vicinal.open(server.url) as db,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        docs = db.collection("docs")
+        with lock:  # as a writer holds it
+            assert len(docs.search([0], k=9)) == 6
+            time.now += 1
+            waiting = pool.submit(docs.search, [0], k=9)
+            assert http_call(server.url, "GET", "/livez")[0] == 200, "the event loop goes on"
+            assert not waiting.done()
+        assert len(waiting.result()) == 5
 
 
 def test_a_deadline_ends_the_wait_and_not_the_one_of_another(

@@ -26,9 +26,12 @@ POOL = 600
 def draw(rng: random.Random) -> Operation:
     """The next operation of a writer."""
     kind = rng.choices(
-        ["upsert", "update", "delete", "delete_where", "optimize", "optimize_later", "look"],
-        weights=[52, 12, 12, 6, 8, 5, 5],
-    )[0]
+        [
+            "upsert", "update", "delete", "delete_where", "optimize", "optimize_later", "look",
+            "update_where", "expire",
+        ],
+        weights=[52, 12, 10, 6, 8, 5, 5, 6, 8],
+    )[0]  # fmt: skip
     if kind == "upsert":
         n = rng.choice([1, 1, 3, 8, 20, 60, 200])
         payloads = [_payload(rng) for _ in range(n)]
@@ -37,8 +40,10 @@ def draw(rng: random.Random) -> Operation:
     if kind == "update":
         ids = rng.sample(range(POOL), rng.choice([1, 5, 30]))
         return {"kind": kind, "ids": ids, "change": {"year": rng.randrange(2000, 2030)}}
-    if kind == "delete":
+    if kind in ("delete", "expire"):
         return {"kind": kind, "ids": rng.sample(range(POOL), rng.choice([1, 5, 40]))}
+    if kind == "update_where":
+        return {"kind": kind, "year": rng.randrange(2000, 2030), "change": {"year": 1999}}
     if kind == "delete_where":
         return {"kind": kind, "year": rng.randrange(2000, 2030)}
     return {"kind": kind}
@@ -68,6 +73,11 @@ def perform(collection: Any, operation: Operation, model: Model) -> int | None:
         return collection.update([point_id(i) for i in operation["ids"]], operation["change"])
     if kind == "delete":
         return collection.delete([point_id(i) for i in operation["ids"]])
+    if kind == "expire":
+        return collection.update([point_id(i) for i in operation["ids"]], expires_at=1.0)
+    if kind == "update_where":
+        where = year_is(operation["year"]).text()
+        return collection.update(where=where, payload=operation["change"], delete_keys=["tags"])
     if kind == "delete_where":
         return collection.delete(where=year_is(operation["year"]).text())
     if kind == "look":
@@ -89,7 +99,10 @@ def replay(model: Model, operation: Operation) -> int | None:
         return len(ids)
     if kind == "update":
         return model.update([point_id(i) for i in operation["ids"]], operation["change"])
-    if kind == "delete":
+    if kind == "update_where":
+        ids = [p.id for p in model.matching(year_is(operation["year"]))]
+        return model.update(ids, operation["change"], remove=["tags"])
+    if kind in ("delete", "expire"):  # the time that an expired point was given has passed
         return model.delete([point_id(i) for i in operation["ids"]])
     if kind == "delete_where":
         return model.delete([p.id for p in model.matching(year_is(operation["year"]))])

@@ -11,32 +11,31 @@ from typing import Any
 
 import msgspec
 
-from vicinal.engine import maintenance, writer
+from vicinal.engine import maintenance, state
 from vicinal.engine.maintenance import Maintenance
 from vicinal.engine.records import LogRecord
 from vicinal.engine.state import CollectionState
-from vicinal.engine.writer import Writer
 from vicinal.storage.store import Store
 
 
 def acknowledge_before_the_commit() -> None:
     """The batch waits in memory until the next one comes."""
-    commit = Writer._commit
+    commit = CollectionState.commit
     held: list[tuple[Any, ...]] = []
 
-    def later(self: Writer, *args: Any, **options: Any) -> None:
+    def later(self: CollectionState, *args: Any, **options: Any) -> None:
         held.append((self, args, options))
         if len(held) > 1:
             owner, first, rest = held.pop(0)
             commit(owner, *first, **rest)
 
-    Writer._commit = later
+    CollectionState.commit = later
 
 
 def log_without_the_deaths() -> None:
     """The log forgets which rows a batch replaced or deleted."""
-    encode = writer.encode_log
-    writer.encode_log = lambda record: encode(msgspec.structs.replace(record, killed=b""))
+    encode = state.encode_log
+    state.encode_log = lambda record: encode(msgspec.structs.replace(record, killed=b""))
 
 
 def two_writes_for_one_batch() -> None:

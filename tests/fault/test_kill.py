@@ -28,6 +28,7 @@ from model import Model, read_all, same_json, state_hash
 from planted import BUGS
 
 import vicinal
+from vicinal.engine.doctor import examine
 
 KILLS = int(os.environ.get("VICINAL_KILLS", "50"))
 SEED = int(os.environ.get("VICINAL_KILL_SEED", "20"))
@@ -211,6 +212,9 @@ def verify(directory: Path, candidates: list[Model]) -> Model:
         with vicinal.open(directory) as db:
             if state_hash(db.collection("c")) != first:
                 raise Violation("the second reopen finds another state than the first")
+    report = examine(directory)
+    if not report.healthy:
+        raise Violation(f"the doctor finds {report.findings}")
     return model
 
 

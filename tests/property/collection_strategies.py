@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from conditions import (
+    FORMS,
     Between,
     Both,
     Compare,
@@ -34,9 +35,13 @@ SPACES = [
 ]
 """Metric and dtype of an example."""
 
+BULK_ROWS = 3_000
+
 ID_KINDS = ("ints", "strings", "mixed")
 SMALL_IDS = 30
 BULK_BASE = 1_000
+numbers_of_ids = st.integers(0, SMALL_IDS - 1) | st.integers(BULK_BASE, BULK_BASE + BULK_ROWS - 1)
+id_lists = st.lists(numbers_of_ids, min_size=1, max_size=8, unique=True)
 
 WORDS = ["en", "fr", "de", "news", "new", "", "it's", "é", "50%", "a_b"]
 NUMBERS = [2019, 2020, 2020.0, 2020.5, 2021, 0, -3, 7, 2**53, 2**53 + 1, 1e300]
@@ -65,6 +70,8 @@ paths = st.sampled_from(
 order_paths = st.sampled_from(
     ["lang", "year", "flag", "meta.n", "meta.author", "any", "nowhere", "id"]
 )
+seeds = st.integers(0, 2**32 - 1)
+forms = st.sampled_from(FORMS)
 operators = st.sampled_from(["=", "<", "<=", ">", ">="])
 
 _on_id = st.builds(

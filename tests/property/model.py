@@ -30,6 +30,7 @@ class Stored:
     vector: np.ndarray
     payload: dict[str, Any]
     version: int
+    expires: float | None = None
 
 
 @dataclass
@@ -59,18 +60,53 @@ class Model:
     dtype: str
     points: dict[Any, Stored] = field(default_factory=dict)
 
-    def upsert(self, ids: Sequence[Any], vectors: np.ndarray, payloads: Sequence[Any]) -> None:
+    def upsert(
+        self,
+        ids: Sequence[Any],
+        vectors: np.ndarray,
+        payloads: Sequence[Any],
+        expires: Sequence[float | None] | None = None,
+    ) -> None:
         """Insert or replace."""
-        for id_, vector, payload in zip(ids, vectors, payloads, strict=True):
+        for i, (id_, vector, payload) in enumerate(zip(ids, vectors, payloads, strict=True)):
             old = self.points.pop(id_, None)
             version = 1 if old is None else old.version + 1
-            self.points[id_] = Stored(id_, np.array(vector), as_json(payload), version)
+            time = None if expires is None else expires[i]
+            self.points[id_] = Stored(id_, np.array(vector), as_json(payload), version, time)
 
-    def update(self, ids: Iterable[Any], change: Mapping[str, Any]) -> int:
-        """Merge fields; returns how many of the ids there are."""
+    def touch(self, ids: Iterable[Any], time: float) -> int:
+        """Set when points expire; returns how many of the ids there are."""
         found = [self.points[i] for i in dict.fromkeys(ids) if i in self.points]
         for point in found:
-            point.payload = point.payload | as_json(change)
+            point.expires = None if time == float("inf") else time
+            point.version += 1
+        return len(found)
+
+    def expire(self, now: float) -> None:
+        """Forget the points whose time has come."""
+        for point in list(self.points.values()):
+            if point.expires is not None and point.expires <= now:
+                del self.points[point.id]
+
+    def version(self, id_: Any) -> int:
+        """A point's version, 0 where there is none."""
+        point = self.points.get(id_)
+        return 0 if point is None else point.version
+
+    def update(
+        self,
+        ids: Iterable[Any],
+        change: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        remove: Iterable[str] = (),
+    ) -> int:
+        """Set and remove fields, or replace them all; returns how many of the ids there are."""
+        found = [self.points[i] for i in dict.fromkeys(ids) if i in self.points]
+        for point in found:
+            old = {} if replace else point.payload
+            kept = {name: value for name, value in old.items() if name not in remove}
+            point.payload = kept | as_json(change)
             point.version += 1
         return len(found)
 

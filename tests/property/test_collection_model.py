@@ -20,21 +20,25 @@ import numpy as np
 import pytest
 from collection_strategies import (
     BULK_BASE,
+    BULK_ROWS,
     ID_KINDS,
     SMALL_IDS,
     SPACES,
     conditions,
+    forms,
+    id_lists,
     make_payloads,
     make_vectors,
     order_paths,
     payloads,
     point_id,
+    seeds,
 )
+from conditional_writes import ConditionalWrites
 from conditions import FORMS, Condition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -44,6 +48,7 @@ from hypothesis.stateful import (
 from model import Model, Recall, read_all, same_json, state_hash
 
 import vicinal
+from vicinal.engine.doctor import examine
 
 RECALL_FLOOR = 0.95
 RECALL_RESULTS_MIN = 500
@@ -52,16 +57,9 @@ RECALL_QUERIES = 20
 
 RECALL_K = 10
 
-BULK_ROWS = 3_000
-
-seeds = st.integers(0, 2**32 - 1)
-numbers_of_ids = st.integers(0, SMALL_IDS - 1) | st.integers(BULK_BASE, BULK_BASE + BULK_ROWS - 1)
-id_lists = st.lists(numbers_of_ids, min_size=1, max_size=8, unique=True)
 filters = st.none() | conditions
 ks = st.integers(1, 12) | st.sampled_from([RECALL_K, RECALL_K, 40, 5_000])
 parts = st.tuples(st.booleans(), st.booleans())
-forms = st.sampled_from(FORMS)
-
 # Small enough that a few steps cross them: seal, link, merge, graph or scan, several batches a call.
 SMALL = {
     "vicinal.engine.maintenance.SEAL_ROWS": 30,
@@ -75,7 +73,9 @@ SMALL = {
     "vicinal.engine.segment_files.CHUNK_ROWS": 16,
     "vicinal.engine.segment.MATCH_CACHE_ENTRIES": 3,
     "vicinal.engine.writer.DELETE_CHUNK": 7,
-    "vicinal.client.collection.BATCH_ROWS_MAX": 5,
+    "vicinal.engine.writer.UPDATE_CHUNK": 4,
+    "vicinal.engine.writer.PURGE_CHUNK": 3,
+    "vicinal.client.batch.BATCH_ROWS_MAX": 5,
 }
 ALWAYS = {"vicinal.engine.maintenance.QUIET_S": -1.0}
 
@@ -93,7 +93,7 @@ class _NoBackground:
         """Nothing runs."""
 
 
-class CollectionMachine(RuleBasedStateMachine):
+class CollectionMachine(ConditionalWrites):
     """One collection and its model."""
 
     bulk = 0
@@ -134,7 +134,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if self.bulk:
             # Several segments of a bulk load, each with a graph, and a tail.
             values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}
-            values |= {"vicinal.client.collection.BATCH_ROWS_MAX": 1_300}
+            values |= {"vicinal.client.batch.BATCH_ROWS_MAX": 1_300}
             values |= {
                 f"vicinal.engine.{place}.FLAT_MAX": 200 for place in ("planner", "segment_files")
             }
@@ -151,7 +151,7 @@ class CollectionMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         """Open the database, and the collection or a new one."""
-        self.db = vicinal.open(self.path / "db")
+        self.db = vicinal.open(self.path / "db", clock=self.clock)
         self.collection = self.db.collection(
             "c", dim=self.dim, metric=self.metric, dtype=self.dtype, M=8, ef_construction=60
         )
@@ -431,7 +431,7 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule()
     def read_only(self) -> None:
         """A reader beside the writer sees what is acknowledged."""
-        with vicinal.open(self.path / "db", read_only=True) as db:
+        with vicinal.open(self.path / "db", read_only=True, clock=self.clock) as db:
             assert state_hash(db.collection("c")) == state_hash(self.collection)
 
     @invariant()
@@ -441,7 +441,7 @@ class CollectionMachine(RuleBasedStateMachine):
             assert self.collection.count() == len(self.model.points)
 
     def teardown(self) -> None:
-        """All points at the end, and again after a reopen."""
+        """All points at the end, and again after a reopen; and the doctor finds nothing."""
         try:
             if hasattr(self, "collection"):
                 if self.bulk:
@@ -453,6 +453,8 @@ class CollectionMachine(RuleBasedStateMachine):
                 self.reopen()
                 self.scroll(None, "text", None, False, 9, True)
                 self.db.close()
+                report = examine(self.path / "db")
+                assert report.healthy, report.findings
         finally:
             self.stack.close()
 

@@ -1,8 +1,10 @@
-"""Through the gateway with its cache, joining and batching, a collection answers as it does by itself: never stale."""
+"""Through the gateway with its cache, joining and batching, a collection answers as it does by itself: never stale,
+while points are written and expire."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ FAR_S = 60.0
 ASKED_MAX = 8
 IDS = st.integers(0, 5)
 QUERIES = st.sampled_from([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+AFTER = st.sampled_from([None, None, -1.0, 0.0, 1.0, 2.0, 5.0])
 WHERE = st.sampled_from([None, "n > 1", "n > 1 or id = 2", {"n": {"$gt": 1}}])
 OPTIONS = st.fixed_dictionaries(
     {"k": st.integers(1, 4), "where": WHERE},
@@ -37,7 +40,8 @@ class CachedGateway(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.db = vicinal.open(":memory:")
+        self.now = 1_000.0
+        self.db = vicinal.open(":memory:", clock=lambda: self.now)
         self.docs = self.db.collection("docs", dim=2, metric="l2")
         self.loop = asyncio.new_event_loop()
         self.gateway = Gateway(
@@ -87,14 +91,28 @@ class CachedGateway(RuleBasedStateMachine):
             for h in hits
         ]
 
-    @rule(id_=IDS, x=st.integers(0, 3), beside=st.booleans())
-    def upsert(self, id_: int, x: int, beside: bool) -> None:
+    @rule(id_=IDS, x=st.integers(0, 3), after=AFTER, beside=st.booleans())
+    def upsert(self, id_: int, x: int, after: float | None, beside: bool) -> None:
         self.n += 1
+        vector, expires_at = [x, self.n % 3], None if after is None else self.now + after
         if beside:
-            self.docs.upsert([{"id": id_, "vector": [x, self.n % 3], "n": self.n % 4}])
+            point = {"id": id_, "vector": vector, "n": self.n % 4}
+            self.docs.upsert([point], expires_at=expires_at)
         else:
-            point = {"id": id_, "vector": [x, self.n % 3], "payload": {"n": self.n % 4}}
-            self.run(self.call(ops.UPSERT, {"points": [point]}))
+            point = {"id": id_, "vector": vector, "payload": {"n": self.n % 4}}
+            self.run(self.call(ops.UPSERT, {"points": [point], "expires_at": expires_at}))
+
+    @rule(ids=st.lists(IDS, min_size=1, unique=True), after=AFTER, beside=st.booleans())
+    def expire(self, ids: list[int], after: float | None, beside: bool) -> None:
+        if beside:
+            self.docs.update(ids, expires_at=math.inf if after is None else self.now + after)
+        else:
+            expires_at = "never" if after is None else self.now + after
+            self.run(self.call(ops.UPDATE, {"ids": ids, "expires_at": expires_at}))
+
+    @rule(seconds=st.sampled_from([0.5, 1, 3]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
 
     @rule(id_=IDS, beside=st.booleans())
     def update(self, id_: int, beside: bool) -> None:

@@ -53,6 +53,12 @@ WHERE = st.one_of(
 )
 COUNT = st.one_of(st.integers(-2, 12), st.sampled_from([2**31, 2**63, 10**12]), VALUE)
 PAYLOAD = st.one_of(st.dictionaries(st.text(max_size=4), VALUE, max_size=3), VALUE)
+TIME = st.one_of(
+    st.floats(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from(["never", "2100-01-01T00:00:00Z", "2100-01-01", "9999-12-31T23:59:59-23:59"]),
+    VALUE,
+)
 POINT = st.fixed_dictionaries({"id": ID, "vector": VECTOR}, optional={"payload": PAYLOAD})
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "points": st.lists(POINT, max_size=3),
@@ -68,6 +74,13 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "threads": st.sampled_from([1, 2, 0, -1, 10**9, "1"]),
     "dim": st.sampled_from([1, 2, 0, -1, 10**9, 2.0, "2"]),
     "cursor": st.one_of(st.text(max_size=20), st.sampled_from(["AAAA", "lMDCwsAB"])),
+    "mode": st.sampled_from(["upsert", "insert_only", "update_only", "", 1]),
+    "if_version": st.one_of(COUNT, st.lists(COUNT, max_size=4)),
+    "expires_at": st.one_of(TIME, st.lists(TIME, max_size=4)),
+    "delete_keys": st.lists(st.one_of(st.text(max_size=4), VALUE), max_size=3),
+    "ttl": st.one_of(st.floats(), COUNT),
+    "name": st.one_of(st.sampled_from(["a", "..", "a/b", "x" * 200]), VALUE),
+    "collections": st.lists(st.sampled_from(["docs", "none", "", 1]), max_size=2),
     "order_by": st.sampled_from(["n", "", ".", "a.b", "id", "x" * 2_000]),
 }
 

@@ -10,12 +10,22 @@ import numpy as np
 import pytest
 
 import vicinal
+from vicinal.model.clock import expiry_ms, to_datetime
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import OverloadedError
 from vicinal.model.metric import Metric, VectorType
 from vicinal.server.openapi import openapi, path_of
 from vicinal.wire import messages as m
-from vicinal.wire.codec import JSON, MSGPACK, Codec, from_wire_ids, many_vectors, to_wire_id
+from vicinal.wire.codec import (
+    JSON,
+    MSGPACK,
+    Codec,
+    from_wire_ids,
+    from_wire_time,
+    many_vectors,
+    to_wire_id,
+    to_wire_time,
+)
 from vicinal.wire.faults import codes, from_fault, http_status, to_fault
 from vicinal.wire.operations import OPERATIONS
 
@@ -51,6 +61,21 @@ def test_queries_of_an_f16_collection_are_f32() -> None:
     row = np.array([[1, 2]])
     assert many_vectors(row.astype(np.float32).tobytes(), half, query=True).dtype == np.float32
     assert many_vectors(row.astype(np.float16).tobytes(), half).dtype == np.float16
+
+
+@BOTH
+def test_times_keep_their_millisecond(codec: Codec) -> None:
+    times = [0, 1, 1_700_000_000_001, 4_102_542_245_678, 253_402_300_799_000]
+    body = codec.encode(m.Upsert(expires_at=[to_wire_time(ms) for ms in times]))
+    back = codec.decode(body, m.Upsert).expires_at
+    assert isinstance(back, list)
+    assert [expiry_ms(from_wire_time(time or "")) for time in back] == times
+    point = m.PointOut(
+        id=1, version=1, payload=msgspec.Raw(b"{}"), expires_at=to_datetime(times[3])
+    )
+    if codec is MSGPACK:
+        point.payload = msgspec.Raw(b"\x80")
+    assert codec.decode(codec.encode(point), m.PointOut).expires_at == to_datetime(times[3])
 
 
 @BOTH
@@ -93,7 +118,13 @@ def test_every_error_comes_back_as_its_class_with_message_and_attributes(
     codec: Codec, code: str
 ) -> None:
     kind = codes()[code]
-    error = kind("what was given, the limit, the way out")
+    error: vicinal.VicinalError
+    if kind is vicinal.VersionConflictError:
+        error = vicinal.VersionConflictError(uuid.UUID(int=7), 1, 2)
+    elif kind is vicinal.NotFoundError:
+        error = vicinal.NotFoundError("there is no point", uuid.UUID(int=7))
+    else:
+        error = kind("what was given, the limit, the way out")
     if isinstance(error, vicinal.FilterError):
         error.column = 7
     if isinstance(error, OverloadedError):

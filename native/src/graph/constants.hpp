@@ -27,6 +27,13 @@ inline constexpr std::size_t kChunk = 32;
   return wanted < ef ? wanted : ef;
 }
 
+// The packed form expands a fixed number of nodes, removed ones too: the beam grows with their share.
+[[nodiscard]] constexpr std::size_t packed_beam_for(std::size_t ef, std::size_t matches, std::size_t rows) noexcept {
+  return matches == 0 ? SIZE_MAX : ef * rows / matches;
+}
+// Past it the codes are searched: the packed form's candidate list grows with the beam, and with it every hop.
+inline constexpr std::size_t kPackedBeamMax = 2048;
+
 // With a filter: fewer matches than this are scanned, a smaller share than kGateShareMin is traversed over bridges.
 [[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 1000 + 10 * ef; }
 inline constexpr double kGateShareMin = 0.3;
@@ -36,9 +43,13 @@ inline constexpr std::size_t kMatchEntries = 16;
 }
 
 // An inserted row chooses its neighbours among so many of the nearest rows its search found.
-inline constexpr std::size_t kPruneCandidates = 128;
-// A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance).
-inline constexpr float kAlpha = 1.1F;
+inline constexpr std::size_t kPruneCandidates = 256;
+// A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance). Where that
+// leaves room, the factor grows to the second one: sparse neighbourhoods (gist) need the edges, dense ones (text) must
+// not spend theirs on near rows.
+inline constexpr float kAlpha = 1.02F;
+inline constexpr float kAlphaMax = 1.2F;
+inline constexpr float kAlphaStep = 1.1F;
 // Edges to a row that no other row's pruning takes away: with fewer, a row is hard to find or cannot be.
 inline constexpr std::uint16_t kInDegreeKept = 4;
 // Rows inserted side by side, as a share of those already there: they do not see one another.

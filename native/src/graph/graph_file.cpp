@@ -25,12 +25,12 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
 
 constexpr std::array<char, 8> kMagic{'V', 'I', 'C', 'G', 'R', 'A', 'P', 'H'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::uint64_t kAlign = 4096;
 constexpr std::uint64_t kBlock = std::uint64_t{1} << 20;
 constexpr std::size_t kDimMax = 65536;
 
-enum SectionId : std::size_t { kCenter, kRows, kNorms, kCodes, kEdges, kLive, kSections };
+enum SectionId : std::size_t { kCenter, kRows, kNorms, kCodes, kEdges, kLive, kPackedMean, kPacked, kSections };
 
 struct SectionEntry {
   std::uint64_t offset = 0;
@@ -67,6 +67,11 @@ struct GraphIndex::FileHeader {
   std::uint32_t extra = 0;
   std::uint32_t code_max = 0;
   std::uint32_t n_entries = 0;
+  std::uint32_t format = 0;      // as configured
+  std::uint32_t has_packed = 0;  // the rabitq form is in the file
+  std::uint64_t packed_at = 0;
+  float packed_query_norm = 0;
+  float packed_unit = 1;
   std::array<std::uint32_t, kEntriesMax> entries{};
   std::array<SectionEntry, kSections> sections{};
   SectionEntry checksums;
@@ -111,6 +116,14 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.norm2_max = codec.norm2_max;
   h.extra = codec.extra;
   h.code_max = codec.code_max;
+  h.format = static_cast<std::uint32_t>(config_.format);
+  h.packed_at = packed_at_;
+  const std::shared_ptr<qgraph::QGraph> packed = this->packed();
+  h.has_packed = packed != nullptr ? 1 : 0;
+  if (packed != nullptr) {
+    h.packed_query_norm = packed->parameters().query_norm;
+    h.packed_unit = packed->parameters().unit;
+  }
   const std::vector<std::uint32_t> entries = entry_points();
   h.n_entries = static_cast<std::uint32_t>(entries.size());
   std::copy(entries.begin(), entries.end(), h.entries.begin());
@@ -169,6 +182,12 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   begin(kLive);
   put(live_copy.data(), live_copy.size() * sizeof(std::uint64_t));
   end();
+  begin(kPackedMean);
+  if (packed != nullptr) put(packed->parameters().mean.data(), config_.dim * sizeof(float));
+  end();
+  begin(kPacked);
+  if (packed != nullptr) put(packed->row_block().data(), h.linked * packed->stride());
+  end();
   pad();
   h.checksums = {file.offset(), checksums.size() * sizeof(std::uint32_t)};
   file.append(checksums.data(), h.checksums.bytes);
@@ -198,14 +217,18 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   const bool in_range = h.n <= kRowsMax && h.linked <= h.n && h.dim > 0 && h.dim <= kDimMax &&
                         h.metric <= static_cast<std::uint32_t>(Metric::manhattan) &&
                         h.dtype <= static_cast<std::uint32_t>(DType::bit) && h.n_entries <= kEntriesMax &&
-                        (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1;
+                        (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1 &&
+                        h.format <= static_cast<std::uint32_t>(Format::rabitq) && h.has_packed <= 1 &&
+                        h.packed_at <= h.linked && std::isfinite(h.packed_query_norm) &&
+                        std::isfinite(h.packed_unit) && h.packed_unit > 0;
   if (!in_range) corrupt(path, "the header holds numbers outside their ranges");
   GraphConfig config{static_cast<std::size_t>(h.dim),
                      static_cast<Metric>(h.metric),
                      static_cast<DType>(h.dtype),
                      h.M,
                      h.ef_construction,
-                     h.seed};
+                     h.seed,
+                     static_cast<Format>(h.format)};
   std::unique_ptr<GraphIndex> made;
   try {
     made = std::make_unique<GraphIndex>(config);
@@ -243,6 +266,22 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   }
   if (h.trained == 1) index.codec_.set_parameters(index.rows_, std::move(codec));
   expected[kCodes] = h.linked * index.codec_.stride();
+  std::shared_ptr<qgraph::QGraph> packed;
+  if (h.has_packed == 1) {
+    if (!qgraph::QGraph::supports(config.metric, config.dtype, config.dim)) {
+      corrupt(path, "it holds a packed graph for a metric that has none");
+    }
+    packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed);
+    expected[kPackedMean] = h.dim * sizeof(float);
+    expected[kPacked] = h.linked * packed->stride();
+    qgraph::Parameters parameters{std::vector<float>(h.dim), h.packed_query_norm, h.packed_unit};
+    check_section(h.sections[kPackedMean], expected[kPackedMean]);
+    file.read_at(parameters.mean.data(), expected[kPackedMean], h.sections[kPackedMean].offset);
+    for (const float x : parameters.mean) {
+      if (!std::isfinite(x)) corrupt(path, "the packed graph's mean is not finite");
+    }
+    packed->set_parameters(std::move(parameters));
+  }
   for (std::size_t i = 0; i < kSections; ++i) {
     check_section(h.sections[i], expected[i]);
     blocks += blocks_of(expected[i]);
@@ -270,12 +309,15 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   fill(index.codes_, kCodes);
   fill(index.edge_words_, kEdges);
   fill(index.live_bits_, kLive);
+  if (packed != nullptr) fill(packed->row_block(), kPacked);
   const std::array<const void*, kSections> memory{index.codec_.parameters().center.data(),
                                                   index.rows_.row_block().data(),
                                                   index.rows_.norm_block().data(),
                                                   index.codes_.data(),
                                                   index.edge_words_.data(),
-                                                  index.live_bits_.data()};
+                                                  index.live_bits_.data(),
+                                                  packed != nullptr ? packed->parameters().mean.data() : nullptr,
+                                                  packed != nullptr ? packed->row_block().data() : nullptr};
   struct Block {
     const std::byte* data;
     std::uint64_t bytes;
@@ -305,6 +347,10 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
     }
     if (highest >= h.linked) corrupt(path, "an edge leads to row " + std::to_string(highest) + ", which is not there");
   });
+  if (packed != nullptr) {
+    if (const std::string wrong = packed->adopt(h.linked); !wrong.empty()) corrupt(path, wrong);
+  }
+  index.changed_bits_.grow((h.linked + 63) / 64 * sizeof(std::uint64_t));
   index.in_degrees_.grow(h.linked * sizeof(std::uint16_t));
   auto* in_degrees = index.in_degrees_.as<std::uint16_t>();
   for (std::size_t r = 0; r < h.linked; ++r) {
@@ -326,6 +372,8 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   for (std::size_t w = 0; w < (h.n + 63) / 64; ++w) live_rows += static_cast<std::size_t>(std::popcount(live_bits[w]));
   index.live_count_.store(live_rows);
   index.entries_chosen_at_ = h.entries_chosen_at;
+  index.packed_at_ = h.packed_at;
+  index.set_packed(std::move(packed));
   index.n_entries_.store(h.n_entries);
   index.linked_.store(h.linked);
   index.size_.store(h.n);

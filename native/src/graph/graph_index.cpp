@@ -29,6 +29,10 @@ GraphConfig checked(GraphConfig c) {
     throw Error(ErrorCode::invalid_argument,
                 "ef_construction is " + std::to_string(c.ef_construction) + "; choose 8 to 4096");
   }
+  if (c.format == Format::rabitq && !qgraph::QGraph::supports(c.metric, c.dtype, c.dim)) {
+    throw Error(ErrorCode::invalid_argument,
+                "format rabitq serves l2, ip and cosine over f32 and f16 rows of up to 16384 dimensions; choose auto");
+  }
   return c;
 }
 
@@ -41,7 +45,8 @@ GraphIndex::GraphIndex(const GraphConfig& config)
       codes_(reservation_bytes()),
       edge_words_(reservation_bytes()),
       in_degrees_(reservation_bytes() / 8),
-      live_bits_(reservation_bytes() / 64) {
+      live_bits_(reservation_bytes() / 64),
+      changed_bits_(reservation_bytes() / 64) {
   edges_.words = edge_words_.as<std::uint32_t>();
   edges_.degree = config.M;
   edges_.stride = static_cast<std::uint32_t>(round_up(config.M, kCacheLine / sizeof(std::uint32_t)));
@@ -154,8 +159,9 @@ std::vector<std::uint32_t> GraphIndex::entry_points() const {
 }
 
 std::size_t GraphIndex::memory_bytes() const noexcept {
+  const std::shared_ptr<qgraph::QGraph> q = packed();
   return rows_.memory_bytes() + codes_.committed() + edge_words_.committed() + in_degrees_.committed() +
-         live_bits_.committed();
+         live_bits_.committed() + changed_bits_.committed() + (q != nullptr ? q->memory_bytes() : 0);
 }
 
 }  // namespace vicinal::graph

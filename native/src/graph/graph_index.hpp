@@ -23,16 +23,22 @@
 #include "graph/rows.hpp"
 #include "graph/scratch.hpp"
 #include "graph/view.hpp"
+#include "qgraph/qgraph.hpp"
 
 namespace vicinal::graph {
+
+// How nodes are laid out for searching. sq8: one-byte codes apart from the graph. rabitq: each node's neighbours as 1-bit
+// codes beside it. automatic: the faster one in a trial on the index's own rows, when they are linked in bulk.
+enum class Format : std::uint8_t { automatic, sq8, rabitq };
 
 struct GraphConfig {
   std::size_t dim = 0;
   Metric metric = Metric::l2;
   DType dtype = DType::f32;
   std::uint32_t M = 32;  // neighbours per row
-  std::uint32_t ef_construction = 200;
+  std::uint32_t ef_construction = 256;
   std::uint64_t seed = 0;
+  Format format = Format::automatic;
 };
 
 enum class Strategy : std::uint8_t { automatic, scan, filter, gate };
@@ -97,6 +103,9 @@ class GraphIndex {
   [[nodiscard]] const Codec& codec() const noexcept { return codec_; }
   [[nodiscard]] std::vector<std::uint32_t> entry_points() const;
 
+  // The form that searches use now: sq8 or rabitq.
+  [[nodiscard]] Format format() const { return packed() != nullptr ? Format::rabitq : Format::sq8; }
+
   struct FileHeader;  // graph_file.cpp
 
  private:
@@ -109,6 +118,22 @@ class GraphIndex {
   bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive,
                      std::vector<std::uint32_t>& near) const;
   void attach_unreachable(std::size_t n, unsigned threads);
+
+  // Searches linked rows alone in the given form (null: codes), for the trial.
+  void search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
+                     std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows, float* out_distances) const;
+
+  // graph_packed.cpp: the rabitq form. All but packed() are called with link_mutex_ held.
+  [[nodiscard]] std::shared_ptr<qgraph::QGraph> packed() const;
+  void set_packed(std::shared_ptr<qgraph::QGraph> packed);
+  [[nodiscard]] bool can_pack() const noexcept;
+  void read_row(std::size_t row, float* out) const noexcept;
+  [[nodiscard]] std::vector<std::uint32_t> breadth_first(std::size_t n) const;
+  std::size_t neighbours(std::uint32_t row, std::uint32_t* out) const noexcept;
+  void pack(std::size_t n, unsigned threads);
+  void encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const;
+  void encode_changed(qgraph::QGraph& q, std::size_t n, unsigned threads);
+  [[nodiscard]] bool packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std::size_t n) const;
 
   GraphConfig config_;
   Rows rows_;
@@ -127,6 +152,11 @@ class GraphIndex {
   std::atomic<std::size_t> linked_{0};
   std::atomic<std::size_t> live_count_{0};
   std::size_t entries_chosen_at_ = 0;  // linked rows when the entry points were chosen
+
+  mutable std::mutex packed_mutex_;  // for the pointer alone
+  std::shared_ptr<qgraph::QGraph> packed_;
+  std::size_t packed_at_ = 0;    // linked rows when it was made, or tried and given up
+  ReservedBuffer changed_bits_;  // rows whose edges changed since they were encoded
 
   mutable RowLocks locks_;
   std::mutex append_mutex_;

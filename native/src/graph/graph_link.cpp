@@ -48,8 +48,8 @@ std::uint32_t central_row(const GraphView& g, const BeamFns& fns, const std::vec
 }  // namespace
 
 Linker::Linker(Adjacency edges, std::uint16_t* in_degrees, const BeamFns& fns, CodeKind kind, std::uint32_t ef,
-               RowLocks& locks)
-    : edges_(edges), in_degrees_(in_degrees), fns_(fns), kind_(kind), ef_(ef), locks_(locks) {}
+               RowLocks& locks, std::uint64_t* changed)
+    : edges_(edges), in_degrees_(in_degrees), fns_(fns), kind_(kind), ef_(ef), locks_(locks), changed_(changed) {}
 
 std::size_t Linker::degree_of(std::uint32_t row) const noexcept {
   const std::uint32_t* words = edges_.row(row);
@@ -62,13 +62,15 @@ void Linker::count_in(std::uint32_t row, int change) noexcept {
   __atomic_fetch_add(&in_degrees_[row], static_cast<std::uint16_t>(change), __ATOMIC_RELAXED);
 }
 
-void Linker::replace(std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept {
+void Linker::replace(std::uint32_t row, std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept {
+  note_change(row);
   count_in(before, -1);
   count_in(after, 1);
   store_edge(word, after);
 }
 
 void Linker::write(std::uint32_t row, const Candidate* chosen, std::size_t n) noexcept {
+  note_change(row);
   std::uint32_t* words = edges_.row(row);
   for (std::size_t i = 0; i < edges_.degree; ++i) {
     const std::uint32_t before = load_edge(words[i]);
@@ -97,11 +99,12 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
     if (twins >= Pruner::twins_max(edges_.degree)) {
       if (!force) return false;
       const auto at = std::find(from_keys, from_keys + n, 0) - from_keys;
-      replace(words[at], rows[at], to.row);
+      replace(from, words[at], rows[at], to.row);
       return true;
     }
   }
   if (n < edges_.degree) {
+    note_change(from);
     count_in(to.row, 1);
     store_edge(words[n], to.row);
     return true;
@@ -128,7 +131,7 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
     if (!needed && from_keys[farthest] <= to.key) return false;
     victim = farthest;
   }
-  replace(words[victim], rows[victim], to.row);
+  replace(from, words[victim], rows[victim], to.row);
   return true;
 }
 
@@ -141,7 +144,7 @@ void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
   pool.parallel_for(batch.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
     const auto scratch_lease = scratches.lease();
     Scratch& scratch = *scratch_lease;
-    Pruner pruner(fns_, kind_, kAlpha);
+    Pruner pruner(fns_, kind_);
     const std::size_t keep = std::min<std::size_t>(ef_, kPruneCandidates);
     scratch.prepare(kInFlight, g.limit, ef_);
     scratch.tasks.assign(end - begin, {});
@@ -166,12 +169,12 @@ void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
       candidates.resize(task.found);
       for (std::size_t c = 0; c < task.found; ++c) candidates[c] = {task.keys[c], task.rows[c]};
       Candidate* out = chosen_.data() + i * edges_.degree;
-      n_chosen_[i] = pruner.choose(g, batch[i], candidates.data(), candidates.size(), edges_.degree, 0, out);
+      n_chosen_[i] = pruner.choose(g, batch[i], candidates.data(), candidates.size(), edges_.degree, out);
       write(batch[i], out, n_chosen_[i]);
     }
   });
   pool.parallel_for(batch.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
-    const Pruner pruner(fns_, kind_, kAlpha);
+    const Pruner pruner(fns_, kind_);
     for (std::size_t i = begin; i < end; ++i) {
       const Candidate* chosen = chosen_.data() + i * edges_.degree;
       bool reachable = false;
@@ -215,6 +218,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   codes_.grow(last * codec_.stride() + kCacheLine);
   edge_words_.grow(last * edges_.stride * sizeof(std::uint32_t));
   in_degrees_.grow(last * sizeof(std::uint16_t));
+  changed_bits_.grow((last + 63) / 64 * sizeof(std::uint64_t));
   pool.parallel_for(last - first, threads, 256, [&](std::size_t begin, std::size_t end, unsigned) {
     std::vector<float> floats(codec_.scratch_floats());
     for (std::size_t row = first + begin; row < first + end; ++row) {
@@ -226,6 +230,10 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
 
   // A load that outgrows what is there is shuffled: rows given in clusters would otherwise chain up badly.
   const bool bulk = last - first > first;
+  // A packed graph follows each batch; one whose rows have doubled is made anew.
+  const bool pack_anew = bulk || last >= 2 * packed_at_;
+  const std::shared_ptr<qgraph::QGraph> packed = pack_anew ? nullptr : this->packed();
+  if (packed != nullptr) encode_new(*packed, first, last, threads);
   std::vector<std::uint32_t> order(last - first);
   std::iota(order.begin(), order.end(), static_cast<std::uint32_t>(first));
   std::size_t inserted = first;
@@ -242,7 +250,8 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   }
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(last));
-  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_,
+                packed != nullptr ? changed_bits_.as<std::uint64_t>() : nullptr);
   std::vector<std::uint32_t> batch;
   std::vector<std::uint32_t> starts;
   auto told = std::chrono::steady_clock::now();
@@ -255,6 +264,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
     linker.insert(g, batch, starts, threads, scratches_);
     inserted += end - at;
     at = end;
+    if (packed != nullptr) encode_changed(*packed, last, threads);
     if (!bulk) linked_.store(inserted, std::memory_order_release);
     const auto now = std::chrono::steady_clock::now();
     if (progress && now - told >= kProgressEvery) {
@@ -267,6 +277,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   }
   if (last >= 2 * entries_chosen_at_) choose_entries(last);
   if (bulk) attach_unreachable(last, threads);
+  if (pack_anew) pack(last, threads);
   linked_.store(last, std::memory_order_release);
   if (progress) static_cast<void>(progress(order.size(), order.size()));
   return last - first;

@@ -84,10 +84,29 @@ struct GraphIndex::Search {
   Plan plan;
   std::vector<std::uint64_t> owned;  // behind pass when there is a filter
   std::vector<std::uint32_t> entries;
+  const qgraph::QGraph* packed;  // the form to search; null: codes
 
   void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
   void run(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  void run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  void run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
 };
+
+namespace {
+
+// Smaller keys are nearer, equal distances order by row.
+std::uint64_t order_key(float distance, std::uint32_t row) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(distance + 0.0F);  // -0 is 0
+  const std::uint32_t ordered = (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
+  return std::uint64_t{ordered} << 32 | row;
+}
+
+float distance_of(std::uint64_t key) noexcept {
+  const auto ordered = static_cast<std::uint32_t>(key >> 32);
+  return std::bit_cast<float>((ordered >> 31) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
+}
+
+}  // namespace
 
 void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const {
   constexpr std::size_t block = 256;
@@ -121,18 +140,102 @@ void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_
 
 void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
                              float* out_distances) const {
+  if (plan != Plan::scan) {
+    return packed != nullptr ? run_packed(queries, n, out_rows, out_distances)
+                             : run_codes(queries, n, out_rows, out_distances);
+  }
+  TopK top(p.k);
+  for (std::size_t i = 0; i < n; ++i) {
+    const ExactQuery q = index.rows_.query(queries + i * index.query_bytes());
+    scan(q, 0, size, top);
+    top.write(out_rows + i * p.k, out_distances + i * p.k);
+    top.clear();
+  }
+}
+
+void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
+                                    float* out_distances) const {
+  // What the search loop calls back for each query. Nothing here allocates, so nothing can fail half way.
+  struct Answers {
+    const Search& search;
+    const std::byte* queries;
+    std::size_t query_bytes;
+    std::int64_t* out_rows;
+    float* out_distances;
+    std::vector<std::uint64_t> keys;
+    TopK top;
+    std::vector<std::size_t> short_of;  // queries that found fewer rows than there are
+
+    static const Answers& of(const void* context) noexcept { return *static_cast<const Answers*>(context); }
+    static void fetch(const void* context, std::uint32_t row) noexcept {
+      of(context).search.index.rows_.prefetch(row);
+    }
+    static void rerank(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t found) noexcept {
+      const_cast<Answers*>(static_cast<const Answers*>(context))->take(query, rows, found);
+    }
+    void take(std::size_t query, const std::uint32_t* rows, std::size_t found) noexcept {
+      const GraphIndex& index = search.index;
+      const std::size_t k = search.p.k;
+      const ExactQuery exact = index.rows_.query(queries + query * query_bytes);
+      constexpr std::size_t block = 256;
+      std::size_t n_keys = 0;
+      for (std::size_t at = 0; at < found; at += block) {
+        const std::size_t m = std::min(block, found - at);
+        float near[block];
+        index.rows_.distances(exact, rows + at, 0, m, near);
+        for (std::size_t i = 0; i < m; ++i) keys[n_keys++] = order_key(near[i], rows[at + i]);
+      }
+      std::sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys));
+      n_keys = static_cast<std::size_t>(
+          std::unique(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys)) - keys.begin());
+      if (n_keys < std::min(k, search.matches) && search.linked > n_keys) {
+        short_of.push_back(query);
+        return;
+      }
+      std::int64_t* to_rows = out_rows + query * k;
+      float* to_distances = out_distances + query * k;
+      if (search.linked < search.size) {
+        for (std::size_t i = 0; i < n_keys; ++i) {
+          top.offer(distance_of(keys[i]), static_cast<std::uint32_t>(keys[i]));
+        }
+        search.scan(exact, search.linked, search.size, top);
+        top.write(to_rows, to_distances);
+        top.clear();
+        return;
+      }
+      const std::size_t n_written = std::min(k, n_keys);
+      for (std::size_t i = 0; i < n_written; ++i) {
+        to_rows[i] = static_cast<std::int64_t>(keys[i] & 0xFFFFFFFFU);
+        to_distances[i] = distance_of(keys[i]);
+      }
+      for (std::size_t i = n_written; i < k; ++i) {
+        to_rows[i] = -1;
+        to_distances[i] = std::numeric_limits<float>::infinity();
+      }
+    }
+  };
+  const std::size_t ef = packed_beam_for(p.ef_search, matches, size);
+  Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};
+  answers.keys.resize(ef + ef / 2 + 64);
+  answers.short_of.reserve(n);
+  qgraph::SearchOptions options;
+  options.k = p.k;
+  options.ef = ef;
+  options.entries = entries.data();
+  options.n_entries = entries.size();
+  options.pass = pass;
+  options.limit = static_cast<std::uint32_t>(linked);
+  packed->search(reinterpret_cast<const float*>(queries), n, options, {&answers, &Answers::fetch, &Answers::rerank});
+  for (const std::size_t i : answers.short_of) {
+    run_codes(queries + i * index.query_bytes(), 1, out_rows + i * p.k, out_distances + i * p.k);
+  }
+}
+
+void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
+                                   float* out_distances) const {
   const Rows& rows = index.rows_;
   const std::size_t query_bytes = index.query_bytes();
   TopK top(p.k);
-  if (plan == Plan::scan) {
-    for (std::size_t i = 0; i < n; ++i) {
-      const ExactQuery q = rows.query(queries + i * query_bytes);
-      scan(q, 0, size, top);
-      top.write(out_rows + i * p.k, out_distances + i * p.k);
-      top.clear();
-    }
-    return;
-  }
   const auto lease = index.scratches_.lease();
   Scratch& s = *lease;
   const std::size_t keep = rerank_for(p.k, p.ef_search);
@@ -206,13 +309,21 @@ void check_parameters(const SearchParameters& p) {
   }
 }
 
+void GraphIndex::search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
+                               std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,
+                               float* out_distances) const {
+  const Search s{*this, p, linked, linked, linked, nullptr, Plan::gate, {}, entry_points(), form};
+  s.run(queries, n_queries, out_rows, out_distances);
+}
+
 void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
                         std::int64_t* out_rows, float* out_distances) const {
   check_parameters(p);
   rows_.check_queries(queries, n_queries);
   const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
   const std::size_t n = size();
-  Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points()};
+  Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points(), nullptr};
+  const std::shared_ptr<qgraph::QGraph> form = packed();  // after linked: it holds at least those rows
   const std::size_t n_live = live();
   if (p.filter != nullptr) {
     const std::size_t words = (n + 63) / 64;
@@ -243,6 +354,10 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
     } else if (share < kGateShareMin) {
       s.plan = Plan::two_hop;
     }
+  }
+  if (form != nullptr && !filtered && s.plan == Plan::gate &&
+      packed_beam_for(p.ef_search, s.matches, n) <= kPackedBeamMax) {
+    s.packed = form.get();
   }
   if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();

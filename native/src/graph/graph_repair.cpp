@@ -23,12 +23,13 @@ std::size_t GraphIndex::repair(unsigned threads) {
   if (n == 0 || live() == 0) return 0;
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(n));
-  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_,
+                changed_bits_.as<std::uint64_t>());
   std::atomic<std::size_t> changed{0};
   // A copy: rows removed while this runs are the next repair's.
   const std::vector<std::uint64_t> alive(live_words(), live_words() + (n + 63) / 64);
   ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
-    Pruner pruner(fns, g.kind, kAlpha);
+    Pruner pruner(fns, g.kind);
     std::vector<std::uint32_t> near;
     std::vector<std::int32_t> keys;
     std::vector<Candidate> candidates;
@@ -45,7 +46,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
         return a.key < b.key || (a.key == b.key && a.row < b.row);
       });
       const std::size_t count =
-          pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, edges_.degree / 2, chosen);
+          pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
       const RowLocks::Guard guard(locks_, row);
       linker.write(row, chosen, count);
       changed.fetch_add(1, std::memory_order_relaxed);
@@ -57,6 +58,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
     choose_entries(n);
     attach_unreachable(n, threads);
   }
+  if (const std::shared_ptr<qgraph::QGraph> q = packed()) encode_changed(*q, n, threads);
   return changed.load();
 }
 
@@ -95,8 +97,9 @@ bool GraphIndex::gather_around(std::uint32_t row, const std::vector<std::uint64_
 void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(n));
-  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_);
-  const Pruner pruner(fns, g.kind, kAlpha);
+  Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_,
+                changed_bits_.as<std::uint64_t>());
+  const Pruner pruner(fns, g.kind);
   // An edge that attaches one row may push out another's last one, so a few rounds.
   for (int round = 0; round < 4; ++round) {
     std::vector<std::uint64_t> reached((n + 63) / 64, 0);

@@ -39,8 +39,9 @@ class RowLocks {
 
 class Linker {
  public:
+  // `changed`: a bit set that gets a bit for each row whose edges change; null: nobody asks.
   Linker(Adjacency edges, std::uint16_t* in_degrees, const BeamFns& fns, CodeKind kind, std::uint32_t ef,
-         RowLocks& locks);
+         RowLocks& locks, std::uint64_t* changed);
 
   // Inserts the rows of one batch; their codes are written and their adjacency rows are empty.
   void insert(const GraphView& g, const std::vector<std::uint32_t>& batch, const std::vector<std::uint32_t>& entries,
@@ -56,7 +57,12 @@ class Linker {
   [[nodiscard]] std::uint16_t in_degree(std::uint32_t row) const noexcept {
     return __atomic_load_n(&in_degrees_[row], __ATOMIC_RELAXED);
   }
-  void replace(std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept;
+  void replace(std::uint32_t row, std::uint32_t& word, std::uint32_t before, std::uint32_t after) noexcept;
+  void note_change(std::uint32_t row) noexcept {
+    if (changed_ != nullptr) {
+      __atomic_fetch_or(&changed_[row / 64], std::uint64_t{1} << (row % 64), __ATOMIC_RELAXED);
+    }
+  }
 
   Adjacency edges_;
   std::uint16_t* in_degrees_;  // edges that lead to a row, at most UINT16_MAX
@@ -64,6 +70,7 @@ class Linker {
   CodeKind kind_;
   std::uint32_t ef_;
   RowLocks& locks_;
+  std::uint64_t* changed_;
   std::vector<Candidate> chosen_;  // degree per row of the batch
   std::vector<std::size_t> n_chosen_;
 };

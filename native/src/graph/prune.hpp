@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "graph/constants.hpp"
 #include "graph/view.hpp"
 
 namespace vicinal::graph {
@@ -19,18 +20,17 @@ struct Candidate {
 
 class Pruner {
  public:
-  // alpha multiplies real distances; keys of squared distances take its square.
-  Pruner(const BeamFns& fns, CodeKind kind, float alpha) noexcept
+  Pruner(const BeamFns& fns, CodeKind kind) noexcept
       : fns_(fns),
-        alpha_(kind == CodeKind::l2_u8 || kind == CodeKind::l2_f32 ? alpha * alpha : alpha),
-        floats_(kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32) {}
+        squared_(kind == CodeKind::l2_u8 || kind == CodeKind::l2_f32),
+        floats_(kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32),
+        alpha_(slack(kAlpha)) {}
 
-  // `candidates` of `row`, sorted by key, free of duplicates and of the row itself. Writes at most `limit` of them;
-  // where the rule leaves fewer, others fill up to `fill`. Returns how many.
+  // `candidates` of `row`, sorted by key, free of duplicates and of the row itself. Writes at most `limit` of them: those
+  // that the strictest rule leaves, then, while there is room, those that looser ones leave. Returns how many.
   std::size_t choose(const GraphView& g, std::uint32_t row, const Candidate* candidates, std::size_t n,
-                     std::size_t limit, std::size_t fill, Candidate* out);
+                     std::size_t limit, Candidate* out);
 
-  [[nodiscard]] float alpha() const noexcept { return alpha_; }
   // A candidate equal to a chosen neighbour adds nothing to it.
   [[nodiscard]] bool occludes(std::int32_t key_between, std::int32_t key_to_row) const noexcept {
     return alpha_ * value(key_between) < value(key_to_row) || (key_between == 0 && key_to_row != 0);
@@ -39,17 +39,20 @@ class Pruner {
   [[nodiscard]] static std::size_t twins_max(std::size_t degree) noexcept { return degree / 4; }
 
  private:
+  // alpha multiplies real distances; keys of squared distances take its square.
+  [[nodiscard]] float slack(float alpha) const noexcept { return squared_ ? alpha * alpha : alpha; }
   [[nodiscard]] float value(std::int32_t key) const noexcept {
     return floats_ ? std::bit_cast<float>(key) : static_cast<float>(key);
   }
 
   const BeamFns& fns_;
-  float alpha_;
+  bool squared_;
   bool floats_;
+  float alpha_;
   std::vector<std::uint32_t> left_rows_;
   std::vector<std::int32_t> left_keys_;
   std::vector<std::int32_t> between_;
-  std::vector<Candidate> occluded_;
+  std::vector<float> detours_;  // of a candidate: its key over its key to the best chosen row on the way
 };
 
 }  // namespace vicinal::graph

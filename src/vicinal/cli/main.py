@@ -11,9 +11,12 @@ from typing import Annotated
 
 import typer
 
+from vicinal.cli.commands.backup import backup
+from vicinal.cli.commands.bench import bench
 from vicinal.cli.commands.count import count
 from vicinal.cli.commands.delete import delete
 from vicinal.cli.commands.demo import demo
+from vicinal.cli.commands.doctor import doctor
 from vicinal.cli.commands.explain import explain
 from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
@@ -23,6 +26,7 @@ from vicinal.cli.commands.keys import keys
 from vicinal.cli.commands.ls import ls
 from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
+from vicinal.cli.commands.restore import restore
 from vicinal.cli.commands.serve import serve
 from vicinal.model.errors import VicinalError
 from vicinal.model.version import VERSION
@@ -38,7 +42,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, ls, info, query, explain, get, count, delete, export, optimize, serve):
+COMMANDS = (
+    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench, serve
+)  # fmt: skip
+
+for command in COMMANDS:
     app.command()(command)
 app.command(name="import")(import_)
 app.add_typer(keys, name="keys")

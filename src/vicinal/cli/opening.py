@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import vicinal
 from vicinal.cli.console import CliError
 from vicinal.cli.formats import Shape
@@ -48,6 +50,11 @@ def opened(
         )
     with vicinal.open(path, read_only=not write, durability=durability) as db:
         yield db
+
+
+def to_dict(made: vicinal.Snapshot) -> dict[str, Any]:
+    """A snapshot or backup as JSON has it."""
+    return msgspec.structs.asdict(made)
 
 
 def choose(db: vicinal.Database, name: str | None) -> vicinal.Collection:

@@ -66,6 +66,7 @@ class AsyncCollection:
     scroll = _of_collection(Collection.scroll)
     explain = _of_collection(Collection.explain)
     stats = _of_collection(Collection.stats)
+    snapshot = _of_collection(Collection.snapshot)
     optimize = _of_collection(Collection.optimize)
 
     @property
@@ -101,6 +102,11 @@ class AsyncDatabase:
         self._threads = threads
 
     collections = _of_database(Database.collections)
+    status = _of_database(Database.status)
+    snapshot = _of_database(Database.snapshot)
+    snapshots = _of_database(Database.snapshots)
+    drop_snapshot = _of_database(Database.drop_snapshot)
+    backup = _of_database(Database.backup)
     drop = _of_database(Database.drop)
     _collection = _of_database(Database.collection)
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.client.batch import Batch, Progress
+from vicinal.client.conditions import IfVersion, parse_mode, to_change, to_versions
 from vicinal.client.convert import (
-    batches,
     rows_to_columns,
     to_matrix,
     to_payloads,
     to_query,
 )
 from vicinal.client.explanation import Explanation
-from vicinal.client.transport import CollectionTransport, Progress
+from vicinal.client.transport import CollectionTransport
+from vicinal.model.change import ANY, Conditions, WriteMode
+from vicinal.model.clock import ExpiresAt, expiries_ms
 from vicinal.model.config import CollectionConfig
-from vicinal.model.errors import CancelledError, InvalidArgumentError, LimitError
+from vicinal.model.errors import DuplicateIdError, InvalidArgumentError, LimitError
 from vicinal.model.filter import Expression, Filter, compile_filter
 from vicinal.model.hits import Hits, HitsBatch, Page, Point
-from vicinal.model.ids import PointId, encode_id, encode_ids
+from vicinal.model.ids import PointId, decode_id, encode_id, encode_ids
 from vicinal.model.limits import (
     BATCH_QUERIES_MAX,
     EF_MAX,
@@ -30,20 +33,18 @@ from vicinal.model.limits import (
     SCROLL_LIMIT_MAX,
     THREADS_MAX,
 )
-from vicinal.model.payload import encode_payload
+from vicinal.model.snapshot import Snapshot
 
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
-
-BATCH_BYTES_MAX = 16 * 2**20
-BATCH_ROWS_MAX = 20_000
-"""A larger upsert is committed in parts of this size, each all or nothing."""
+TakeSnapshot: TypeAlias = Callable[[str | None, Sequence[str] | None, Progress | None], Snapshot]
 
 
 class Collection:
     """A named set of points with one vector each. Made by `Database.collection`; thread-safe."""
 
-    def __init__(self, transport: CollectionTransport) -> None:
+    def __init__(self, transport: CollectionTransport, snapshot: TakeSnapshot) -> None:
         self._transport = transport
+        self._snapshot = snapshot
 
     @property
     def name(self) -> str:
@@ -77,6 +78,9 @@ class Collection:
         ids: Iterable[PointId] | Any | None = None,
         vectors: Any = None,
         payload: Any = None,
+        mode: str | WriteMode = WriteMode.UPSERT,
+        if_version: IfVersion | None = None,
+        expires_at: ExpiresAt | Iterable[ExpiresAt | None] | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Insert points, or replace those whose id exists.
@@ -87,6 +91,13 @@ class Collection:
         ids : n ids (str, int, UUID; a list, array, Arrow or pandas column),
         vectors : (n, dim), NumPy or anything that turns into it; (n, dim / 8) uint8 for bit,
         payload : n dicts, an Arrow table, or a pandas or polars frame; None for no payload.
+        mode : "upsert"; "insert_only", where an id that exists is an error; "update_only", where one that does
+            not exist is.
+        if_version : the version that the point must have for the write to happen, 0 where it must not exist: an
+            int for one id, or a list parallel to the ids, None in it for any.
+        expires_at : when the points expire, one time for all or a list parallel to the ids: a datetime with a time
+            zone, or seconds since the epoch; math.inf is never. None: as the collection's ttl says. From that
+            time on no search, count, filter or look-up sees the point, and its id is free.
         progress : called with (points done, points in all); returning False stops after the part under way.
 
         Returns
@@ -98,6 +109,8 @@ class Collection:
         Raises
         ------
         DimensionError, VectorValueError, DuplicateIdError, InvalidArgumentError, LimitError : nothing was written.
+        AlreadyExistsError, NotFoundError, VersionConflictError : mode or if_version forbids it; nothing was written,
+            of a call of any size.
         CancelledError : progress returned False; the parts before are written.
         """
         if points is not None:
@@ -114,15 +127,14 @@ class Collection:
         matrix = to_matrix(vectors, self._transport.config, "vectors")
         if len(matrix) != len(keys):
             raise InvalidArgumentError(f"{len(keys)} ids for {len(matrix)} vectors")
-        raws = to_payloads(payload, len(keys))
-        row_bytes = matrix.shape[1] * matrix.dtype.itemsize
-        for start, end in batches(len(keys), row_bytes, BATCH_BYTES_MAX, BATCH_ROWS_MAX):
-            part = None if raws is None else raws[start:end]
-            self._transport.upsert(keys[start:end], matrix[start:end], part)
-            if progress is not None and progress(end, len(keys)) is False and end < len(keys):
-                raise CancelledError(
-                    f"stopped by the progress callback after {end} of {len(keys)} points, which are written"
-                )
+        batch = Batch(
+            keys,
+            matrix,
+            to_payloads(payload, len(keys)),
+            Conditions(parse_mode(mode), to_versions(if_version, len(keys))),
+            expiries_ms(expires_at, len(keys)),
+        )
+        self._transport.upsert(batch, progress)
         return len(keys)
 
     @overload
@@ -212,14 +224,51 @@ class Collection:
         """The points of ids, in their order, None where there is none."""
         return self._transport.get(_keys(ids), with_vectors=with_vectors)
 
-    def update(self, ids: PointId | Iterable[PointId], payload: Mapping[str, Any]) -> int:
-        """Merge fields into the payload of points; other fields stay. Returns how many of the ids exist."""
-        if not isinstance(cast("object", payload), Mapping):
-            raise InvalidArgumentError(
-                f"payload is of type {type(payload).__name__}; give a dict of the fields to set"
-            )
-        encode_payload(payload)
-        return self._transport.update(_unique(_keys(ids)), dict(payload))
+    def update(
+        self,
+        ids: PointId | Iterable[PointId] | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        where: Where | None = None,
+        all: bool = False,
+        replace: bool = False,
+        delete_keys: Iterable[str] | None = None,
+        if_version: IfVersion | None = None,
+        expires_at: ExpiresAt | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Change the payload of points by id, by filter, or of all of them; their vectors stay.
+
+        Parameters
+        ----------
+        payload : fields to set; others stay, unless
+        replace : these fields become the whole payload.
+        delete_keys : top-level fields to take away, in the same step; a point need not have them.
+        if_version : as for `upsert`; applies to ids.
+        expires_at : a new time for all of them, math.inf for never; otherwise an update leaves it as it is.
+        dry_run : count what would be updated, and change nothing.
+
+        Returns
+        -------
+        How many points were (or would be) updated; ids that do not exist are not counted. By id the call is one
+        batch, all or nothing; by filter it is one for every 50,000 points, and which points is fixed when it begins.
+
+        Raises
+        ------
+        VersionConflictError : a point has another version; nothing was updated.
+        InvalidArgumentError, FilterError, LimitError : nothing was updated.
+        """
+        _check_selection(ids, where, all, if_version)
+        change = to_change(payload, replace=replace, delete_keys=delete_keys, expires_at=expires_at)
+        if ids is not None:
+            keys, conditions = _keys_and_conditions(ids, if_version)
+            if dry_run:
+                return self._count_ids(keys, conditions)
+            return self._transport.update(keys, change, conditions)
+        compiled = None if where is None else compile_where(where)
+        if dry_run:
+            return self._transport.count(compiled)
+        return self._transport.update_where(compiled, change)
 
     def delete(
         self,
@@ -227,25 +276,30 @@ class Collection:
         *,
         where: Where | None = None,
         all: bool = False,
+        if_version: IfVersion | None = None,
         dry_run: bool = False,
     ) -> int:
         """Delete points by id, by filter, or all of them.
 
         Parameters
         ----------
+        if_version : as for `upsert`; applies to ids.
         dry_run : count what would be deleted, and delete nothing.
 
         Returns
         -------
         How many points were (or would be) deleted; ids that do not exist are not counted.
+
+        Raises
+        ------
+        VersionConflictError : a point has another version; nothing was deleted.
         """
-        if (ids is not None) + (where is not None) + bool(all) != 1:
-            raise InvalidArgumentError("give exactly one of ids, where= and all=True")
+        _check_selection(ids, where, all, if_version)
         if ids is not None:
-            keys = _unique(_keys(ids))
+            keys, conditions = _keys_and_conditions(ids, if_version)
             if dry_run:
-                return sum(p is not None for p in self._transport.get(keys, with_vectors=False))
-            return self._transport.delete(keys)
+                return self._count_ids(keys, conditions)
+            return self._transport.delete(keys, conditions)
         compiled = None if where is None else compile_where(where)
         if dry_run:
             return self._transport.count(compiled)
@@ -314,6 +368,10 @@ class Collection:
         """Points, segments, the share of rows that the graph holds, memory and disk in bytes."""
         return self._transport.stats()
 
+    def snapshot(self, name: str | None = None, *, progress: Progress | None = None) -> Snapshot:
+        """Keep this moment of the collection; as `Database.snapshot` of it alone."""
+        return self._snapshot(name, [self.name], progress)
+
     def optimize(
         self, *, wait: bool = True, threads: int | None = None, progress: Progress | None = None
     ) -> None:
@@ -340,6 +398,12 @@ class Collection:
     def __repr__(self) -> str:
         c = self._transport.config
         return f"Collection({self.name!r}, dim={c.dim}, metric={c.metric.value!r}, dtype={c.dtype.value!r})"
+
+    def _count_ids(self, keys: list[bytes], conditions: Conditions) -> int:
+        """How many of the ids exist; the conditions are checked as a write would."""
+        found = self._transport.get(keys, with_vectors=False)
+        conditions.check(keys, [0 if point is None else point.version for point in found])
+        return sum(point is not None for point in found)
 
 
 def check_query(
@@ -393,8 +457,26 @@ def _keys(ids: Any) -> list[bytes]:
     return [encode_id(i) for i in _id_values(ids)]
 
 
-def _unique(keys: list[bytes]) -> list[bytes]:
-    return list(dict.fromkeys(keys))
+def _keys_and_conditions(
+    ids: PointId | Iterable[PointId], if_version: IfVersion | None
+) -> tuple[list[bytes], Conditions]:
+    """Keys of ids, each once, and what must hold for them."""
+    keys = _keys(ids)
+    if if_version is None:
+        return list(dict.fromkeys(keys)), ANY
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DuplicateIdError(
+            f"id {decode_id(twice)!r} stands twice; with if_version give each id once"
+        )
+    return keys, Conditions(versions=to_versions(if_version, len(keys)))
+
+
+def _check_selection(ids: object, where: object, all_points: bool, if_version: object) -> None:
+    if (ids is not None) + (where is not None) + bool(all_points) != 1:
+        raise InvalidArgumentError("give exactly one of ids, where= and all=True")
+    if if_version is not None and ids is None:
+        raise InvalidArgumentError("if_version applies to ids; a filter may ask for fields instead")
 
 
 def _out_of_range(name: str, value: object, low: int, high: int, note: str = "") -> LimitError:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from vicinal.client.batch import Progress
 from vicinal.client.collection import Collection
 from vicinal.client.local import LocalDatabase
 from vicinal.client.transport import DatabaseTransport
 from vicinal.engine.database import Database as EngineDatabase
+from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.metric import parse_metric, parse_vector_type
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Status
 from vicinal.storage.durability import Durability
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ def open(
     api_key: str | None = None,
     timeout_s: float | None = None,
     retries: int | None = None,
+    clock: Clock | None = None,
 ) -> Database:
     """Open a database, making it where there is none; or connect to one that is served.
 
@@ -49,6 +56,7 @@ def open(
         included. Default 30; larger for slow work such as `optimize`. retries : of a server: how often a call
         is tried again after the first time. Default 3. Only what is harmless is tried
         again: reads after a broken connection, anything that the server says it did not begin.
+    clock : returns seconds since the epoch; decides when points expire. For tests that move time.
 
     Raises
     ------
@@ -59,9 +67,9 @@ def open(
     UnavailableError, UnauthenticatedError : the server cannot be reached, or wants another key.
     """
     if "://" in str(path):
-        if read_only or durability is not None:
+        if read_only or durability is not None or clock is not None:
             raise InvalidArgumentError(
-                "read_only and durability are the server's to decide; leave them out with an address"
+                "read_only, durability and clock are the server's to decide; leave them out with an address"
             )
         from vicinal.client.remote import connect
 
@@ -83,7 +91,30 @@ def open(
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
-    return Database(LocalDatabase(EngineDatabase(path, read_only=read_only, durability=mode)))
+    engine = EngineDatabase(path, read_only=read_only, durability=mode, clock=clock or SYSTEM_CLOCK)
+    return Database(LocalDatabase(engine))
+
+
+def restore(source: str | Path, path: str | Path, *, progress: Progress | None = None) -> Snapshot:
+    """Make a database of a snapshot or backup, and check every byte of it on the way.
+
+    Parameters
+    ----------
+    source : what `Database.backup` or `snapshot` made: a folder, an archive or an address.
+    path : the directory of the new database; nothing may be there.
+    progress : called with (bytes done, bytes in all); returning False stops, and nothing is left of it.
+
+    Raises
+    ------
+    NotFoundError : there is no backup at source. InvalidArgumentError : there is something at path.
+    CorruptionError, FormatVersionError : it is damaged, foreign or newer; nothing was made.
+    """
+    # Here, since they import tar, gzip and hashes.
+    from vicinal.engine.snapshots import describe
+    from vicinal.storage.bundle_copy import restore_bundle
+
+    manifest = restore_bundle(source, Path(path), progress)
+    return describe(Path(path).name, path, manifest)
 
 
 class Database:
@@ -127,6 +158,7 @@ class Database:
         strict: bool | None = None,
         M: int | None = None,
         ef_construction: int | None = None,
+        ttl: float | dt.timedelta | None = None,
     ) -> Collection:
         """Return the collection of that name, made with these options where there is none.
 
@@ -136,7 +168,8 @@ class Database:
         metric : l2, ip, cosine (default), hamming, manhattan.
         dtype : f32 (default), f16, i8, bit (packed; hamming only).
         strict : filters on a field that no point has raise instead of matching nothing (default False).
-        M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 200).
+        ttl : seconds, or a timedelta, after which a point expires unless its upsert says otherwise (default: never).
+        M, ef_construction : edges of a node in the graph (default 32), and the beam width that builds it (default 256).
 
         Raises
         ------
@@ -151,6 +184,7 @@ class Database:
             "strict": strict,
             "M": M,
             "ef_construction": ef_construction,
+            "ttl": None if ttl is None else ttl_seconds(ttl),
         }
         options = {option: value for option, value in given.items() if value is not None}
         config = None
@@ -161,11 +195,77 @@ class Database:
                 options["metric"] = parse_metric("hamming")
             config = CollectionConfig(**options)  # pyright: ignore[reportArgumentType]
             config.check()
-        return Collection(self._transport.collection(name, config, options))
+        transport = self._transport.collection(name, config, options)
+        return Collection(transport, self._transport.snapshot)
 
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
         return self._transport.collections()
+
+    def snapshot(
+        self,
+        name: str | None = None,
+        *,
+        collections: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Snapshot:
+        """Keep this moment of the collections, in hard links inside the database; writes go on.
+
+        Parameters
+        ----------
+        name : letters, digits, `.`, `-`, `_`; None is the time.
+        collections : their names; None is all. Each is caught at one moment of its own.
+        progress : called with (bytes summed, bytes in all); returning False stops, and nothing is left of it.
+
+        Returns
+        -------
+        Snapshot : with `.path`, from which `vicinal.restore` makes a database; of a served one it is a path of the
+            server's machine, and progress is told the end only.
+
+        Raises
+        ------
+        InvalidArgumentError : the name is taken, or none. CorruptionError : a collection is quarantined.
+        """
+        return self._transport.snapshot(name, collections, progress)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are, oldest first."""
+        return self._transport.snapshots()
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot; NotFoundError where there is none."""
+        self._transport.drop_snapshot(name)
+
+    def backup(
+        self,
+        target: str | Path,
+        *,
+        collections: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Snapshot:
+        """Write a copy of the collections to another place; writes go on. Not over a connection to a server, which
+        writes no files where a client says: take a `snapshot` there.
+
+        Parameters
+        ----------
+        target : a folder, an archive (`.tar`, `.tar.gz`), or an address that fsspec knows, such as
+            "s3://bucket/name" (`pip install 'vicinal[backup]'`). Nothing may be there.
+        collections, progress : as for `snapshot`; progress counts the bytes copied.
+
+        Raises
+        ------
+        InvalidArgumentError : there is something at target, or the database is a served one.
+        StorageError : no room, or refused.
+        """
+        return self._transport.backup(target, collections, progress)
+
+    def status(self) -> dict[str, Status]:
+        """How each collection is: `.health` is "serving", "full", "read_only" or "quarantined", `.reason` says why.
+
+        A collection whose primary files are damaged is quarantined: opening it raises CorruptionError with the
+        same reason until the database is reopened, its files are not touched, and the others serve.
+        """
+        return self._transport.status()
 
     def drop(self, name: str) -> None:
         """Delete a collection with all its points; NotFoundError where there is none."""

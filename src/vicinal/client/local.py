@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation, explain
-from vicinal.client.transport import Progress
 from vicinal.engine.collection import Collection
 from vicinal.engine.database import Database
 from vicinal.engine.planner import default_ef
 from vicinal.engine.reader import Found
+from vicinal.model.change import Change, Conditions
+from vicinal.model.clock import NEVER_MS
 from vicinal.model.config import CollectionConfig
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Status
 
 
 class LocalCollection:
@@ -34,12 +40,21 @@ class LocalCollection:
         """Its configuration."""
         return self.engine.config
 
-    def upsert(
-        self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes] | None
-    ) -> None:
-        """Insert or replace points."""
-        self.engine.writer.upsert(keys, vectors, payloads)
-        self.engine.on_write()
+    def upsert(self, batch: Batch, progress: Progress | None) -> None:
+        """Insert or replace points. A call of many parts with conditions keeps other writers out meanwhile."""
+        engine, writer = self.engine, self.engine.writer
+        ttl = engine.config.ttl
+        default_ms = NEVER_MS if ttl is None else engine.state.expiry.now_ms() + round(ttl * 1000)
+        parts = batch.parts()
+        with ExitStack() as stack:
+            if batch.conditions.any and len(parts) > 1:
+                stack.enter_context(writer.exclusive(batch.keys, batch.conditions))
+            for start, end in parts:
+                part = batch.part(start, end)
+                expiries = part.expiries(default_ms)
+                writer.upsert(part.keys, part.vectors, part.payloads, part.conditions, expiries)
+                engine.on_write()
+                batch.report(end, progress)
 
     def search(
         self,
@@ -72,15 +87,23 @@ class LocalCollection:
         """Points of keys."""
         return self.engine.reader.get(keys, with_vectors=with_vectors)
 
-    def update(self, keys: list[bytes], change: dict[str, Any]) -> int:
-        """Merge fields into payloads."""
-        count = self.engine.writer.update(keys, change)
+    def update(self, keys: list[bytes], change: Change, conditions: Conditions) -> int:
+        """Change payloads."""
+        count = self.engine.writer.update(keys, change, conditions)
         self.engine.on_write()
         return count
 
-    def delete(self, keys: list[bytes]) -> int:
+    def update_where(self, where: Filter | None, change: Change) -> int:
+        """Change the payloads of what passes."""
+        if where is not None:
+            self.engine.reader.check_fields(where)
+        count = self.engine.writer.update_where(where, change)
+        self.engine.on_write()
+        return count
+
+    def delete(self, keys: list[bytes], conditions: Conditions) -> int:
         """Delete by key."""
-        count = self.engine.writer.delete(keys)
+        count = self.engine.writer.delete(keys, conditions)
         self.engine.on_write()
         return count
 
@@ -185,6 +208,30 @@ class LocalDatabase:
     def drop(self, name: str) -> None:
         """Delete a collection."""
         self.engine.drop(name)
+
+    def status(self) -> dict[str, Status]:
+        """How each collection is."""
+        return self.engine.status()
+
+    def snapshot(
+        self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Keep this moment of the collections."""
+        return self.engine.snapshot(name, collections, progress)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are."""
+        return self.engine.snapshots()
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot."""
+        self.engine.drop_snapshot(name)
+
+    def backup(
+        self, target: str | Path, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Write a copy of the collections."""
+        return self.engine.backup(target, collections, progress)
 
     def close(self) -> None:
         """Close it. Idempotent."""

@@ -7,6 +7,7 @@ A channel carries one request and brings one answer, or raises the error that th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -14,19 +15,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.client.batch import Batch, Progress
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
-from vicinal.client.transport import Progress
 from vicinal.engine.reader import Found
+from vicinal.model.change import Change, Conditions
+from vicinal.model.clock import NEVER_MS, expiry_ms
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import ClosedError, InvalidArgumentError, NotFoundError, invariant
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point, id_array
 from vicinal.model.ids import decode_id
 from vicinal.model.payload import encode_payload
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Status
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
-from vicinal.wire.codec import from_wire_id, stored_dtype, to_wire_id
+from vicinal.wire.codec import from_wire_id, stored_dtype, to_wire_id, to_wire_time
 from vicinal.wire.operations import Operation
 
 A = TypeVar("A", bound=m.Answer)
@@ -36,7 +41,7 @@ QUERIES_MAX = 4_096
 """More queries of a batch go in several requests of this size."""
 
 IDS_MAX = 50_000
-"""More ids of a get, update or delete go in several requests."""
+"""More ids of a get, or of a delete without conditions, go in several requests."""
 
 
 class Channel(Protocol):
@@ -126,6 +131,43 @@ class RemoteDatabase:
         """Delete a collection."""
         self.call(ops.DROP, _sendable(name), m.Empty(), m.Dropped)
 
+    def status(self) -> dict[str, Status]:
+        """How each collection is."""
+        return self.call(ops.STATUS, None, m.Empty(), m.Statuses).collections
+
+    def snapshot(
+        self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Keep this moment of the collections, at the server. A server tells no bytes done meanwhile: progress is
+        called once, at the end."""
+        request = m.TakeSnapshot(
+            name=None if name is None else _sendable(name, "snapshot name"),
+            collections=None if collections is None else [_sendable(c) for c in collections],
+        )
+        taken = self.call(ops.SNAPSHOT, None, request, m.SnapshotTaken).snapshot
+        if progress is not None:
+            progress(taken.bytes, taken.bytes)
+        return taken
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are."""
+        return self.call(ops.SNAPSHOTS, None, m.Empty(), m.Snapshots).snapshots
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot."""
+        request = m.DropSnapshot(name=_sendable(name, "snapshot name"))
+        self.call(ops.DROP_SNAPSHOT, None, request, m.Done)
+
+    def backup(
+        self, target: str | Path, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Refused: a server writes no files where a client says."""
+        del collections, progress
+        raise InvalidArgumentError(
+            f"{self.address} is served elsewhere and makes no backup at {str(target)!r}; call snapshot(), and on "
+            "its machine copy the snapshot's folder, from which vicinal.restore makes a database"
+        )
+
     def close(self) -> None:
         """Close the connections; the server goes on. Idempotent."""
         self._closed = True
@@ -157,16 +199,22 @@ class RemoteCollection:
         """Its configuration."""
         return self._info.config
 
-    def upsert(
-        self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes] | None
-    ) -> None:
-        """Insert or replace points."""
-        request = m.Upsert(
-            ids=_wire_ids(keys),
-            vectors=vectors.tobytes(),
-            payloads=None if payloads is None else [msgspec.Raw(raw) for raw in payloads],
-        )
-        self._call(ops.UPSERT, request, m.Counted)
+    def upsert(self, batch: Batch, progress: Progress | None) -> None:
+        """Insert or replace points; with conditions in one request, for the server to check all of them first."""
+        parts = [(0, len(batch.keys))] if batch.conditions.any else batch.parts()
+        for start, end in parts:
+            part = batch.part(start, end)
+            payloads, expires_ms = part.payloads, part.expires_ms
+            request = m.Upsert(
+                ids=_wire_ids(part.keys),
+                vectors=part.vectors.tobytes(),
+                payloads=None if payloads is None else [msgspec.Raw(raw) for raw in payloads],
+                mode=part.conditions.mode.value,
+                if_version=_versions(part.conditions),
+                expires_at=None if expires_ms is None else _times(expires_ms),
+            )
+            self._call(ops.UPSERT, request, m.Counted)
+            batch.report(end, progress)
 
     def search(
         self,
@@ -211,22 +259,26 @@ class RemoteCollection:
             points += [None if p is None else self._point(p) for p in answer.points]
         return points
 
-    def update(self, keys: list[bytes], change: dict[str, Any]) -> int:
-        """Merge fields into payloads."""
-        raw = msgspec.Raw(encode_payload(change))
-        return sum(
-            self._call(
-                ops.UPDATE, m.Update(ids=_wire_ids(keys[start:end]), payload=raw), m.Counted
-            ).count
-            for start, end in _parts(keys)
-        )
+    def update(self, keys: list[bytes], change: Change, conditions: Conditions) -> int:
+        """Change payloads, in one request."""
+        request = _update(change)
+        request.ids, request.if_version = _wire_ids(keys), _versions(conditions)
+        return self._call(ops.UPDATE, request, m.Counted).count
 
-    def delete(self, keys: list[bytes]) -> int:
-        """Delete by key."""
-        return sum(
-            self._call(ops.DELETE, m.Delete(ids=_wire_ids(keys[start:end])), m.Counted).count
-            for start, end in _parts(keys)
-        )
+    def update_where(self, where: Filter | None, change: Change) -> int:
+        """Change the payloads of what passes."""
+        request = _update(change)
+        request.where, request.all = _text(where), where is None
+        return self._call(ops.UPDATE, request, m.Counted).count
+
+    def delete(self, keys: list[bytes], conditions: Conditions) -> int:
+        """Delete by key. With conditions the keys go in one request."""
+        count = 0
+        for start, end in [(0, len(keys))] if conditions.any else _parts(keys):
+            versions = _versions(conditions.part(start, end))
+            request = m.Delete(ids=_wire_ids(keys[start:end]), if_version=versions)
+            count += self._call(ops.DELETE, request, m.Counted).count
+        return count
 
     def delete_where(self, where: Filter | None) -> int:
         """Delete what passes."""
@@ -296,14 +348,23 @@ class RemoteCollection:
     def _call(self, operation: Operation, request: m.Request, answer: type[A]) -> A:
         try:
             return self._database.call(operation, self.name, request, answer)
-        except NotFoundError:
+        except NotFoundError as fault:
+            if fault.id is not None:
+                raise  # a point is missing, not the collection
             raise ClosedError(
                 f"collection {self.name!r} was dropped; open it again with db.collection"
             ) from None
 
     def _point(self, point: m.PointOut) -> Point:
         vector = self._row(point.vector)
-        return Point(from_wire_id(point.id), point.version, bytes(point.payload), vector)
+        expires_at = point.expires_at
+        return Point(
+            from_wire_id(point.id),
+            point.version,
+            bytes(point.payload),
+            vector,
+            NEVER_MS if expires_at is None else expiry_ms(expires_at),
+        )
 
     def _row(self, vector: m.Vector | None) -> npt.NDArray[Any] | None:
         return None if vector is None else _row(vector, self.config)
@@ -349,11 +410,34 @@ def _text(where: Filter | None) -> str | None:
     return None if where is None else where.text
 
 
-def _sendable(name: str) -> str:
+def _update(change: Change) -> m.Update:
+    """The request of a change, without its points."""
+    return m.Update(
+        payload=msgspec.Raw(encode_payload(change.fields)),
+        replace=change.replace,
+        delete_keys=[_sendable(f, "field name") for f in change.remove] or None,
+        expires_at=None if change.expires_ms is None else to_wire_time(change.expires_ms),
+    )
+
+
+def _versions(conditions: Conditions) -> m.IfVersion:
+    return None if conditions.versions is None else list(conditions.versions)
+
+
+def _times(expires_ms: Sequence[int | None]) -> m.Time | list[m.Time | None]:
+    first = expires_ms[0]
+    if first is not None and all(ms == first for ms in expires_ms):
+        return to_wire_time(first)
+    return [None if ms is None else to_wire_time(ms) for ms in expires_ms]
+
+
+def _sendable(name: str, what: str = "collection name") -> str:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(f"{what} {name!r} is of type {type(name).__name__}, not str")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as fault:
         raise InvalidArgumentError(
-            f"collection name {name!r} is not valid Unicode: {fault.reason}"
+            f"{what} {name!r} is not valid Unicode: {fault.reason}"
         ) from None
     return name

@@ -6,18 +6,21 @@ out and answers in the engine's terms, raising the errors of `model/errors.py` w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation
 from vicinal.engine.reader import Found
+from vicinal.model.change import Change, Conditions
 from vicinal.model.config import CollectionConfig
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point
-
-Progress = Callable[[int, int], bool | None]
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Status
 
 
 class CollectionTransport(Protocol):
@@ -33,10 +36,9 @@ class CollectionTransport(Protocol):
         """Its configuration, fixed when it was made."""
         ...
 
-    def upsert(
-        self, keys: list[bytes], vectors: npt.NDArray[Any], payloads: Sequence[bytes] | None
-    ) -> None:
-        """Insert or replace points, all or nothing."""
+    def upsert(self, batch: Batch, progress: Progress | None) -> None:
+        """Insert or replace points in the parts of the batch, each all or nothing; its conditions are checked for all
+        of them before anything is written."""
         ...
 
     def search(
@@ -58,12 +60,16 @@ class CollectionTransport(Protocol):
         """Points of keys."""
         ...
 
-    def update(self, keys: list[bytes], change: dict[str, Any]) -> int:
-        """Merge fields into payloads; how many there were."""
+    def update(self, keys: list[bytes], change: Change, conditions: Conditions) -> int:
+        """Change payloads, all or nothing; how many of the points there were."""
         ...
 
-    def delete(self, keys: list[bytes]) -> int:
-        """Delete by key; how many there were."""
+    def update_where(self, where: Filter | None, change: Change) -> int:
+        """Change the payloads of what passes, of all where it is None; how many there were."""
+        ...
+
+    def delete(self, keys: list[bytes], conditions: Conditions) -> int:
+        """Delete by key, where conditions hold for all of them; how many there were."""
         ...
 
     def delete_where(self, where: Filter | None) -> int:
@@ -142,6 +148,30 @@ class DatabaseTransport(Protocol):
 
     def drop(self, name: str) -> None:
         """Delete a collection."""
+        ...
+
+    def status(self) -> dict[str, Status]:
+        """How each collection is."""
+        ...
+
+    def snapshot(
+        self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Keep this moment of the collections, of all where None."""
+        ...
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are, oldest first."""
+        ...
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot."""
+        ...
+
+    def backup(
+        self, target: str | Path, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Write a copy of the collections, of all where None, to a place that the caller names."""
         ...
 
     def close(self) -> None:

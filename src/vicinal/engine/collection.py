@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,13 +19,17 @@ from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
 from vicinal.engine.writer import Writer
+from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError, NotFoundError
 from vicinal.storage.durability import Durability
 from vicinal.storage.files import tree_bytes
+from vicinal.storage.space import Space
 from vicinal.storage.store import Store
 
 CONFIG_KEY = "config"
+
+Version: TypeAlias = tuple[int, int, int]
 
 _incarnations = itertools.count(1)
 
@@ -42,14 +46,22 @@ class Collection:
         read_only: bool,
         durability: Durability,
         on_write: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
+        space: Space | None = None,
     ) -> None:
         """Open the collection at path, or make it with the configuration `create`."""
         store = Store.open(
-            path / "store", read_only=read_only, durability=durability, create=create is not None
+            path / "store",
+            read_only=read_only,
+            durability=durability,
+            create=create is not None,
+            space=space,
         )
         try:
             config = _load_config(store, create, name)
-            self.state = CollectionState(name, path, config, store, read_only=read_only)
+            self.state = CollectionState(
+                name, path, config, store, read_only=read_only, clock=clock, wake=on_write
+            )
             self._recover()
         except BaseException:
             store.close()
@@ -61,7 +73,7 @@ class Collection:
         self.reader = Reader(self.state)
         self.writer = Writer(self.state)
         self.scroller = Scroller(self.state, self.reader)
-        self.maintenance = Maintenance(self.state)
+        self.maintenance = Maintenance(self.state, self.writer.purge)
         self.on_write = on_write
 
     def close(self) -> None:
@@ -76,28 +88,44 @@ class Collection:
             state.view = View((), None, tail)
 
     @property
-    def version(self) -> tuple[int, int]:
-        """Changes with every batch: an answer computed between two equal readings holds as long as it stays so.
+    def version(self) -> Version:
+        """Changes with every batch, and when points that have expired are hidden: see `held_since`."""
+        return self.incarnation, self.state.commits, self.state.kills
 
-        While a batch is under way the second number is odd, and nothing computed then may be kept.
-        """
-        return self.incarnation, self.state.commits
+    def held_since(self, version: Version) -> bool:
+        """Whether an answer computed since that reading of `version` is right as long as `version` stays the same and
+        nothing has expired (`has_expired`). It is not while a batch is under way: then a number is odd."""
+        return version == self.version and version[1] % 2 == 0 and version[2] % 2 == 0
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether points have expired that nobody has hidden yet: `version` does not tell of them."""
+        expiry = self.state.expiry
+        return expiry.next_ms <= expiry.now_ms()
+
+    def hide_expired(self) -> None:
+        """Hide them, as every read does; waits for a write under way."""
+        self.state.begin_read()
 
     def stats(self) -> dict[str, Any]:
         """Figures of the collection: points, segments, memory and disk in bytes."""
         state = self.state
-        state.check_open()
+        state.begin_read()
         view = state.view
+        status = state.status()
         segments = [s for s in view.segments if s.n]
         linked = sum(s.index.n_linked for s in segments)
         rows = sum(s.n for s in segments)
         return {
             "name": self.name,
+            "status": status.health.value,
+            "reason": status.reason,
             "points": sum(s.n_live for s in segments),
             "dim": self.config.dim,
             "metric": self.config.metric.value,
             "dtype": self.config.dtype.value,
             "strict": self.config.strict,
+            "ttl_s": self.config.ttl,
             "dead_rows": sum(len(s.dead) for s in segments),
             "indexed_ratio": linked / rows if rows else 1.0,
             "tail_points": view.tail.n_live + (view.frozen.n_live if view.frozen else 0),
@@ -108,6 +136,7 @@ class Collection:
                     "dead": len(s.dead),
                     "linked": s.index.n_linked,
                     "index_bytes": s.index.memory_bytes,
+                    "rebuilt": s.rebuilt if isinstance(s, SealedSegment) else [],
                     "payload_index": s.payload_index.stats(),
                 }
                 for s in segments
@@ -136,6 +165,7 @@ class Collection:
         for sequence, value in state.store.read_log():
             record = decode_log(value, f"{where}, log record {sequence}")
             state.apply(record, [None] * len(record.keys))
+        state.expiry.load()
 
     def _open_segment(self, entry: SegmentEntry) -> SealedSegment:
         state = self.state

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
-from vicinal.engine.segment_files import remove_tree
+from vicinal.engine.segment_files import Progress, remove_tree
+from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     CollectionMismatchError,
+    CorruptionError,
     InvalidArgumentError,
     NotFoundError,
     ReadOnlyError,
+    StorageError,
 )
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Health, Status
 from vicinal.storage.durability import Durability
-from vicinal.storage.layout import open_database_dir
+from vicinal.storage.layout import SNAPSHOTS_NAME, open_database_dir
+from vicinal.storage.space import RESERVE_BYTES, Space
+
+if TYPE_CHECKING:
+    from vicinal.engine.snapshots import Snapshots
 
 MEMORY = ":memory:"
 
@@ -39,8 +51,10 @@ class Database:
         *,
         read_only: bool = False,
         durability: Durability = Durability.SYNC,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Open or create the database; see `vicinal.open` for the errors."""
+        reserve_bytes = RESERVE_BYTES
         self._remove_temporary: Callable[[], object] = lambda: None
         if str(path) == MEMORY:
             if read_only:
@@ -50,13 +64,21 @@ class Database:
             temporary = tempfile.mkdtemp(prefix="vicinal-")
             # Also where the process ends without a close.
             self._remove_temporary = weakref.finalize(self, remove_tree, Path(temporary))
-            path, durability = Path(temporary), Durability.NONE
+            path, durability, reserve_bytes = Path(temporary), Durability.NONE, 0
         self._dir = open_database_dir(Path(path), read_only=read_only)
         self.path = self._dir.path
         self.read_only = read_only
         self.durability = durability
+        self._clock = clock
         self._lock = threading.RLock()
         self._collections: dict[str, Collection] = {}
+        self._quarantined: dict[str, CorruptionError] = {}
+        self._space: Space | None = None
+        self._snapshot_lock = threading.Lock()
+        if not read_only:
+            if (self.path / SNAPSHOTS_NAME).is_dir():
+                self._snapshots.remove_leftovers()
+            self._space = Space(self.path, reserve_bytes=reserve_bytes)
         self._closed = False
         self._background = None if read_only else Background(self._step)
 
@@ -105,6 +127,66 @@ class Database:
             self._check_open()
             return sorted(self._dir.collections())
 
+    def status(self) -> dict[str, Status]:
+        """How each collection is; those that are not open yet are opened to see."""
+        found: dict[str, Status] = {}
+        for name in self.collections():
+            try:
+                found[name] = self.collection(name, None, {}).state.status()
+            except CorruptionError as fault:
+                found[name] = Status(Health.QUARANTINED, str(fault))
+            except NotFoundError:  # dropped meanwhile, or its making was cut short
+                continue
+        return found
+
+    def snapshot(
+        self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Make a snapshot of the collections, all where None; see `Snapshots.take`."""
+        with self._snapshot_lock:
+            return self._snapshots.take(name, self._chosen(collections), progress)
+
+    def backup(
+        self, target: str | Path, collections: Sequence[str] | None, progress: Progress | None
+    ) -> Snapshot:
+        """Write a backup of the collections, all where None; see `Snapshots.backup`."""
+        with self._snapshot_lock:
+            return self._snapshots.backup(target, self._chosen(collections), progress)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there are, oldest first."""
+        self._check_open()
+        return self._snapshots.list()
+
+    def drop_snapshot(self, name: str) -> None:
+        """Delete a snapshot."""
+        with self._snapshot_lock:
+            self._check_open()
+            if self.read_only:
+                raise ReadOnlyError(
+                    f"cannot delete snapshot {name!r}: the database was opened read-only"
+                )
+            self._snapshots.drop(name)
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        from vicinal.engine.snapshots import (
+            Snapshots,
+        )  # here, since it imports tar, gzip and hashes
+
+        return Snapshots(self.path / SNAPSHOTS_NAME)
+
+    def _chosen(self, names: Sequence[str] | None) -> list[Collection]:
+        self._check_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                "a database that was opened read-only makes no snapshots or backups; "
+                "ask the process that writes, or open it for writing"
+            )
+        return [
+            self.collection(n, None, {}) for n in (self.collections() if names is None else names)
+        ]
+
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""
         with self._lock:
@@ -113,6 +195,7 @@ class Database:
                 raise ReadOnlyError(f"cannot drop {name!r}: the database was opened read-only")
             if name not in self._dir.collections():
                 raise NotFoundError(f"there is no collection {name!r}")
+            self._quarantined.pop(name, None)
             found = self._collections.pop(name, None)
             if found is not None:
                 found.close()
@@ -144,6 +227,22 @@ class Database:
         return self._closed
 
     def _open(self, name: str, create: CollectionConfig | None) -> Collection:
+        """Open a collection; one that is damaged is not touched again until the database is reopened."""
+        damage = self._quarantined.get(name)
+        if damage is not None:
+            raise CorruptionError(str(damage)) from damage
+        try:
+            return self._open_files(name, create)
+        except CorruptionError as fault:
+            self._quarantined[name] = fault
+            raise
+        except StorageError as fault:
+            # Recovery writes tables; on a full disk it may use what is kept for deletes.
+            if fault.errno != errno.ENOSPC or self._space is None or not self._space.release():
+                raise
+            return self._open_files(name, create)
+
+    def _open_files(self, name: str, create: CollectionConfig | None) -> Collection:
         attempts = READ_ONLY_ATTEMPTS if self.read_only else 1
         while True:
             attempts -= 1
@@ -155,6 +254,8 @@ class Database:
                     read_only=self.read_only,
                     durability=self.durability,
                     on_write=self.wake,
+                    clock=self._clock,
+                    space=self._space,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

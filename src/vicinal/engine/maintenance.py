@@ -7,7 +7,8 @@ commits the new manifest, and swaps the view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -20,6 +21,7 @@ from vicinal.engine.segment_files import (
     live_rows,
     open_segment,
     remove_segment,
+    segment_bytes,
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
@@ -47,8 +49,10 @@ TIER_RATIO = 4
 class Maintenance:
     """Maintenance of one collection; one unit of work at a time."""
 
-    def __init__(self, state: CollectionState) -> None:
+    def __init__(self, state: CollectionState, purge: Callable[[], bool]) -> None:
+        """purge : deletes a batch of points that have expired; returns whether there were any."""
         self._state = state
+        self._purge = purge
         self.last_trimmed = state.store.last_seq
         self._optimize_requested = False
 
@@ -62,11 +66,13 @@ class Maintenance:
                 self._optimize_requested = False
                 self.optimize(threads=1)
                 return True
+            if state.expiry.to_purge and self._purge():
+                return True
             view = state.view
             if view.frozen is not None:
                 self._seal(threads=1)
                 return True
-            quiet = state.clock() - state.last_write > QUIET_S
+            quiet = time.monotonic() - state.last_write_s > QUIET_S
             if self._must_seal(view, quiet=quiet):
                 self._seal(threads=1)
                 return True
@@ -87,6 +93,8 @@ class Maintenance:
         state = self._state
         with state.maintenance:
             state.check_writable()
+            while self._purge():
+                continue
             if state.view.frozen is not None:
                 self._seal(threads=threads)
             view = state.view
@@ -163,6 +171,9 @@ class Maintenance:
             kept = [(s, local) for s, local in zip(sources, rows, strict=True) if len(local)]
             new: SealedSegment | None = None
             if kept:
+                state.store.space.admit_files(
+                    f"compacting collection {state.name!r}", segment_bytes(state.config, kept)
+                )
                 try:
                     write_segment(
                         state.path, number, state.config, kept, threads=threads, progress=progress
@@ -183,6 +194,8 @@ class Maintenance:
         for source in sources:
             if isinstance(source, SealedSegment):
                 remove_segment(state.path, source.number)
+        if state.store.space.short:
+            state.store.reclaim()
 
     @staticmethod
     def _carry_over(
@@ -193,6 +206,9 @@ class Maintenance:
             died = np.asarray((source.dead - before).to_array(), dtype=np.int64)
             if len(died):
                 new.kill(new.local_rows(source.global_rows(died)))
+            hidden = np.asarray(source.hidden.to_array(), dtype=np.int64)
+            if len(hidden):
+                new.hide(new.local_rows(source.global_rows(hidden)))
             changed = np.asarray((source.dirty_since or BitMap()).to_array(), dtype=np.int64)
             if len(changed):
                 local = new.local_rows(source.global_rows(changed))
@@ -236,7 +252,9 @@ class Maintenance:
             sequence=state.store.last_seq,
         )
         state.store.write(
-            meta={MANIFEST_KEY: encode_manifest(manifest)}, trim_log_through=trim_through
+            meta={MANIFEST_KEY: encode_manifest(manifest)},
+            trim_log_through=trim_through,
+            frees=True,
         )
         if trim_through is not None:
             self.last_trimmed = trim_through

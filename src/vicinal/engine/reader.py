@@ -93,7 +93,7 @@ class Reader:
             )
 
         for _ in range(OPTIMISTIC_ATTEMPTS):
-            state.check_open()
+            state.begin_read()
             commits = state.commits
             # Rows that only come, without others that go, cannot make an unfiltered search wrong.
             changes = state.kills if where is None else state.epoch
@@ -103,7 +103,7 @@ class Reader:
             if not found.read_store or (commits % 2 == 0 and commits == state.commits):
                 return found
         with state.lock:
-            state.check_open()
+            state.begin_read()
             return attempt()
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
@@ -141,19 +141,20 @@ class Reader:
         """
         state = self._state
         for _ in range(OPTIMISTIC_ATTEMPTS):
-            state.check_open()
+            state.begin_read()
             changes = state.commits if with_store else state.epoch
             result = attempt()
             if changes % 2 == 0 and changes == (state.commits if with_store else state.epoch):
                 return result
         with state.lock:
-            state.check_open()
+            state.begin_read()
             return attempt()
 
     def check_fields(self, where: Filter) -> None:
         """In strict mode raise UnknownFieldError for a field that no point has."""
         if not self._state.config.strict:
             return
+        self._state.begin_read()
         segments = [s for s in self._state.view.segments if s.n_live]
         for path in fields(where):
             if path != ("id",) and segments and not any(s.has_field(path) for s in segments):
@@ -171,11 +172,12 @@ class Reader:
         for i, raw in enumerate(self._state.store.get_points(keys)):
             if raw is None:
                 continue
-            row, version, _ = POINT_HEADER.unpack_from(raw)
+            row, version, expires_ms = POINT_HEADER.unpack_from(raw)
             if row != rows[i]:
                 continue  # replaced since; the caller sees that a batch came and starts anew
             vector = None if vectors is None else vectors[i]
-            points.append(Point(decode_id(keys[i]), version, raw[HEADER_BYTES:], vector))
+            payload = raw[HEADER_BYTES:]
+            points.append(Point(decode_id(keys[i]), version, payload, vector, expires_ms))
         return points
 
     def _search_view(
@@ -321,7 +323,7 @@ class Reader:
 
     def _get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         state = self._state
-        state.check_open()
+        now_ms = state.begin_read()
         points: list[Point | None] = []
         rows: list[int] = []
         places: list[int] = []
@@ -329,8 +331,12 @@ class Reader:
             if raw is None:
                 points.append(None)
                 continue
-            row, version, _ = POINT_HEADER.unpack_from(raw)
-            points.append(Point(decode_id(keys[i]), version, raw[HEADER_BYTES:]))
+            row, version, expires_ms = POINT_HEADER.unpack_from(raw)
+            if 0 < expires_ms <= now_ms:
+                points.append(None)
+                continue
+            payload = raw[HEADER_BYTES:]
+            points.append(Point(decode_id(keys[i]), version, payload, expires_ms=expires_ms))
             rows.append(row)
             places.append(i)
         if with_vectors and rows:

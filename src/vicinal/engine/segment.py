@@ -8,7 +8,7 @@ appended or marked dead; so readers take no lock. `dead` and `dirty` change unde
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -48,6 +48,8 @@ class Segment:
     def __init__(self, index: GraphIndex, store: Store) -> None:
         self.index = index
         self.dead = BitMap()
+        self.hidden = BitMap()
+        """Rows that have expired and are not dead yet: no reader sees them, and no file knows of them."""
         self.dirty_since: BitMap | None = None
         """While a rewrite runs: rows whose payload changed since it began."""
         self.stamp = 0
@@ -64,8 +66,8 @@ class Segment:
 
     @property
     def n_live(self) -> int:
-        """Rows that are not dead."""
-        return self.n - len(self.dead)
+        """Rows that readers see."""
+        return self.n - len(self.dead) - len(self.hidden)
 
     def global_rows(self, local: Rows) -> Rows:
         """Global numbers of local rows."""
@@ -91,6 +93,11 @@ class Segment:
         """Payload bytes of local rows."""
         raise NotImplementedError
 
+    @property
+    def payload_bytes(self) -> int:
+        """About how many bytes the payloads of all rows have."""
+        raise NotImplementedError
+
     def reads_store(self, local: Sequence[int]) -> bool:
         """Whether `payloads` would ask the store, which may be ahead of memory by one batch."""
         raise NotImplementedError
@@ -108,15 +115,22 @@ class Segment:
         return decode_payload(self.raw(local))
 
     def live(self) -> BitMap:
-        """All rows that are not dead, as a new bitmap."""
+        """All rows that readers see, as a new bitmap."""
         rows = BitMap()
         rows.add_range(0, self.n)
-        return rows - self.dead
+        return rows - self.dead - self.hidden
 
     def kill(self, local: Rows) -> None:
         """Mark rows dead; searches that begin later do not see them."""
         self.index.remove(local)
         self.dead.update(local.tolist())
+        self.hidden -= self.dead
+        self.stamp += 1
+
+    def hide(self, local: Rows) -> None:
+        """Let no search that begins later see the rows, which stay until they are killed."""
+        self.index.remove(local)
+        self.hidden = (self.hidden | BitMap(local.tolist())) - self.dead
         self.stamp += 1
 
     def match(self, where: Filter) -> Match:
@@ -130,6 +144,7 @@ class Segment:
             self.payload_index.extend(n)
             bitmap = self.payload_index.evaluate(where)
             bitmap -= self.dead
+            bitmap -= self.hidden
             found = Match(bitmap, n, stamp)
             if len(self._matches) >= MATCH_CACHE_ENTRIES:
                 self._matches.pop(next(iter(self._matches)), None)
@@ -239,6 +254,10 @@ class TailSegment(Segment):
             found = [held[row] for row in local]
         return [raw or b"\x80" for raw in found]
 
+    @property
+    def payload_bytes(self) -> int:
+        return sum(len(raw) for raw in self._payloads if raw is not None)
+
     def reads_store(self, local: Sequence[int]) -> bool:
         held = self._payloads
         return any(held[row] is None for row in local)
@@ -262,9 +281,12 @@ class SealedSegment(Segment):
         index: GraphIndex,
         store: Store,
         rows: Sections,
-        payload: Sections,
+        payload: Mapping[str, npt.NDArray[Any]] | Sections,
+        rebuilt: Sequence[str] = (),
     ) -> None:
         self.number = number
+        self.rebuilt = list(rebuilt)
+        """Derived files that were damaged when the segment was opened, and made anew."""
         self.dirty = BitMap()
         """Rows whose payload is newer in the store than in the payload file."""
         self._rows: npt.NDArray[np.uint64] = rows["rows"]
@@ -312,6 +334,10 @@ class SealedSegment(Segment):
                 for i, raw in zip(stale, fresh, strict=True):
                     found[i] = raw
         return found
+
+    @property
+    def payload_bytes(self) -> int:
+        return len(self._blob)
 
     def reads_store(self, local: Sequence[int]) -> bool:
         dirty = self.dirty

@@ -8,7 +8,7 @@ written under a temporary name and renamed when whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,26 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from vicinal.engine.planner import FLAT_MAX
+from vicinal.engine.records import HEADER_BYTES
 from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.index import GraphIndex
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError
 from vicinal.model.ids import IdColumn
+from vicinal.model.payload import EMPTY
 from vicinal.storage.sections import Chunks, Sections, open_sections, write_sections
 from vicinal.storage.store import Store
+from vicinal.telemetry.log import get_logger
 
 VECTORS, ROWS, PAYLOAD, GRAPH = "vectors.bin", "rows.bin", "payload.bin", "graph.bin"
 
 CHUNK_ROWS = 8_192
 
 Progress = Callable[[int, int], bool | None]
+
+_DAMAGE = (CorruptionError, OSError)
+
+_log = get_logger("engine.segments")
 
 
 def segment_path(collection: Path, number: int) -> Path:
@@ -107,29 +114,51 @@ def open_segment(
     repair: bool = True,
     threads: int = 0,
 ) -> SealedSegment:
-    """Open a segment; damaged derived files are made anew from the primary ones.
+    """Open a segment; damaged derived files are set aside and made anew, in memory only where repair is False.
 
     Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged.
     """
     path = segment_path(collection, number)
     rows = open_sections(path / ROWS, "rows", verify=verify)
     vectors = open_sections(path / VECTORS, "vectors", verify=verify)
+    rebuilt: list[str] = []
+    payload: Mapping[str, npt.NDArray[Any]] | Sections
     try:
         payload = open_sections(path / PAYLOAD, "payload", verify=verify)
         _check_payload(path / PAYLOAD, payload, len(rows["rows"]))
-    except (CorruptionError, FileNotFoundError):
-        if not repair:
-            raise
-        _rewrite_payload(path / PAYLOAD, rows, store)
-        payload = open_sections(path / PAYLOAD, "payload", verify=verify)
+    except _DAMAGE as fault:
+        _check_damage(path / PAYLOAD, fault)
+        rebuilt.append(PAYLOAD)
+        pieces = _payload_of_store(rows, store)
+        if repair:
+            _set_aside(path / PAYLOAD, fault)
+            _save_payload(path / PAYLOAD, pieces)
+            payload = open_sections(path / PAYLOAD, "payload", verify=verify)
+        else:
+            payload = _payload_arrays(pieces)
     try:
         index = GraphIndex.load(path / GRAPH, mmap=True, vectors=vectors["vectors"])
-    except (CorruptionError, FileNotFoundError):
-        if not repair:
-            raise
+    except _DAMAGE as fault:
+        _check_damage(path / GRAPH, fault)
+        rebuilt.append(GRAPH)
         index = build_graph(config, vectors["vectors"], threads=threads)
-        index.save(path / GRAPH, vectors=False)
-    return SealedSegment(number, index, store, rows, payload)
+        if repair:
+            _set_aside(path / GRAPH, fault)
+            index.save(path / GRAPH, vectors=False)
+    return SealedSegment(number, index, store, rows, payload, rebuilt)
+
+
+def segment_bytes(
+    config: CollectionConfig, sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]]
+) -> int:
+    """About how many bytes of disk a segment of these rows takes, rather more than less."""
+    row = config.columns * config.dtype.numpy.itemsize
+    node = 4 * config.M + config.dim + 64
+    total = 0
+    for segment, local in sources:
+        share = segment.payload_bytes * len(local) // max(1, segment.n)
+        total += len(local) * (row + node) + share
+    return total
 
 
 def remove_segment(collection: Path, number: int) -> None:
@@ -195,17 +224,35 @@ def _save_payload(path: Path, pieces: list[bytes]) -> None:
     write_sections(path, "payload", {"offsets": offsets, "blob": blob}, {})
 
 
-def _rewrite_payload(path: Path, rows: Sections, store: Store) -> None:
-    """Make payload.bin anew from the store, which holds every live point's payload."""
-    from vicinal.engine.records import HEADER_BYTES
+def _payload_arrays(pieces: list[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """The sections of a payload file in memory."""
+    offsets = np.zeros(len(pieces) + 1, np.uint64)
+    np.cumsum([len(p) for p in pieces], out=offsets[1:])
+    return {"offsets": offsets, "blob": np.frombuffer(b"".join(pieces), np.uint8)}
 
+
+def _payload_of_store(rows: Sections, store: Store) -> list[bytes]:
+    """The payloads of a segment from the store, which holds every live point's."""
     column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
     pieces: list[bytes] = []
     for start in range(0, len(column), CHUNK_ROWS):
         keys = column.keys(range(start, min(start + CHUNK_ROWS, len(column))))
         found = store.get_points(keys)
-        pieces.extend(b"\x80" if raw is None else raw[HEADER_BYTES:] for raw in found)
-    _save_payload(path, pieces)
+        pieces.extend(EMPTY if raw is None else raw[HEADER_BYTES:] for raw in found)
+    return pieces
+
+
+def _check_damage(path: Path, fault: Exception) -> None:
+    """Raise the fault again unless it is damage or a missing file, which a rebuild mends."""
+    if isinstance(fault, OSError) and path.exists():
+        raise fault
+
+
+def _set_aside(path: Path, fault: Exception) -> None:
+    """Move a damaged derived file out of the way; it stays for whoever wants to look, until the segment goes."""
+    _log.warning("%s is damaged and is made anew: %s", path, fault)
+    if path.exists():
+        path.replace(path.with_name(path.name + ".damaged"))
 
 
 def _check_payload(path: Path, payload: Sections, n: int) -> None:

@@ -17,11 +17,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.engine.records import LogRecord, unpack_rows
+from vicinal.engine.critical import uninterrupted
+from vicinal.engine.expiry import Expiry
+from vicinal.engine.records import LogRecord, encode_log, unpack_rows
 from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment
 from vicinal.index import GraphIndex
+from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
-from vicinal.model.errors import ClosedError, InternalError, ReadOnlyError, invariant
+from vicinal.model.errors import (
+    ClosedError,
+    InternalError,
+    ReadOnlyError,
+    StorageError,
+    invariant,
+)
+from vicinal.model.status import SERVING, Health, Status
 from vicinal.storage.store import Store
 
 
@@ -60,14 +70,17 @@ class CollectionState:
         store: Store,
         *,
         read_only: bool,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM_CLOCK,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.store = store
         self.read_only = read_only
-        self.clock = clock
+        self.expiry = Expiry(store, clock)
+        self.wake = wake
+        """Tells the background thread that there may be work."""
         self.lock = threading.RLock()
         """Held by writers, and while a new view is switched in."""
         self.maintenance = threading.RLock()
@@ -79,7 +92,8 @@ class CollectionState:
         self.commits = 0
         """Changes of the store together with memory, which follows it."""
         self.next_segment = 1
-        self.last_write = 0.0
+        self.last_write_s = 0.0
+        """Monotonic time of the last batch."""
         self.closed = False
         self.failure: str | None = None
         self.view = View((), None, self.new_tail(0))
@@ -114,6 +128,19 @@ class CollectionState:
                 "nothing is lost: close the database and open it again"
             )
 
+    def status(self) -> Status:
+        """What the collection can do now."""
+        if self.failure is not None:
+            return Status(Health.QUARANTINED, self.failure)
+        if self.store.failure is not None:
+            return Status(
+                Health.READ_ONLY,
+                f"a write failed ({self.store.failure}); close the database and open it again",
+            )
+        if self.store.space.refusal is not None:
+            return Status(Health.FULL, self.store.space.refusal)
+        return SERVING
+
     def check_writable(self) -> None:
         """Raise where writes are not possible."""
         self.check_open()
@@ -121,6 +148,65 @@ class CollectionState:
             raise ReadOnlyError(
                 f"collection {self.name!r} was opened read-only; open the database without read_only"
             )
+
+    def begin_read(self) -> int:
+        """Raise where reading is not possible; hide what has expired. Returns the time in ms."""
+        self.check_open()
+        expiry = self.expiry
+        now_ms = expiry.now_ms()
+        if expiry.next_ms <= now_ms:
+            with self.lock:
+                expiry.take_due(now_ms, self._hide)
+            if not self.read_only:
+                self.wake()
+        return now_ms
+
+    def begin_write(self) -> int:
+        """Raise where writing is not possible; hide what has expired. Called with the lock held; returns the time."""
+        self.check_writable()
+        return self.begin_read()
+
+    def commit(
+        self,
+        points: Sequence[tuple[bytes, bytes | None]],
+        record: LogRecord,
+        payloads: Sequence[bytes],
+        updates: Mapping[int, bytes] | None = None,
+        due: Sequence[tuple[bytes, bytes | None]] = (),
+        *,
+        olds: Sequence[bytes | None],
+    ) -> None:
+        """Make a batch durable and then visible: the one place where that happens. Called with the lock held.
+
+        olds : the records that points replace, in their order, None where there was none.
+        """
+        frees = all(value is None for _, value in points)
+        with uninterrupted():
+            self.commits += 1
+            try:
+                try:
+                    self.store.write(points=points, log=encode_log(record), due=due, frees=frees)
+                except StorageError:
+                    if self.store.failure is not None:
+                        # Memory never gets this batch; so no look-up may show it either.
+                        keys = (key for key, _ in points)
+                        self.store.keep_acknowledged(dict(zip(keys, olds, strict=True)))
+                    raise
+                self.apply(record, payloads, updates)
+            finally:
+                self.commits += 1
+            self.last_write_s = time.monotonic()
+
+    def _hide(self, rows: Sequence[int]) -> None:
+        """Take rows that have expired out of everybody's sight."""
+        self.epoch += 1
+        self.kills += 1
+        try:
+            for segment, _, local in self.view.locate(np.asarray(rows, np.int64)):
+                segment.hide(local)
+        finally:
+            self.kills += 1
+            self.epoch += 1
 
     def apply(
         self,

@@ -31,6 +31,7 @@ Progress = Callable[[int, int], bool | None]
 Rows = NDArray[Any]
 Filter = NDArray[np.uint64] | NDArray[np.bool_]
 Strategy = Literal["auto", "scan", "filter", "gate"]
+Format = Literal["auto", "sq8", "rabitq"]
 
 
 class GraphIndex:
@@ -46,7 +47,10 @@ class GraphIndex:
     dtype : how rows are stored: "f32", "f16", "i8", "bit" (packed, most significant bit first).
     M : neighbours of a row, 4 to 128. 32 suits most data; more raises recall, memory and cost.
     ef_construction : beam width while linking, 8 to 4096.
-    seed : of every random choice; a build with threads=1 is reproducible.
+    seed : of every random choice; a build with threads=1 is reproducible, but for the trial of format "auto".
+    format : how nodes are laid out for searching. "sq8": one-byte codes apart from the graph. "rabitq": 1-bit codes
+        of a node's neighbours beside it, one row a hop; l2, ip and cosine over f32 and f16. "auto": the faster one in a
+        trial on the index's own rows whenever a bulk of rows is linked. A named format holds.
 
     Raises
     ------
@@ -55,7 +59,8 @@ class GraphIndex:
     Notes
     -----
     A flat graph pruned as in Subramanya et al., DiskANN (NeurIPS 2019), searched as in Malkov & Yashunin
-    (arXiv:1603.09320, Algorithm 2) over one-byte codes, with exact rerank.
+    (arXiv:1603.09320, Algorithm 2) over one-byte codes, with exact rerank. "rabitq" estimates distances as Gao & Long
+    (arXiv:2405.12497) in the layout of Gou et al., SymphonyQG (arXiv:2411.12229).
     """
 
     def __init__(
@@ -64,8 +69,9 @@ class GraphIndex:
         metric: str | Metric = "l2",
         dtype: str | VectorType = "f32",
         M: int = 32,
-        ef_construction: int = 200,
+        ef_construction: int = 256,
         seed: int = 0,
+        format: Format = "auto",
     ) -> None:
         kind, stored = parse_metric(metric), parse_vector_type(dtype)
         check_pair(kind, stored)
@@ -73,7 +79,9 @@ class GraphIndex:
         _check_range("M", M, M_MIN, M_MAX)
         _check_range("ef_construction", ef_construction, 8, EF_CONSTRUCTION_MAX)
         _check_range("seed", seed, 0, 2**64 - 1)
-        self._native: Graph | None = Graph(dim, kind.value, stored.value, M, ef_construction, seed)
+        self._native: Graph | None = Graph(
+            dim, kind.value, stored.value, M, ef_construction, seed, format
+        )
         self._dtype = stored
 
     def build(
@@ -270,6 +278,11 @@ class GraphIndex:
     def dtype(self) -> str:
         """Name of the stored type."""
         return self._open.config[2]
+
+    @property
+    def format(self) -> str:
+        """The layout that searches use now: "sq8" or "rabitq"."""
+        return self._open.format
 
     @property
     def M(self) -> int:

@@ -19,6 +19,7 @@ class CollectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     strict : filters on a field that no point has raise UnknownFieldError instead of matching nothing.
     M : edges of a node in the graph.
     ef_construction : beam width while the graph is built; larger builds slower and searches better.
+    ttl : seconds after which a point expires where its upsert does not say; None is never.
     """
 
     dim: int
@@ -26,7 +27,8 @@ class CollectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: VectorType = VectorType.F32
     strict: bool = False
     M: int = 32
-    ef_construction: int = 200
+    ef_construction: int = 256
+    ttl: float | None = None
 
     def check(self) -> None:
         """Raise InvalidArgumentError or LimitError where a value is out of range."""

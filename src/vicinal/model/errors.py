@@ -10,7 +10,9 @@ VicinalError
 │   └── LimitError                            above a bound of model/limits.py
 │       └── RequestTooLargeError              a request body above what a server takes
 ├── CollectionMismatchError                   an existing collection has another configuration
-├── NotFoundError                             no such collection
+├── NotFoundError                             no such collection, or no such point where it must exist
+├── AlreadyExistsError                        a point that an insert found in its place; has .id
+├── VersionConflictError                      a point has another version; has .id, .expected, .found
 ├── ClosedError                               the database or collection was closed
 ├── ReadOnlyError                             a write to a database opened read-only
 ├── LockedError                               another process is the writer; names its pid and host
@@ -79,10 +81,58 @@ class CollectionMismatchError(VicinalError):
 
 
 class NotFoundError(VicinalError, KeyError):
-    """There is no such collection."""
+    """There is no such collection, or no such point where it must exist.
+
+    Attributes
+    ----------
+    id : the point that is missing; None where something else is.
+    """
+
+    def __init__(self, message: str, id: object = None) -> None:
+        super().__init__(message)
+        self.id = id
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0]) if self.args else ""
+
+
+class AlreadyExistsError(VicinalError):
+    """An insert met a point with its id; nothing of the batch was written.
+
+    Attributes
+    ----------
+    id : the first such id.
+    """
+
+    def __init__(self, id: object, more: int = 0) -> None:
+        others = f" (as do {more} more)" if more else ""
+        super().__init__(
+            f"id {id!r} exists{others}; nothing was written: mode='insert_only' makes new points, "
+            "mode='upsert' also replaces existing ones"
+        )
+        self.id = id
+
+
+class VersionConflictError(VicinalError):
+    """A point has another version than the writer expected; nothing of the batch was done.
+
+    Attributes
+    ----------
+    id : the first such id.
+    expected : the version that if_version named; 0 means that it must not exist.
+    found : the version that it has, 0 where it does not exist.
+    """
+
+    def __init__(self, id: object, expected: int, found: int) -> None:
+        has = f"has version {found}" if found else "does not exist"
+        wanted = f"version {expected}" if expected else "that it does not exist"
+        super().__init__(
+            f"id {id!r} {has}, if_version expects {wanted}; nothing was done: "
+            "read the point again and repeat the change on what it is now"
+        )
+        self.id = id
+        self.expected = expected
+        self.found = found
 
 
 class ClosedError(VicinalError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.model.clock import NEVER_MS, to_datetime
 from vicinal.model.ids import PointId
 from vicinal.model.payload import Payload, decode_payload
 
@@ -217,16 +218,25 @@ class HitsBatch(Sequence[Hits]):
 
 
 class Point:
-    """A stored point: id, payload, version (grows by one at each change), and its vector where asked for."""
+    """A stored point: id, payload, version (grows by one at each change), and its vector where asked for.
 
-    __slots__ = ("_payload", "_raw", "id", "vector", "version")
+    `expires_at` is a UTC datetime, None where the point stays.
+    """
+
+    __slots__ = ("_payload", "_raw", "expires_at", "id", "vector", "version")
 
     def __init__(
-        self, id: PointId, version: int, raw: bytes, vector: npt.NDArray[Any] | None = None
+        self,
+        id: PointId,
+        version: int,
+        raw: bytes,
+        vector: npt.NDArray[Any] | None = None,
+        expires_ms: int = NEVER_MS,
     ) -> None:
         self.id = id
         self.version = version
         self.vector = vector
+        self.expires_at = to_datetime(expires_ms)
         self._raw = raw
         self._payload: Payload | None = None
 

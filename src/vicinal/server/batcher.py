@@ -156,7 +156,7 @@ def _search(
             with_payload=options.with_payload,
             with_vectors=options.with_vectors,
         )
-        settled = version[1] % 2 == 0 and version == engine.version
+        settled = engine.held_since(version)
         for place, i in enumerate(live):
             body = taken[i].encode(found, place)
             results[i] = body

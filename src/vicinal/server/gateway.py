@@ -2,9 +2,10 @@
 
 A request's way: authenticate (on headers alone, before a byte of the body is parsed), admission, result cache,
 joining an equal search under way, micro-batch, engine, encode. Consistency: a search sees every write
-acknowledged before it came. The cache and the joining hold to it by the collection's version, read when the
-request comes: every acknowledged write has changed it by then, and an answer is only ever given for the version
-it was computed at.
+acknowledged before it came, and no point whose time was over then. The cache and the joining hold to it by the
+collection's version, read when the request comes: every acknowledged write has changed it by then, points that
+have expired are hidden first, which changes it too, and an answer is only ever given for the version it was
+computed at.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ WORK_THREADS = 8
 """For everything but single searches."""
 
 SLOW_THREADS = 2
-"""For optimize, which may take minutes."""
+"""For optimize and snapshots, which may take minutes."""
 
 _log = get_logger("server")
 
@@ -154,7 +155,8 @@ class Gateway:
     async def _handle(self, call: Call) -> bytes:
         operation = call.operation
         if operation in ON_DATABASE:
-            return await self._in_thread(self._work, call, lambda: self._on_database(call))
+            threads = self._slow if operation is ops.SNAPSHOT else self._work
+            return await self._in_thread(threads, call, lambda: self._on_database(call))
         if operation is ops.OPEN:
             return await self._in_thread(self._work, call, lambda: self._open(call))
         if operation is ops.DROP:
@@ -173,6 +175,9 @@ class Gateway:
         """Cache, join, or begin."""
         key = _digest(call, engine)
         while True:
+            if engine.has_expired:
+                # In a thread, since hiding waits for a write under way.
+                await self._in_thread(self._work, call, engine.hide_expired)
             version = engine.version
             body = self._cache.get(key, version)
             self.metrics.cache.labels("miss" if body is None else "hit").inc()
@@ -209,7 +214,7 @@ class Gateway:
             def work() -> bytes:
                 version = engine.version
                 body = self._on_collection(call, engine)
-                if version[1] % 2 == 0 and version == engine.version:
+                if engine.held_since(version):
                     self._cache.put(key, version, body)
                 return body
 
@@ -281,11 +286,14 @@ class Gateway:
         answer = ON_DATABASE[call.operation](self._client, request)
         if isinstance(answer, m.CollectionNames) and call.key is not None:
             answer.names = [n for n in answer.names if call.key.allows(Role.READ, n)]
+        elif isinstance(answer, m.Statuses) and call.key is not None:
+            found = answer.collections.items()
+            answer.collections = {n: s for n, s in found if call.key.allows(Role.READ, n)}
         return call.answer_codec.encode(answer)
 
     def _on_collection(self, call: Call, engine: Collection) -> bytes:
         request = call.codec.decode(call.body, call.operation.request)
-        docs = ClientCollection(LocalCollection(engine))
+        docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
         answer = ON_COLLECTION[call.operation](
             docs, engine.config, request, call.codec, call.answer_codec
         )
@@ -319,8 +327,14 @@ class Gateway:
         if self._engine.closed:
             raise ClosedError("the database of this server is closed")
         key, role = call.key, call.operation.role
-        if key is None or key.allows(role, call.collection):
+        if key is None:
             return
+        if key.allows(role, call.collection):
+            if key.collections is None or not call.operation.every_collection:
+                return
+            raise ForbiddenError(
+                f"key {key.id} is for some collections only; {call.operation.name} takes one that is for all"
+            )
         where = "" if call.collection is None else f" on collection {call.collection!r}"
         raise ForbiddenError(
             f"key {key.id} (role {key.role}) may not {call.operation.name}{where}; "

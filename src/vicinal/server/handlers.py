@@ -13,6 +13,7 @@ import msgspec
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database
 from vicinal.engine.reader import Found
+from vicinal.model.clock import ExpiresAt
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.hits import Point
@@ -23,6 +24,7 @@ from vicinal.wire.codec import (
     Codec,
     from_wire_id,
     from_wire_ids,
+    from_wire_time,
     many_vectors,
     one_vector,
     to_wire_id,
@@ -46,12 +48,40 @@ def list_collections(db: Database, request: m.Empty) -> m.CollectionNames:
     return m.CollectionNames(names=db.collections())
 
 
+def status(db: Database, request: m.Empty) -> m.Statuses:
+    """How each is."""
+    del request
+    return m.Statuses(collections=db.status())
+
+
+def snapshot(db: Database, request: m.TakeSnapshot) -> m.SnapshotTaken:
+    """Make one."""
+    return m.SnapshotTaken(snapshot=db.snapshot(request.name, collections=request.collections))
+
+
+def snapshots(db: Database, request: m.Empty) -> m.Snapshots:
+    """All of them."""
+    del request
+    return m.Snapshots(snapshots=db.snapshots())
+
+
+def drop_snapshot(db: Database, request: m.DropSnapshot) -> m.Done:
+    """Delete one."""
+    db.drop_snapshot(request.name)
+    return m.Done()
+
+
 def upsert(
     docs: Collection, config: CollectionConfig, request: m.Upsert, codec: Codec, out: Codec
 ) -> m.Counted:
     """Points or columns."""
     del out
     columns = (request.ids, request.vectors, request.payloads)
+    options: dict[str, Any] = {
+        "mode": request.mode,
+        "if_version": request.if_version,
+        "expires_at": _times(request.expires_at),
+    }
     if request.points is not None:
         if any(column is not None for column in columns):
             raise InvalidArgumentError("give either points, or ids and vectors, not both")
@@ -59,6 +89,7 @@ def upsert(
             ids=[from_wire_id(p.id) for p in request.points],
             vectors=[one_vector(p.vector, config) for p in request.points],
             payload=[_given(p.payload, codec) for p in request.points],
+            **options,
         )
     elif request.ids is None or request.vectors is None:
         raise InvalidArgumentError("give points, or both ids and vectors")
@@ -68,6 +99,7 @@ def upsert(
             ids=from_wire_ids(request.ids),
             vectors=many_vectors(request.vectors, config),
             payload=None if payloads is None else [codec.load(raw) for raw in payloads],
+            **options,
         )
     return m.Counted(count=count)
 
@@ -75,9 +107,20 @@ def upsert(
 def update(
     docs: Collection, config: CollectionConfig, request: m.Update, codec: Codec, out: Codec
 ) -> m.Counted:
-    """Merge fields."""
+    """Change payloads by id, by filter, or all."""
     del config, out
-    return m.Counted(count=docs.update(from_wire_ids(request.ids), codec.load(request.payload)))
+    count = docs.update(
+        None if request.ids is None else from_wire_ids(request.ids),
+        _given(request.payload, codec),
+        where=request.where,
+        all=request.all,
+        replace=request.replace,
+        delete_keys=request.delete_keys,
+        if_version=request.if_version,
+        expires_at=None if request.expires_at is None else from_wire_time(request.expires_at),
+        dry_run=request.dry_run,
+    )
+    return m.Counted(count=count)
 
 
 def delete(
@@ -86,7 +129,13 @@ def delete(
     """By id, by filter, or all."""
     del config, codec, out
     ids = None if request.ids is None else from_wire_ids(request.ids)
-    count = docs.delete(ids, where=request.where, all=request.all, dry_run=request.dry_run)
+    count = docs.delete(
+        ids,
+        where=request.where,
+        all=request.all,
+        if_version=request.if_version,
+        dry_run=request.dry_run,
+    )
     return m.Counted(count=count)
 
 
@@ -206,15 +255,37 @@ ON_COLLECTION: dict[Operation, OnCollection] = {
 """Every operation on a collection but open, describe and drop, which are about its existence, and the single search,
 which the gateway hands to the batcher."""
 
-ON_DATABASE: dict[Operation, OnDatabase] = {ops.INFO: info, ops.LIST: list_collections}
+ON_DATABASE: dict[Operation, OnDatabase] = {
+    ops.INFO: info,
+    ops.LIST: list_collections,
+    ops.STATUS: status,
+    ops.SNAPSHOT: snapshot,
+    ops.SNAPSHOTS: snapshots,
+    ops.DROP_SNAPSHOT: drop_snapshot,
+}
 
 
 def _point(point: Point, codec: Codec) -> m.PointOut:
     vector = None if point.vector is None else codec.vector(point.vector)
     payload = codec.payload(point.raw_payload)
     return m.PointOut(
-        id=to_wire_id(point.id), version=point.version, payload=payload, vector=vector
+        id=to_wire_id(point.id),
+        version=point.version,
+        payload=payload,
+        vector=vector,
+        expires_at=point.expires_at,
     )
+
+
+def _times(
+    times: m.Time | list[m.Time | None] | None,
+) -> ExpiresAt | list[ExpiresAt | None] | None:
+    """When points expire, as `Collection.upsert` takes it."""
+    if times is None:
+        return None
+    if isinstance(times, list):
+        return [None if time is None else from_wire_time(time) for time in times]
+    return from_wire_time(times)
 
 
 def _given(payload: Any, codec: Codec) -> Any:

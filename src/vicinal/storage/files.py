@@ -69,6 +69,11 @@ class FileSystem:
             if error.errno not in _NO_FALLOCATE:
                 raise
 
+    def free_bytes(self, path: Path) -> int:
+        """Bytes that are free to this user on the disk of a path."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def fsync(self, fd: int) -> None:
         """Return when the file is on the disk. After an error its fate is unknown: never call "
         "again."""

@@ -1,9 +1,11 @@
 """The database directory: what lies where, who may write, and which format it has.
 
 LOCK                                held by the one writer
+RESERVE                             bytes that deletes may use on a full disk
 FORMAT                              JSON {"format": 1, "written_by": version}; makes it a
 database collections/<escaped name>/store    RocksDB
 collections/<escaped name>/segments/<n>
+snapshots/<name>                    bundles, see bundle.py
 collections/.trash-...              dropped collections on their way out
 """
 
@@ -40,6 +42,7 @@ FORMAT_NAME = "FORMAT"
 COLLECTIONS_NAME = "collections"
 STORE_NAME = "store"
 SEGMENTS_NAME = "segments"
+SNAPSHOTS_NAME = "snapshots"
 _TRASH_PREFIX = ".trash-"
 _FORMAT_BYTES_MAX = 4096
 # What a crash while creating a database may leave, and what a fresh ext4 volume holds.
@@ -155,8 +158,7 @@ def open_database_dir(
         try:
             if not fs.exists(path / FORMAT_NAME):
                 _refuse_foreign(fs, path, may_create=create)
-                written = _Format(FORMAT_VERSION, VERSION)
-                write_file(fs, path / FORMAT_NAME, msgspec.json.encode(written) + b"\n")
+                write_format(fs, path)
             _check_format(fs, path)
             make_dirs(fs, path / COLLECTIONS_NAME)
             _remove_trash(fs, path / COLLECTIONS_NAME)
@@ -164,6 +166,12 @@ def open_database_dir(
             lock.release()
             raise
         return DatabaseDir(fs, path, read_only=False, lock=lock)
+
+
+def write_format(fs: FileSystem, path: Path) -> None:
+    """Make a directory a database of this version's format."""
+    written = _Format(FORMAT_VERSION, VERSION)
+    write_file(fs, path / FORMAT_NAME, msgspec.json.encode(written) + b"\n")
 
 
 def _refuse_foreign(fs: FileSystem, path: Path, *, may_create: bool) -> None:

@@ -8,7 +8,6 @@ A name that grows past what a file name may hold becomes `=` and its base32 inst
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import unicodedata
 
@@ -62,5 +61,5 @@ def unescape_name(file_name: str) -> str | None:
             return None
         name = raw.decode()
         return name if escape_name(name) == file_name else None
-    except (binascii.Error, InvalidArgumentError, UnicodeDecodeError):
+    except (ValueError, InvalidArgumentError, LimitError):  # base64 and UTF-8 raise ValueError
         return None

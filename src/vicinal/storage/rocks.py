@@ -60,6 +60,12 @@ class Handles:
         self.log_family: ColumnFamily | None = db.get_column_family_handle(LOG)
         self.meta_family: ColumnFamily | None = db.get_column_family_handle(META)
 
+    def memtable_bytes(self) -> int:
+        """Bytes in memory that no table file holds yet."""
+        families = (self.points, self.log, self.meta)
+        name = "rocksdb.cur-size-all-mem-tables"
+        return sum(family.property_int_value(name) or 0 for family in families)
+
     def close(self) -> None:
         """Let go of RocksDB, whatever it answers.
 

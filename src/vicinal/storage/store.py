@@ -5,6 +5,7 @@ Invariants
   batch before it.
 - Log records are numbered 1, 2, 3, ... without gaps; a number is given once. Trimming removes from
   the front.
+- A batch that might not fit on the disk is refused before it is begun.
 - After a failed write or fsync the store is read-only until it is opened again: whether the failed
   batch is on the disk is unknown until recovery decides it, and fsync is never tried twice.
 """
@@ -18,7 +19,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
     CorruptionError,
@@ -29,22 +30,23 @@ from vicinal.model.errors import (
     VicinalError,
 )
 from vicinal.storage.commit import GroupCommit, IntervalTimer
+from vicinal.storage.cursor import Cursor
 from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
 from vicinal.storage.frames import guard_logs
 from vicinal.storage.gate import Gate
 from vicinal.storage.mark import KEPT_WAL_NAME, Mark, MarkFile, forget_wal, keep_wal, read_mark
-from vicinal.storage.records import SEQ_MAX, decode_record, encode_record, seq_key
-from vicinal.storage.rocks import Handles, is_missing_file, open_rocks, translate
+from vicinal.storage.records import decode_record, encode_record, seq_key
+from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
+from vicinal.storage.rocks import Handles, is_missing_file, translate
+from vicinal.storage.space import Space
 
 _logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_MS_MIN, SYNC_INTERVAL_MS_MAX = 1, 60_000
 SCAN_CHUNK = 512
-# Meta keys that begin so are the store's own.
-_OWN = b"\x00"
-_TRIMMED_KEY = _OWN + b"trimmed"
-_READ_ONLY_OPEN_TRIES = 5
+_DUE = OWN + b"due:"
+_DUE_END = OWN + b"due;"
 # rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
 _FLUSH_AT_CLOSE_BYTES = 8 * 2**20
 _STALL_POLL_S = 0.001
@@ -64,6 +66,7 @@ class Store:
         create: bool = True,
         accept_loss: bool = False,
         fs: FileSystem = REAL,
+        space: Space | None = None,
     ) -> Store:
         """Open the store in directory `path`, creating it where `create` allows.
 
@@ -75,6 +78,7 @@ class Store:
         durability : see `Durability`.
         sync_interval_ms : 1..60000; for `Durability.INTERVAL` only.
         accept_loss : open a store that lost acknowledged writes to damage, keeping what is left.
+        space : the disk, shared with other stores; None is one of its own without a reserve.
 
         Raises
         ------
@@ -90,7 +94,7 @@ class Store:
             )
         path = Path(path)
         mode = parse_durability(durability)
-        fresh = _is_fresh(fs, path)
+        fresh = is_fresh(fs, path)
         if fresh and (read_only or not create):
             raise NotFoundError(f"there is no store at {path}")
         mark: Mark | None
@@ -103,9 +107,12 @@ class Store:
                 keep_wal(fs, path)
             if not fresh:
                 guard_logs(fs, path, read_only=read_only)
-        handles = _open_handles(path, read_only=read_only, create=fresh)
+        handles = open_handles(path, read_only=read_only, create=fresh)
         try:
-            store = cls(path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs)
+            disk = Space(path, reserve_bytes=0, fs=fs) if space is None else space
+            store = cls(
+                path, handles, mark, mode, sync_interval_ms, read_only, accept_loss, fs, disk
+            )
         except BaseException:
             handles.close()
             raise
@@ -121,8 +128,11 @@ class Store:
         read_only: bool,
         accept_loss: bool,
         fs: FileSystem,
+        space: Space,
     ) -> None:
         self.path = path
+        self.space = space
+        self._acknowledged: dict[bytes, bytes | None] = {}
         self.durability = durability
         self.read_only = read_only
         self._handles: Handles | None = handles
@@ -132,8 +142,8 @@ class Store:
         self._timer: IntervalTimer | None = None
         self._mark_file: MarkFile | None = None
         self._unsynced = WriteOptions()
-        self._cursors: weakref.WeakSet[_Rows] = weakref.WeakSet()
-        self._trimmed, self._seq = _read_ends(handles, path)
+        self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
+        self._trimmed, self._seq = read_ends(handles, path)
         self._seq_known = True
         reached = handles.db.latest_sequence_number()
         self._commit = GroupCommit(self._sync_now, safe=reached)
@@ -166,9 +176,18 @@ class Store:
         """Return the values of many keys in their order, None for those that are not there."""
         with self._gate:
             try:
-                return list(self._open_handles().points.get(list(keys)) or ())
+                values = self._open_handles().points.get(list(keys))
             except Exception as error:
                 raise self._translated(error, "reading points") from error
+        found: list[bytes | None] = list(values or ())
+        kept = self._acknowledged
+        if kept:
+            return [kept.get(key, value) for key, value in zip(keys, found, strict=True)]
+        return found
+
+    def keep_acknowledged(self, points: Mapping[bytes, bytes | None]) -> None:
+        """After a failed write: answer with these values, those from before it, until it is opened again."""
+        self._acknowledged.update(points)
 
     def get_meta(self, key: str) -> bytes | None:
         """Return a meta value, or None."""
@@ -191,6 +210,11 @@ class Store:
         return self._trimmed
 
     @property
+    def failure(self) -> Exception | None:
+        """The fault that made the store read-only, None while there was none."""
+        return self._failure
+
+    @property
     def fsyncs(self) -> int:
         """Syncs of the write-ahead log since opening."""
         return self._commit.rounds
@@ -211,7 +235,7 @@ class Store:
                 raise InvalidArgumentError(
                     f"log records up to {trimmed} are trimmed, cannot read after {after}"
                 )
-            rows = _Rows(
+            rows = Cursor(
                 self._open_handles().log.iter(ReadOptions()), seq_key(max(after, trimmed) + 1)
             )
             self._cursors.add(rows)
@@ -220,9 +244,16 @@ class Store:
     def scan_points(self, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) in key order from `start`: the state as of this call."""
         with self._gate:
-            rows = _Rows(self._open_handles().points.iter(ReadOptions()), start)
+            rows = Cursor(self._open_handles().points.iter(ReadOptions()), start)
             self._cursors.add(rows)
         return self._scan(rows, "scanning points")
+
+    def scan_due(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) of what was written as `due`, in key order from `start`, as of this call."""
+        with self._gate:
+            rows = Cursor(self._open_handles().meta.iter(ReadOptions()), _DUE + start)
+            self._cursors.add(rows)
+        return self._scan_due(rows)
 
     def disk_bytes(self) -> int:
         """Bytes of disk that the store occupies now."""
@@ -237,7 +268,9 @@ class Store:
         points: Iterable[tuple[bytes, bytes | None]] = (),
         log: bytes | None = None,
         meta: Mapping[str, bytes | None] | None = None,
+        due: Iterable[tuple[bytes, bytes | None]] = (),
         trim_log_through: int | None = None,
+        frees: bool = False,
     ) -> int:
         """Write one batch, all or nothing; return when it is as safe as the durability promises.
 
@@ -246,7 +279,9 @@ class Store:
         points : (key, value) to put, (key, None) to delete; of a key twice the later counts.
         log : payload of the next log record, or None for no record.
         meta : values to put, None deletes.
+        due : (key, value) to put into the index of what is due, (key, None) to delete from it.
         trim_log_through : removes the log records up to this number, this batch's own not included.
+        frees : the batch makes room in the long run, so it may use the reserve of a full disk.
 
         Returns
         -------
@@ -255,15 +290,16 @@ class Store:
         Raises
         ------
         ReadOnlyError : opened read-only.
-        StorageError : the write or its fsync failed, now or earlier; the store is read-only until
-            reopened. Whether this batch is there then is decided by recovery: whole or not at all.
+        StorageError : the disk has no room: nothing was written, and the store goes on. Or the
+            write or its fsync failed, now or earlier: the store is read-only until reopened, and
+            whether this batch is there then is decided by recovery: whole or not at all.
         """
         if self.read_only:
             raise ReadOnlyError(f"the store {self.path} is open read-only; open it for writing")
         with self._gate:
             handles = self._open_handles()
             batch = WriteBatch(raw_mode=True)
-            _fill(batch, handles, points, meta)
+            _fill(batch, handles, points, meta, due)
             with self._write_lock:
                 self._refuse_after_failure()
                 self._know_seq()
@@ -274,7 +310,9 @@ class Store:
                     batch.put(seq_key(seq), encode_record(seq, log), handles.log_family)
                 if batch.is_empty():
                     return seq
-                self._throttle(handles, batch.size_in_bytes())
+                size = batch.size_in_bytes()
+                self.space.admit("the write", size, handles.memtable_bytes, frees=frees)
+                self._throttle(handles, size)
                 # An interrupt (Ctrl-C) in here leaves open whether the number was used.
                 self._seq_known = False
                 try:
@@ -294,6 +332,29 @@ class Store:
         with self._gate:
             self._refuse_after_failure()
             self._commit.wait(self._open_handles().db.latest_sequence_number())
+
+    def checkpoint(self, target: Path) -> None:
+        """Make a copy of this moment in a new directory, of hard links where the disk has them. Writes go on."""
+        with self._gate:
+            try:
+                Checkpoint(self._open_handles().db).create_checkpoint(str(target))
+            except Exception as error:
+                raise self._translated(error, "making a checkpoint") from error
+
+    def reclaim(self) -> None:
+        """Write the memtables out, so that write-ahead logs go, and drop from the tables what was deleted."""
+        if self.read_only:
+            return
+        with self._gate:
+            self._refuse_after_failure()
+            handles = self._open_handles()
+            try:
+                for family in (handles.log, handles.points, handles.meta):
+                    family.flush(True)
+                handles.log.compact_range(None, None)
+                handles.points.compact_range(None, None)
+            except Exception as error:
+                raise self._translated(error, "making room") from error
 
     def close(self) -> None:
         """Sync, close and release; running calls are waited for. Closing again does nothing.
@@ -368,7 +429,7 @@ class Store:
     def _know_seq(self) -> None:
         """Read the ends of the log again where an interrupt left them unknown."""
         if not self._seq_known:
-            self._trimmed, self._seq = _read_ends(self._open_handles(), self.path)
+            self._trimmed, self._seq = read_ends(self._open_handles(), self.path)
             self._seq_known = True
 
     def _add_trim(self, batch: WriteBatch, handles: Handles, through: int | None) -> int:
@@ -379,7 +440,7 @@ class Store:
                 f"cannot trim the log through {through}, its last record is {self._seq}"
             )
         batch.delete_range(seq_key(self._trimmed + 1), seq_key(through + 1), handles.log_family)
-        batch.put(_TRIMMED_KEY, seq_key(through), handles.meta_family)
+        batch.put(TRIMMED_KEY, seq_key(through), handles.meta_family)
         return through
 
     def _throttle(self, handles: Handles, batch_bytes: int) -> None:
@@ -393,7 +454,7 @@ class Store:
         if rate:
             time.sleep(min(1.0, batch_bytes / rate))
 
-    def _decode_log(self, rows: _Rows, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def _decode_log(self, rows: Cursor, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         expected, where = first, str(self.path)
         for key, value in self._scan(rows, "reading the log"):
             yield expected, decode_record(key, value, expected=expected, where=where)
@@ -404,7 +465,16 @@ class Store:
                 "restore the collection from a snapshot or a replica"
             )
 
-    def _scan(self, rows: _Rows, doing: str) -> Iterator[tuple[bytes, bytes]]:
+    def _scan_due(self, rows: Cursor) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            for key, value in self._scan(rows, "reading what is due"):
+                if key >= _DUE_END:
+                    return
+                yield key[len(_DUE) :], value
+        finally:
+            rows.drop()
+
+    def _scan(self, rows: Cursor, doing: str) -> Iterator[tuple[bytes, bytes]]:
         while True:
             with self._gate:
                 try:
@@ -416,103 +486,12 @@ class Store:
             yield from chunk
 
 
-class _Rows:
-    """A RocksDB iterator read in chunks. Its end is checked: damage must not look like the end."""
-
-    def __init__(self, cursor: RdictIter, start: bytes | None) -> None:
-        self._cursor: RdictIter | None = cursor
-        if start is None:
-            cursor.seek_to_first()
-        else:
-            cursor.seek(start)
-
-    def take(self, count: int) -> list[tuple[bytes, bytes]]:
-        """Return the next rows, none at the end; raises what stopped the iterator early."""
-        cursor, chunk = self._cursor, list[tuple[bytes, bytes]]()
-        if cursor is None:
-            return chunk
-        try:
-            while len(chunk) < count and cursor.valid():
-                chunk.append((cursor.key(), cursor.value()))
-                cursor.next()
-            if not cursor.valid():
-                self._cursor = None
-                cursor.status()
-            return chunk
-        finally:
-            del cursor  # see Handles
-
-    def drop(self) -> None:
-        """Let go of the RocksDB iterator."""
-        self._cursor = None
-
-
-def _is_fresh(fs: FileSystem, path: Path) -> bool:
-    """Whether there is no store yet; CorruptionError where there is one that lost its root file."""
-    with os_errors(f"opening the store {path}"):
-        if not path.is_dir():
-            if fs.exists(path):
-                raise StorageError(f"{path} is not a directory")
-            return True
-        names = fs.listdir(path)
-    if "CURRENT" in names:
-        return False
-    # RocksDB would take this for a new database and delete what it does not know.
-    data = [name for name in names if name.endswith((".sst", ".blob", ".log"))]
-    if data:
-        raise CorruptionError(
-            f"{path}: the file CURRENT is missing but there is data ({data[0]} and {len(data) - 1} "
-            "more files); nothing was touched. Restore from a snapshot or a replica"
-        )
-    return True
-
-
-def _open_handles(path: Path, *, read_only: bool, create: bool) -> Handles:
-    for attempt in range(_READ_ONLY_OPEN_TRIES):
-        try:
-            return open_rocks(path, read_only=read_only, create=create)
-        except StorageError as error:
-            # A live writer may delete files between our reading of the manifest and of them.
-            if not (read_only and is_missing_file(error)) or attempt + 1 == _READ_ONLY_OPEN_TRIES:
-                raise
-            time.sleep(0.01 * 2**attempt)
-    raise StorageError(f"opening {path} did not come to an end")
-
-
-def _read_ends(handles: Handles, path: Path) -> tuple[int, int]:
-    """Return (trimmed through, last sequence)."""
-    try:
-        raw = handles.meta.get(_TRIMMED_KEY)
-        key = _last_key(handles.log)
-    except Exception as error:
-        raise translate(error, f"opening the store {path}") from error
-    trimmed = int.from_bytes(raw, "big") if raw is not None else 0
-    last = int.from_bytes(key, "big") if key is not None else trimmed
-    if not trimmed <= last <= SEQ_MAX or (key is not None and (len(key) != 8 or last == trimmed)):
-        raise CorruptionError(
-            f"{path}: the log ends at {last} but is trimmed through {trimmed}; "
-            "restore from a snapshot or a replica"
-        )
-    return trimmed, last
-
-
-def _last_key(family: Rdict) -> bytes | None:
-    cursor = family.iter(ReadOptions())
-    try:
-        cursor.seek_to_last()
-        if cursor.valid():
-            return cursor.key()
-        cursor.status()
-        return None
-    finally:
-        del cursor  # see Handles
-
-
 def _fill(
     batch: WriteBatch,
     handles: Handles,
     points: Iterable[tuple[bytes, bytes | None]],
     meta: Mapping[str, bytes | None] | None,
+    due: Iterable[tuple[bytes, bytes | None]],
 ) -> None:
     put, delete = batch.put, batch.delete
     for key, value in points:
@@ -525,11 +504,16 @@ def _fill(
             delete(_meta_key(name), handles.meta_family)
         else:
             put(_meta_key(name), value, handles.meta_family)
+    for key, value in due:
+        if value is None:
+            delete(_DUE + key, handles.meta_family)
+        else:
+            put(_DUE + key, value, handles.meta_family)
 
 
 def _meta_key(name: str) -> bytes:
     key = name.encode()
-    if not key or key.startswith(_OWN):
+    if not key or key.startswith(OWN):
         raise InvalidArgumentError(f"meta key {name!r} is empty or begins with a NUL character")
     return key
 

@@ -6,6 +6,8 @@ printed, no payload decoded, between the disk and the client's first look at it.
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import sys
 import uuid
 from collections.abc import Sequence
@@ -16,12 +18,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.model.clock import ExpiresAt, to_datetime
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import DimensionError, InvalidArgumentError, LimitError, invariant
 from vicinal.model.ids import PointId
 from vicinal.model.metric import VectorType
 from vicinal.model.payload import decode_payload
-from vicinal.wire.messages import JSON_TYPE, MSGPACK_TYPE, UuidId, Vector, Vectors, WireId
+from vicinal.wire.messages import (
+    JSON_TYPE,
+    MSGPACK_TYPE,
+    NEVER,
+    Time,
+    UuidId,
+    Vector,
+    Vectors,
+    WireId,
+)
 
 T = TypeVar("T")
 
@@ -121,6 +133,27 @@ def from_wire_id(id_: WireId) -> PointId:
 def from_wire_ids(ids: Sequence[WireId]) -> list[PointId]:
     """Ids as users know them."""
     return [i.uuid if isinstance(i, UuidId) else i for i in ids]
+
+
+def to_wire_time(expires_ms: int) -> Time:
+    """An expiry as messages hold it."""
+    when = to_datetime(expires_ms)
+    return NEVER if when is None else when.isoformat()
+
+
+def from_wire_time(time: Time) -> ExpiresAt:
+    """An expiry as users give it; InvalidArgumentError where a text is no time."""
+    if not isinstance(time, str):
+        return time
+    if time == NEVER:
+        return math.inf
+    try:
+        return dt.datetime.fromisoformat(time)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"expires_at {time[:40]!r} is no time; give seconds since 1970, a text such as "
+            f"'2030-01-31T12:00:00Z', or {NEVER!r}"
+        ) from None
 
 
 def stored_dtype(config: CollectionConfig, *, query: bool) -> np.dtype[np.generic]:

@@ -8,9 +8,12 @@ newer server) raises the nearest thing it has: VicinalError.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
+from typing import Any, cast
 
 from vicinal.model.errors import (
+    AlreadyExistsError,
     ClosedError,
     CollectionMismatchError,
     DeadlineError,
@@ -24,6 +27,7 @@ from vicinal.model.errors import (
     RequestTooLargeError,
     UnauthenticatedError,
     UnavailableError,
+    VersionConflictError,
     VicinalError,
 )
 from vicinal.wire.messages import Fault
@@ -37,6 +41,8 @@ _STATUSES: dict[type[VicinalError], int] = {
     ReadOnlyError: 403,
     NotFoundError: 404,
     CollectionMismatchError: 409,
+    AlreadyExistsError: 409,
+    VersionConflictError: 409,
     LockedError: 409,
     ClosedError: 410,
     OverloadedError: 503,
@@ -73,9 +79,9 @@ def http_status(error: VicinalError) -> int:
 def to_fault(error: VicinalError) -> Fault:
     """The message of an error; its public attributes travel as details."""
     details = {
-        name: value
+        name: {"uuid": str(value)} if isinstance(value, uuid.UUID) else value
         for name, value in vars(error).items()
-        if not name.startswith("_") and isinstance(value, str | int | float | bool | None)
+        if not name.startswith("_") and isinstance(value, str | int | float | uuid.UUID | None)
     }
     return Fault(code=code_of(type(error)), message=str(error), details=details)
 
@@ -85,8 +91,15 @@ def from_fault(fault: Fault) -> VicinalError:
     kind = codes().get(fault.code, VicinalError)
     error = kind.__new__(kind, fault.message)  # attributes come from the details
     error.args = (fault.message,)
-    vars(error).update(fault.details)
+    vars(error).update({name: _value(detail) for name, detail in fault.details.items()})
     return error
+
+
+def _value(detail: Any) -> Any:
+    """A detail as the attribute it was: a UUID travels as ids do."""
+    if isinstance(detail, dict) and "uuid" in detail:
+        return uuid.UUID(cast("dict[str, str]", detail)["uuid"])
+    return cast("object", detail)
 
 
 def _tree(kind: type[VicinalError]) -> Iterator[type[VicinalError]]:

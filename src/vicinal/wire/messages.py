@@ -6,11 +6,12 @@ the path.
 
 Ids keep their type: a str is a string, an int a number, a UUID is `{"uuid": "..."}`. A vector is a list of
 numbers or its little-endian bytes in the collection's dtype (base64 in JSON); queries of an f16 collection are
-f32.
+f32. A time is seconds since 1970, or RFC 3339 text with its zone, or "never"; answers have the text.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from typing import Annotated, Any, TypeAlias
 
@@ -18,6 +19,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from vicinal.model.config import CollectionConfig
+from vicinal.model.snapshot import Snapshot
+from vicinal.model.status import Status
 
 JSON_TYPE, MSGPACK_TYPE = "application/json", "application/msgpack"
 
@@ -32,6 +35,9 @@ WireId: TypeAlias = str | int | UuidId
 Vector: TypeAlias = bytes | list[float]
 Vectors: TypeAlias = bytes | list[list[float]]
 Where: TypeAlias = str | dict[str, Any] | None
+Time: TypeAlias = float | str
+NEVER = "never"
+IfVersion: TypeAlias = int | list[int | None] | None
 Payload: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 """A JSON object, decoded only when it is needed."""
 
@@ -76,6 +82,7 @@ class OpenCollection(Request):
     strict: bool | None = None
     M: int | None = None
     ef_construction: int | None = None
+    ttl: float | None = None
 
 
 class CollectionInfo(Answer):
@@ -100,19 +107,34 @@ class NewPoint(Request):
 
 
 class Upsert(Request):
-    """Points to insert or replace: `points`, or the columns `ids`, `vectors` and `payloads`."""
+    """Points to insert or replace: `points`, or the columns `ids`, `vectors` and `payloads`.
+
+    `mode` is upsert, insert_only or update_only. `if_version` and `expires_at` are one value, or a list parallel to the
+    points.
+    """
 
     points: list[NewPoint] | None = None
     ids: list[WireId] | None = None
     vectors: Vectors | None = None
     payloads: list[Payload] | None = None
+    mode: str = "upsert"
+    if_version: IfVersion = None
+    expires_at: Time | list[Time | None] | None = None
 
 
 class Update(Request):
-    """Fields to merge into the payload of points."""
+    """Points to change, exactly one of ids, where and all; fields to set (with `replace`: the whole payload), fields
+    to take away."""
 
-    ids: list[WireId]
-    payload: Payload
+    ids: list[WireId] | None = None
+    where: Where = None
+    all: bool = False
+    payload: Payload = msgspec.field(default_factory=_left_out)
+    replace: bool = False
+    delete_keys: list[str] | None = None
+    if_version: IfVersion = None
+    expires_at: Time | None = None
+    dry_run: bool = False
 
 
 class Delete(Request):
@@ -121,6 +143,7 @@ class Delete(Request):
     ids: list[WireId] | None = None
     where: Where = None
     all: bool = False
+    if_version: IfVersion = None
     dry_run: bool = False
 
 
@@ -144,6 +167,7 @@ class PointOut(Answer, omit_defaults=True):
     version: int
     payload: Payload
     vector: Vector | None = None
+    expires_at: dt.datetime | None = None
 
 
 class Points(Answer):
@@ -262,6 +286,37 @@ class Done(Answer):
     """It was done, or left to the background where that was asked for."""
 
     done: bool = True
+
+
+class Statuses(Answer):
+    """How each collection is that the key may see."""
+
+    collections: dict[str, Status]
+
+
+class TakeSnapshot(Request):
+    """A snapshot to make: named after the time, and of all collections, unless it says otherwise."""
+
+    name: str | None = None
+    collections: list[str] | None = None
+
+
+class SnapshotTaken(Answer):
+    """The snapshot; its path is one of the server's machine."""
+
+    snapshot: Snapshot
+
+
+class Snapshots(Answer):
+    """The snapshots there are, oldest first."""
+
+    snapshots: list[Snapshot]
+
+
+class DropSnapshot(Request):
+    """A snapshot to delete."""
+
+    name: str
 
 
 class Fault(Answer):

@@ -27,6 +27,7 @@ class Operation:
     ----------
     path : below `/v1/collections/{collection}` where the operation concerns a collection, else below `/v1`.
     repeatable : carrying it out twice leaves the same state and gives the same answer as once.
+    every_collection : it concerns all collections, and takes a key that is for all of them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Operation:
     path: tuple[str, ...]
     on_collection: bool = True
     repeatable: bool = True
+    every_collection: bool = False
 
 
 INFO = Operation(
@@ -52,6 +54,44 @@ LIST = Operation(
     "GET",
     ("collections",),
     False,
+)
+STATUS = Operation(
+    "status", "How each collection is", m.Empty, m.Statuses, Role.READ, "GET", ("status",), False
+)
+SNAPSHOT = Operation(
+    "snapshot",
+    "Keep this moment of the collections, in the server's directory",
+    m.TakeSnapshot,
+    m.SnapshotTaken,
+    Role.ADMIN,
+    "POST",
+    ("snapshots",),
+    False,
+    repeatable=False,
+    every_collection=True,
+)
+SNAPSHOTS = Operation(
+    "snapshots",
+    "The snapshots there are",
+    m.Empty,
+    m.Snapshots,
+    Role.ADMIN,
+    "GET",
+    ("snapshots",),
+    False,
+    every_collection=True,
+)
+DROP_SNAPSHOT = Operation(
+    "drop_snapshot",
+    "Delete a snapshot",
+    m.DropSnapshot,
+    m.Done,
+    Role.ADMIN,
+    "POST",
+    ("snapshots", "delete"),
+    False,
+    repeatable=False,
+    every_collection=True,
 )
 OPEN = Operation(
     "open",
@@ -77,7 +117,7 @@ DROP = Operation(
 )
 UPSERT = Operation(
     "upsert",
-    "Insert or replace points; all or nothing up to 20,000 points",
+    "Insert or replace points; all or nothing up to 20,000 points, conditions for any number",
     m.Upsert,
     m.Counted,
     Role.WRITE,
@@ -87,7 +127,7 @@ UPSERT = Operation(
 )
 UPDATE = Operation(
     "update",
-    "Merge fields into the payload of points",
+    "Change the payload of points by id, by filter, or of all",
     m.Update,
     m.Counted,
     Role.WRITE,
@@ -149,6 +189,10 @@ OPTIMIZE = Operation(
 OPERATIONS: tuple[Operation, ...] = (
     INFO,
     LIST,
+    STATUS,
+    SNAPSHOT,
+    SNAPSHOTS,
+    DROP_SNAPSHOT,
     OPEN,
     DESCRIBE,
     DROP,

@@ -25,8 +25,6 @@ SHOWN_FIELDS = ["kind", "summary"]
 K_SHOWN = 3
 K_MEASURED = 10
 HELD_OUT = 200
-TIE_TOLERANCE = 1e-6
-"""The library has equal docstrings; a hit as near as the tenth exact one counts, whichever of the equals it is."""
 
 QUESTIONS: tuple[tuple[str, str | None], ...] = (
     ("create a temporary directory that is removed afterwards", None),
@@ -234,8 +232,10 @@ def _measure(docs: vicinal.Collection, queries: npt.NDArray[np.float32]) -> dict
     """Recall@10 of the default search against exact search, and the median time of each, one query at a time."""
     import numpy as np
 
+    from vicinal.cli.measuring import recall_at_k
+
     k = min(K_MEASURED, docs.count())
-    found = 0
+    found = 0.0
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for query in queries:
         distances: dict[bool, npt.NDArray[np.float32]] = {}
@@ -244,10 +244,10 @@ def _measure(docs: vicinal.Collection, queries: npt.NDArray[np.float32]) -> dict
             hits = docs.search(query, k=k, exact=exact, with_payload=False)
             seconds[exact].append(_since(started))
             distances[exact] = hits.distances
-        found += int(np.count_nonzero(distances[False] <= distances[True][-1] + TIE_TOLERANCE))
+        found += recall_at_k(distances[False][None], distances[True][None])
     n = len(queries)
     return {
-        "recall": found / (n * k),
+        "recall": found / n,
         "k": k,
         "queries": n,
         "index_ms": float(np.median(seconds[False])) * 1e3,

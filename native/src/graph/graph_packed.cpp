@@ -1,0 +1,194 @@
+// The rabitq form of the graph: made when rows are linked in bulk, kept up to date by every later change.
+//
+// Its rows are encoded from the same adjacency that the sq8 form walks; which of the two answers is decided by a trial.
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <utility>
+
+#include "base/thread_pool.hpp"
+#include "graph/constants.hpp"
+#include "graph/graph_index.hpp"
+
+namespace vicinal::graph {
+namespace {
+
+constexpr std::size_t kGrain = 256;
+
+using Clock = std::chrono::steady_clock;
+
+}  // namespace
+
+std::shared_ptr<qgraph::QGraph> GraphIndex::packed() const {
+  const std::lock_guard lock(packed_mutex_);
+  return packed_;
+}
+
+void GraphIndex::set_packed(std::shared_ptr<qgraph::QGraph> packed) {
+  const std::lock_guard lock(packed_mutex_);
+  packed_ = std::move(packed);
+}
+
+bool GraphIndex::can_pack() const noexcept {
+  if (config_.format == Format::sq8 || !qgraph::QGraph::supports(config_.metric, config_.dtype, config_.dim)) {
+    return false;
+  }
+  // Rows that lie closer together than a byte's rounding have float codes; the packed form has only bytes for them.
+  return config_.format == Format::rabitq || codec_.kind() == CodeKind::l2_u8;
+}
+
+void GraphIndex::read_row(std::size_t row, float* out) const noexcept {
+  rows_.to_float(rows_.row(row), out);
+  if (config_.metric != Metric::cosine) return;
+  const float inverse = rows_.inverse_norm(row);
+  for (std::size_t i = 0; i < config_.dim; ++i) out[i] *= inverse;
+}
+
+// Rows in the order in which a breadth-first walk from the entry points meets them.
+std::vector<std::uint32_t> GraphIndex::breadth_first(std::size_t n) const {
+  std::vector<std::uint32_t> order;
+  order.reserve(n);
+  std::vector<bool> met(n, false);
+  const auto meet = [&](std::uint32_t row) {
+    if (met[row]) return;
+    met[row] = true;
+    order.push_back(row);
+  };
+  for (const std::uint32_t row : entry_points()) meet(row);
+  std::uint32_t unmet = 0;
+  for (std::size_t head = 0; head < n; ++head) {
+    if (head == order.size()) {
+      while (met[unmet]) ++unmet;
+      meet(unmet);
+    }
+    const std::uint32_t* words = edges_.row(order[head]);
+    for (std::uint32_t i = 0; i < edges_.degree; ++i) meet(load_edge(words[i]));
+  }
+  return order;
+}
+
+// Own vectors of rows [first, last), which become the nodes of the same numbers.
+void GraphIndex::encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const {
+  q.grow(last);
+  for (std::size_t row = first; row < last; ++row) {
+    q.place(static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row));
+  }
+  ThreadPool::instance().parallel_for(last - first, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::vector<float> values(config_.dim);
+    AlignedBuffer<float> work(q.padded());
+    for (std::size_t row = first + begin; row < first + end; ++row) {
+      read_row(row, values.data());
+      q.encode_own(static_cast<std::uint32_t>(row), values.data(), work.data());
+      q.encode_edges(static_cast<std::uint32_t>(row), nullptr, 0, true);
+    }
+  });
+}
+
+// Brings the nodes of all rows whose edges changed up to date.
+void GraphIndex::encode_changed(qgraph::QGraph& q, std::size_t n, unsigned threads) {
+  auto* words = changed_bits_.as<std::uint64_t>();
+  const std::size_t n_words = (n + 63) / 64;
+  std::vector<std::uint32_t> rows;
+  for (std::size_t w = 0; w < n_words; ++w) {
+    if (words[w] == 0) continue;
+    for (std::uint64_t bits = std::exchange(words[w], 0); bits != 0; bits &= bits - 1) {
+      rows.push_back(static_cast<std::uint32_t>(w * 64 + static_cast<std::size_t>(std::countr_zero(bits))));
+    }
+  }
+  ThreadPool::instance().parallel_for(rows.size(), threads, kGrain / 8,
+                                      [&](std::size_t begin, std::size_t end, unsigned) {
+                                        std::uint32_t near[kDegreeMax];
+                                        for (std::size_t i = begin; i < end; ++i) {
+                                          const std::size_t count = neighbours(rows[i], near);
+                                          q.encode_edges(rows[i], near, count, false);
+                                        }
+                                      });
+}
+
+std::size_t GraphIndex::neighbours(std::uint32_t row, std::uint32_t* out) const noexcept {
+  const std::uint32_t* words = edges_.row(row);
+  std::size_t count = 0;
+  for (std::uint32_t i = 0; i < edges_.degree; ++i) {
+    const std::uint32_t next = load_edge(words[i]);
+    if (next != row) out[count++] = next;
+  }
+  return count;
+}
+
+void GraphIndex::pack(std::size_t n, unsigned threads) {
+  packed_at_ = n;
+  if (!can_pack()) {
+    set_packed(nullptr);
+    return;
+  }
+  auto q = std::make_shared<qgraph::QGraph>(config_.dim, config_.metric, config_.M, config_.seed);
+  q->train(n, [this](std::size_t row, float* out) { read_row(row, out); });
+  q->grow(n);
+  const std::vector<std::uint32_t> order = breadth_first(n);
+  for (std::size_t node = 0; node < n; ++node) q->place(order[node], static_cast<std::uint32_t>(node));
+  ThreadPool& pool = ThreadPool::instance();
+  pool.parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::vector<float> values(config_.dim);
+    AlignedBuffer<float> work(q->padded());
+    for (std::size_t node = begin; node < end; ++node) {
+      read_row(order[node], values.data());
+      q->encode_own(order[node], values.data(), work.data());
+    }
+  });
+  pool.parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::uint32_t near[kDegreeMax];
+    for (std::size_t node = begin; node < end; ++node) {
+      const std::size_t count = neighbours(order[node], near);
+      q->encode_edges(order[node], near, count, true);
+    }
+  });
+  std::fill_n(changed_bits_.as<std::uint64_t>(), (n + 63) / 64, std::uint64_t{0});
+  if (config_.format == Format::automatic && !packed_is_faster(q, n)) q = nullptr;
+  set_packed(std::move(q));
+}
+
+// The trial: rows of the index as queries. The packed form gets the beam that finds as many of the true neighbours as
+// sq8 does with its own, and the time of the two is compared.
+bool GraphIndex::packed_is_faster(const std::shared_ptr<qgraph::QGraph>& q, std::size_t n) const {
+  constexpr std::size_t k = 10;
+  const std::size_t n_queries = std::min<std::size_t>(n, 256);
+  const std::size_t query_floats = config_.dim;
+  std::vector<float> queries(n_queries * query_floats);
+  for (std::size_t i = 0; i < n_queries; ++i) rows_.to_float(rows_.row(i * n / n_queries), &queries[i * query_floats]);
+  std::vector<std::int64_t> truth(n_queries * k);
+  std::vector<std::int64_t> found(n_queries * k);
+  std::vector<float> distances(n_queries * k);
+  const auto* bytes = reinterpret_cast<const std::byte*>(queries.data());
+  SearchParameters p;
+  p.k = k;
+  const auto hits = [&] {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n_queries; ++i) {
+      const std::int64_t* t = &truth[i * k];
+      for (std::size_t j = 0; j < k; ++j) count += static_cast<std::size_t>(std::count(t, t + k, found[i * k + j]));
+    }
+    return count;
+  };
+  const auto seconds = [&](const qgraph::QGraph* form, std::size_t ef) {
+    p.ef_search = ef;
+    double best = 1e30;
+    for (int pass = 0; pass < 3; ++pass) {
+      const auto start = Clock::now();
+      search_linked(bytes, n_queries, p, n, form, found.data(), distances.data());
+      best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    return best;
+  };
+  static_cast<void>(seconds(nullptr, 400));
+  truth = found;
+  const double codes_seconds = seconds(nullptr, 48);
+  const std::size_t wanted = hits();
+  for (const std::size_t ef : {32, 48, 64, 96, 128, 192, 256}) {
+    const double packed_seconds = seconds(q.get(), ef);
+    if (packed_seconds > codes_seconds) return false;
+    if (hits() >= wanted) return true;
+  }
+  return false;
+}
+
+}  // namespace vicinal::graph

@@ -1,0 +1,81 @@
+// The Q node row: one contiguous, cache-line aligned block per node that one hop of a search reads from front to back.
+//
+//   neighbour ids      u32 [R]            R is a multiple of 32; an empty slot has f_add = +inf, so it never passes a threshold
+//   f_add              f16 [R]            additive part of a neighbour's estimate, in internal distance units
+//   f_step             u8  [R]            multiplicative part, in units of the row's `step`
+//   header             32 bytes           RowHeader
+//   own vector         i8  [P]            rotated, centred, one scale per row
+//   neighbour codes    u4  [R][P / 4]     signs of (neighbour - node), packed in blocks of 32 for in-register look-up
+//
+// P is the dimension padded to a multiple of 64. For a node p and its neighbour c, r = rotate(c - p), s = sign(r):
+//
+//   |q - c|^2 ~ |q - p|^2 + f_add - F <s, q>,   F = 2 |r|^2 / sum|r_i|,   f_add = |r|^2 + F <s, p>
+//
+// which is the unbiased estimator of RaBitQ (Gao and Long, arXiv:2405.12497) written so that only <s, q> depends on the
+// query; keeping the codes of a node's neighbours beside it is SymphonyQG's layout (Gou et al., arXiv:2411.12229), and
+// <s, q> is summed for 32 neighbours at a time from 16-entry tables in registers (Andre et al., arXiv:1704.07355).
+// For inner products the same row holds -2<q, c> ~ -2<q, p> - 2<p, r> - F <s, q - p>. All internal distances
+// are multiplied by one constant per graph that keeps f_add inside the range of f16.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vicinal::qgraph {
+
+inline constexpr std::size_t kBlock = 32;  // neighbours scanned together
+inline constexpr std::size_t kPad = 64;    // dimensions are padded to a multiple of this
+inline constexpr std::size_t kDimMax = 16384;
+
+struct RowHeader {
+  float scale;        // own vector = scale * code, with -2 and the distance unit folded in
+  float add;          // |own|^2 in internal units; 0 for inner products
+  std::int32_t sum;   // sum of the own codes
+  std::uint32_t row;  // the caller's row number of this node
+  float step;         // unit of f_step: F = step * f_step, in internal units
+  float grain;        // own vector = grain * code, in the units of the rows
+  std::uint32_t reserved[2];
+};
+static_assert(sizeof(RowHeader) == 32);
+
+// Byte offsets inside a row.
+struct Layout {
+  std::uint32_t degree = 0;  // R
+  std::uint32_t padded = 0;  // P
+  std::uint32_t ids = 0;
+  std::uint32_t add = 0;
+  std::uint32_t step = 0;
+  std::uint32_t header = 0;
+  std::uint32_t own = 0;
+  std::uint32_t codes = 0;
+  std::uint32_t stride = 0;
+
+  static constexpr Layout of(std::size_t dim, std::size_t degree) noexcept {
+    Layout l;
+    l.degree = static_cast<std::uint32_t>(degree);
+    l.padded = static_cast<std::uint32_t>((dim + kPad - 1) / kPad * kPad);
+    l.add = l.degree * 4;
+    l.step = l.add + l.degree * 2;
+    l.header = l.step + l.degree;
+    l.own = (l.header + static_cast<std::uint32_t>(sizeof(RowHeader)) + 63) / 64 * 64;
+    l.codes = l.own + l.padded;
+    l.stride = l.codes + l.padded / 8 * l.degree;
+    return l;
+  }
+};
+
+// Where the code of neighbour `nb` (0..31 within its block) for the dimensions [4t, 4t + 4) is: 16 bytes per t hold
+// 32 nibbles. The order makes the sums of a scan come out in the order of the neighbours without a final shuffle.
+constexpr std::size_t nibble_byte(std::size_t nb) noexcept { return (nb % 8) * 2 + (nb / 8) % 2; }
+constexpr unsigned nibble_shift(std::size_t nb) noexcept { return nb / 16 * 4; }
+
+// What the search loops need of a graph; plain data so that files compiled per instruction set can share it.
+struct View {
+  const std::byte* rows = nullptr;
+  Layout layout;
+  std::size_t n = 0;
+  std::uint32_t dim = 0;
+  float unit = 1.0F;  // internal distance = unit * squared distance
+};
+
+}  // namespace vicinal::qgraph

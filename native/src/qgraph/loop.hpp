@@ -1,0 +1,429 @@
+// The search loop over Q rows, written once over a vector type V and compiled per instruction set.
+//
+// A query is a small state machine; several of them take turns on one thread, so that one query's cache misses pass
+// while the others compute. One hop: find the nearest of the old candidates (and cross out the node being expanded)
+// -> the node's own distance -> estimates of its neighbours -> those below the threshold that are not yet expanded
+// are appended without a branch -> the nearest is chosen -> next query.
+//
+// Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
+// candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "distance/prefetch.hpp"
+#include "qgraph/search.hpp"
+
+namespace vicinal::qgraph {
+
+inline constexpr float kInfinity = __builtin_inff();
+inline constexpr std::uint32_t kWantMin = 8;  // candidates kept however near the end
+
+template <class V>
+struct SearchLoop {
+  using F = typename V::F;
+  using U = typename V::U;
+  using M = typename V::M;
+  static constexpr std::uint32_t W = V::kWidth;
+
+  static VICINAL_INLINE void prefetch_lines(const std::byte* from, const std::byte* to) noexcept {
+    for (; from < to; from += 64) {
+      __builtin_prefetch(from, 0, 2);
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 would keep only the first
+    }
+  }
+
+  static VICINAL_INLINE const std::byte* row_of(const View& g, std::uint32_t node) noexcept {
+    return g.rows + std::size_t{node} * g.layout.stride;
+  }
+
+  // Enters the current node into the table of expanded nodes.
+  static VICINAL_INLINE void mark(const Sizes& sizes, Lane& l) noexcept {
+    std::uint32_t slot = l.current & (sizes.slots - 1);
+    while (l.table[slot] != kNoNode) [[unlikely]] {
+      slot = (slot + 1) & (sizes.slots - 1);
+    }
+    l.table[slot] = l.current;
+    l.es[l.hops] = slot;
+  }
+
+  // The distance of a row's own node, by its one-byte codes.
+  static VICINAL_INLINE float own_distance(const Context& c, const Lane& l, const std::byte* row) noexcept {
+    const Layout& layout = c.graph.layout;
+    const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
+    const std::int32_t dot =
+        V::own_dot(reinterpret_cast<const std::int8_t*>(row + layout.own), l.own_query, layout.padded, header->sum);
+    return header->add + l.query_add + header->scale * l.own_scale * static_cast<float>(dot);
+  }
+
+  static __attribute__((noinline)) void start(const Context& c, const Batch& b, const Sizes& sizes, Lane& l,
+                                              std::size_t index) noexcept {
+    const std::size_t dim = c.graph.dim, padded = c.graph.layout.padded;
+    const float* q = b.queries + index * dim;
+    l.index = index;
+    float scale = 1.0F;
+    if (c.metric != Metric::l2) {
+      F norm = V::setf(0.0F);
+      std::size_t i = 0;
+      for (; i + W <= dim; i += W) norm = V::fma(V::loadf(q + i), V::loadf(q + i), norm);
+      float total = V::sum_of(norm);
+      for (; i < dim; ++i) total += q[i] * q[i];
+      const float inverse = total > 0.0F ? 1.0F / __builtin_sqrtf(total) : 0.0F;
+      scale = c.metric == Metric::cosine ? inverse : inverse * c.query_norm;
+    }
+    float* x = l.work;
+    if (c.metric == Metric::ip) {
+      for (std::size_t i = 0; i < dim; ++i) x[i] = q[i] * scale;
+    } else {
+      for (std::size_t i = 0; i < dim; ++i) x[i] = q[i] * scale - c.mean[i];
+    }
+    for (std::size_t i = dim; i < padded; ++i) x[i] = 0.0F;
+    rotate<V>(c.rotation, x);
+
+    F norm = V::setf(0.0F), top = norm, top4 = norm, total = norm;
+    for (std::size_t i = 0; i < padded; i += W) {
+      const F v = V::loadf(x + i), a = V::abs(v);
+      norm = V::fma(v, v, norm);
+      top = V::max(top, a);
+      top4 = V::max(top4, V::sum4(a));
+      total = V::add(total, a);
+    }
+    l.query_add = c.metric == Metric::ip ? 0.0F : c.graph.unit * V::sum_of(norm);
+    const float peak = V::max_of(top);
+    l.own_scale = peak > 0.0F ? peak / 127.0F : 1.0F;
+    const F own = V::setf(1.0F / l.own_scale);
+    // Rounding may lift a sum of four by two: 61 + 2 entries still fit six bits.
+    float delta = V::max_of(top4) / 61.0F;
+    const float least = V::sum_of(total) / 60000.0F;
+    if (delta < least) delta = least;
+    if (!(delta > 0.0F)) delta = 1.0F;
+    const F coarse = V::setf(1.0F / delta);
+    total = V::setf(0.0F);
+    for (std::size_t i = 0; i < padded; i += W) {
+      const F v = V::loadf(x + i);
+      V::store_i8(l.own_query + i, V::mul(v, own));
+      total = V::add(total, V::abs(V::store_i8(l.table_query + i, V::mul(v, coarse))));
+    }
+    V::prepare_own(l.own_query, padded);
+    V::build_tables(l.table_query, padded, l.tables);
+    l.delta = -2.0F * delta;
+    l.delta_sum = delta * V::sum_of(total);
+
+    const F empty = V::setf(kInfinity);
+    for (std::uint32_t i = 0; i < sizes.capacity + 64; i += W) V::storef(l.cd + i, empty);
+    for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
+    l.size = 0;
+    l.hops = 0;
+    l.ek[0] = -kInfinity;
+    l.tau = 3.0e38F;
+    // Expansion starts at the first entry; the others are candidates with their own distances.
+    for (std::size_t i = 1; i < b.n_entries; ++i) {
+      l.cd[l.size] = own_distance(c, l, row_of(c.graph, b.entries[i]));
+      l.ci[l.size] = b.entries[i];
+      ++l.size;
+    }
+    l.current = b.entries[0];
+    l.row = row_of(c.graph, l.current);
+    mark(sizes, l);
+    l.phase = 1;
+  }
+
+  static VICINAL_INLINE float just_above(float x) noexcept { return x + (__builtin_fabsf(x) * 1e-6F + 1e-30F); }
+
+  // Finds a threshold that about `want` candidates pass, and drops the others.
+  static __attribute__((noinline)) void tighten(Lane& l, std::uint32_t want, std::uint32_t capacity) noexcept {
+    const F empty = V::setf(kInfinity);
+    F least = empty, most = V::setf(-kInfinity);
+    std::uint32_t live = 0;
+    for (std::uint32_t i = 0; i < l.size; i += W) {
+      const F d = V::loadf(l.cd + i);
+      const M m = V::lt(d, empty);
+      least = V::min(least, d);
+      most = V::max(most, V::pick(m, d, V::setf(-kInfinity)));
+      live += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
+    }
+    float high = l.tau;
+    if (live > want) {
+      float low = V::min_of(least);
+      high = just_above(V::max_of(most));
+      const std::uint32_t enough = want + want / 8 + 2;
+      for (int round = 0; round < 12; ++round) {
+        const float middle = 0.5F * (low + high);
+        const F limit = V::setf(middle);
+        std::uint32_t below = 0;
+        for (std::uint32_t i = 0; i < l.size; i += W) {
+          below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.cd + i), limit))));
+        }
+        if (below < want) {
+          low = middle;
+        } else {
+          high = middle;
+          if (below <= enough) break;
+        }
+      }
+      l.tau = high;
+    }
+    const F limit = V::setf(high);
+    std::uint32_t kept = 0;
+    for (std::uint32_t i = 0; i < l.size; i += W) {
+      const F d = V::loadf(l.cd + i);
+      const U id = V::loadu(l.ci + i);
+      const M m = V::lt(d, limit);
+      V::storef(l.cd + kept, V::pack(m, d, empty));  // kept <= i: never ahead of what is read
+      V::storeu(l.ci + kept, V::pack(m, id));
+      kept += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
+    }
+    // Equal distances cannot be told apart by a threshold: keep any of them.
+    if (kept + kBlock > capacity) kept = want < capacity - kBlock ? want : capacity - kBlock;
+    for (std::uint32_t i = kept; i < l.size + W; i += W) V::storef(l.cd + i, empty);
+    l.size = kept;
+  }
+
+  // One hop. False when the search is over.
+  // `coming` is the row that the next turn on this thread will read: it is fetched here, a few lines at a time between
+  // the look-ups, because a burst of prefetches would fill the miss queue and stall. With one query alone (Single) it
+  // is the likeliest next row instead, fetched while this one is scanned.
+  template <bool Single>
+  static VICINAL_INLINE bool step(const Context& c, const Sizes& sizes, std::uint32_t ef, Lane& l,
+                                  const std::byte* coming) noexcept {
+    const View& g = c.graph;
+    const Layout& layout = g.layout;
+    const std::byte* row = l.row;
+    const std::byte* fetch = coming;
+    if constexpr (!Single) prefetch_lines(fetch + 64, fetch + layout.own);
+    const F empty = V::setf(kInfinity);
+
+    F best = empty;
+    U best_id = V::setu(0);
+    const U expanded = V::setu(l.current);
+    for (std::uint32_t i = 0; i < l.size; i += W) {
+      const U id = V::loadu(l.ci + i);
+      const F d = V::pick(V::eq(id, expanded), empty, V::loadf(l.cd + i));
+      V::storef(l.cd + i, d);
+      const M m = V::lt(d, best);
+      best = V::pick(m, d, best);
+      best_id = V::pick(m, id, best_id);
+    }
+    std::uint32_t ahead = kNoNode;
+    if constexpr (Single) {
+      fetch = row;
+      const float nearest = V::min_of(best);
+      if (nearest < kInfinity) {
+        ahead = V::id_at(best, nearest, best_id);
+        fetch = row_of(g, ahead);
+        prefetch_lines(fetch, fetch + layout.own);
+      }
+    }
+
+    const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
+    const float own = own_distance(c, l, row);
+    l.ed[l.hops] = own;
+    l.er[l.hops] = header->row;
+    if (++l.hops == sizes.hops_max) return false;
+
+    const F own_all = V::setf(own);
+    const F slope = V::setf(header->step * l.delta), base = V::setf(header->step * l.delta_sum);
+    const auto* ids = reinterpret_cast<const std::uint32_t*>(row + layout.ids);
+    const auto* adds = reinterpret_cast<const std::uint16_t*>(row + layout.add);
+    const auto* steps = reinterpret_cast<const std::uint8_t*>(row + layout.step);
+    const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
+    const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
+    for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
+      if (l.size + kBlock > sizes.capacity) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
+      const F limit = V::setf(l.tau);
+      constexpr std::size_t N = kBlock / W;
+      F sums[N];
+      V::scan(codes, l.tables, layout.padded, fetch + layout.own, sums);
+      fetch += layout.padded * 5;
+      F near[N];
+      U near_id[N];
+      M below[N];
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < N; ++v) {
+        const F rise = V::fma(sums[v], slope, base);
+        near[v] = V::fma(V::load_u8(steps + v * W), rise, V::add(own_all, V::load_f16(adds + v * W)));
+        near_id[v] = V::loadu(ids + v * W);
+        below[v] = V::lt(near[v], limit);
+      }
+      const auto append = [&](F d, U id) __attribute__((always_inline)) {
+        U at = V::band(id, slot_mask);
+        U found = V::gather(l.table, at);
+        M m = V::but_not(V::lt(d, empty), V::eq(found, id));
+        M other = V::but_not(m, V::eq(found, no_node));
+        while (V::bits(other) != 0) [[unlikely]] {  // a slot taken by another node: look on
+          at = V::band(V::addu(at, one), slot_mask);
+          found = V::gather(l.table, at);
+          const M same = V::eq(found, id);
+          m = V::but_not(m, V::both(other, same));
+          other = V::but_not(V::but_not(other, same), V::eq(found, no_node));
+        }
+        const F fresh = V::pack(m, d, empty);
+        const U fresh_id = V::pack(m, id);
+        V::storef(l.cd + l.size, fresh);
+        V::storeu(l.ci + l.size, fresh_id);
+        l.size += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
+        const M nearer = V::lt(fresh, best);
+        best = V::pick(nearer, fresh, best);
+        best_id = V::pick(nearer, fresh_id, best_id);
+      };
+      if constexpr (N == 2) {
+        const auto first = static_cast<unsigned>(__builtin_popcount(V::bits(below[0])));
+        const auto second = static_cast<unsigned>(__builtin_popcount(V::bits(below[1])));
+        const F near0 = V::pack(below[0], near[0], empty), near1 = V::pack(below[1], near[1], empty);
+        const U id0 = V::pack(below[0], near_id[0]), id1 = V::pack(below[1], near_id[1]);
+        if (first + second <= W) [[likely]] {
+          append(V::concat(near0, first, near1), V::concat(id0, first, id1));
+        } else {
+          append(near0, id0);
+          append(near1, id1);
+        }
+      } else {
+        alignas(64) float packed[kBlock + W];
+        alignas(64) std::uint32_t packed_id[kBlock + W];
+        std::uint32_t count = 0;
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < N; ++v) {
+          V::storef(packed + count, V::pack(below[v], near[v], empty));
+          V::storeu(packed_id + count, V::pack(below[v], near_id[v]));
+          count += static_cast<std::uint32_t>(__builtin_popcount(V::bits(below[v])));
+        }
+        V::storef(packed + count, empty);
+        for (std::uint32_t i = 0; i < count; i += W) append(V::loadf(packed + i), V::loadu(packed_id + i));
+      }
+      ids += kBlock;
+      adds += kBlock;
+      steps += kBlock;
+      codes += layout.padded * 4;
+    }
+
+    const float nearest = V::min_of(best);
+    if (!(nearest < kInfinity)) return false;
+    if (l.hops >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
+      const F limit_all = V::setf(nearest);
+      std::uint32_t nearer = 0;
+      for (std::uint32_t i = 0; i < l.hops; i += W) {
+        nearer += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ek + i), limit_all))));
+      }
+      if (nearer >= ef) return false;
+    }
+    l.ek[l.hops] = nearest;
+    l.current = V::id_at(best, nearest, best_id);
+    mark(sizes, l);
+    l.row = row_of(g, l.current);
+    if constexpr (Single) {
+      if (l.current != ahead) prefetch_lines(l.row, l.row + layout.stride);
+    }
+    return true;
+  }
+
+  static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
+    if (row >= b.limit) return false;
+    return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
+  }
+
+  // Takes the nearest expanded nodes that may be returned, and sends for their stored vectors.
+  static void collect(const Batch& b, Lane& l) noexcept {
+    for (std::uint32_t i = 0; i < l.hops; ++i) l.table[l.es[i]] = kNoNode;
+    std::uint32_t n = 0;
+    for (std::uint32_t i = 0; i < l.hops; ++i) {
+      const std::uint32_t row = l.er[i];
+      l.ed[n] = l.ed[i];
+      l.er[n] = row;
+      n += may_return(b, row) ? 1 : 0;
+    }
+    const F empty = V::setf(kInfinity);
+    const auto want = static_cast<std::uint32_t>(b.rerank);
+    float high = kInfinity;
+    V::storef(l.ed + n, empty);  // the lanes behind the last
+    if (n > want) {
+      F least = empty, most = V::setf(-kInfinity);
+      for (std::uint32_t i = 0; i < n; i += W) {
+        const F d = V::loadf(l.ed + i);
+        least = V::min(least, d);
+        most = V::max(most, V::pick(V::lt(d, empty), d, V::setf(-kInfinity)));
+      }
+      float low = V::min_of(least);
+      high = just_above(V::max_of(most));
+      for (int round = 0; round < 16; ++round) {
+        const float middle = 0.5F * (low + high);
+        const F limit = V::setf(middle);
+        std::uint32_t below = 0;
+        for (std::uint32_t i = 0; i < n; i += W) {
+          below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ed + i), limit))));
+        }
+        if (below < want) {
+          low = middle;
+        } else {
+          high = middle;
+          if (below <= want + 2) break;
+        }
+      }
+    }
+    const F limit = V::setf(high);
+    std::uint32_t picked = 0;
+    for (std::uint32_t i = 0; i < n; i += W) {
+      const M m = V::lt(V::loadf(l.ed + i), limit);
+      V::storeu(l.pick + picked, V::pack(m, V::loadu(l.er + i)));
+      picked += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
+    }
+    for (std::uint32_t i = 0; i < picked; ++i) b.reranker.fetch(b.reranker.context, l.pick[i]);
+    l.picked = picked;
+    l.phase = 2;
+  }
+
+  static void finish(const Batch& b, Lane& l) noexcept {
+    b.reranker.rerank(b.reranker.context, l.index, l.pick, l.picked);
+    l.phase = 0;
+  }
+
+  static void run(const Context& c, const Batch& b, Lane* lanes, std::size_t begin, std::size_t end) noexcept {
+    const Sizes sizes = Sizes::of(b.ef);
+    const auto ef = static_cast<std::uint32_t>(b.ef);
+    std::size_t next = begin;
+    std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;
+    if (width <= 1) {
+      Lane& l = lanes[0];
+      for (; next < end; ++next) {
+        start(c, b, sizes, l, next);
+        while (step<true>(c, sizes, ef, l, l.row)) {
+        }
+        collect(b, l);
+        finish(b, l);
+      }
+      return;
+    }
+    for (std::size_t i = 0; i < width; ++i) start(c, b, sizes, lanes[i], next++);
+    // Two groups take turns. The first touch of a row may wait for a page walk, which holds back all that follows; so
+    // a group's rows are touched together, and their other lines fetched during the turns of the other group.
+    const std::size_t half = (width + 1) / 2;
+    std::size_t active = width;
+    while (active != 0) {
+      for (std::size_t group = 0; group < width; group += half) {
+        const std::size_t last = group + half < width ? group + half : width;
+        for (std::size_t i = group; i < last; ++i) {
+          Lane& l = lanes[i];
+          if (l.phase == 1) [[likely]] {
+            const std::size_t partner = group == 0 ? i + half : i - half;
+            if (!step<false>(c, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(b, l);
+          } else if (l.phase == 2) {
+            finish(b, l);
+            if (next < end) {
+              start(c, b, sizes, l, next++);
+            } else {
+              --active;
+            }
+          }
+        }
+        for (std::size_t i = group; i < last; ++i) prefetch_next(lanes[i].row);
+      }
+    }
+  }
+};
+
+template <class V>
+inline void rotate_fn(const RotationView& r, float* x) noexcept {
+  rotate<V>(r, x);
+}
+
+}  // namespace vicinal::qgraph

@@ -1,0 +1,9 @@
+// The search loop in plain C++: the oracle of the others, and what runs where nothing better does.
+#include "qgraph/loop.hpp"
+#include "qgraph/simd_scalar.hpp"
+
+namespace vicinal::qgraph {
+
+Loops loops_scalar() noexcept { return {&SearchLoop<Scalar>::run, &rotate_fn<Scalar>}; }
+
+}  // namespace vicinal::qgraph

@@ -1,0 +1,39 @@
+// The memory of the lanes of one searching thread, kept between searches so that a single query allocates nothing.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/aligned_buffer.hpp"
+#include "qgraph/search.hpp"
+
+namespace vicinal::qgraph {
+
+class Scratch {
+ public:
+  // Lays out `lanes` lanes for searches of that shape; keeps the memory where it suffices.
+  void prepare(const View& graph, std::size_t ef, std::size_t lanes);
+  [[nodiscard]] Lane* lanes() noexcept { return lanes_; }
+
+ private:
+  AlignedBuffer<std::byte> memory_;
+  Lane lanes_[kInterleaveMax];
+  std::size_t ef_ = 0;
+  std::size_t count_ = 0;
+  std::uint32_t padded_ = 0;
+};
+
+// Hands out Scratch objects to concurrent searches.
+class ScratchPool {
+ public:
+  [[nodiscard]] std::unique_ptr<Scratch> take();
+  void give(std::unique_ptr<Scratch> scratch);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Scratch>> free_;
+};
+
+}  // namespace vicinal::qgraph

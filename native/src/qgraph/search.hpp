@@ -1,0 +1,114 @@
+// What a search over Q rows needs and leaves, shared by the files compiled per instruction set.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "distance/distance.hpp"
+#include "qgraph/format.hpp"
+#include "qgraph/rotation.hpp"
+
+namespace vicinal::qgraph {
+
+inline constexpr std::size_t kInterleaveMax = 8;
+
+// A hint to bring one line into L2; kept apart from its neighbours, which GCC 12 would merge.
+static inline __attribute__((always_inline)) void prefetch_next(const std::byte* line) noexcept {
+  __builtin_prefetch(line, 0, 2);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+// The caller's side of a search: exact distances, from rows that this layer never sees.
+struct Reranker {
+  const void* context = nullptr;
+  // Hints that a row will be asked for.
+  void (*fetch)(const void* context, std::uint32_t row) noexcept = nullptr;
+  // The nearest rows found for a query; a row may be among them twice.
+  void (*rerank)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
+};
+
+struct Batch {
+  const float* queries = nullptr;  // n x dim
+  std::size_t ef = 0;              // nodes expanded per query, >= 1
+  std::size_t rerank = 0;          // candidates handed to the reranker
+  std::size_t interleave = 4;
+  const std::uint32_t* entries = nullptr;  // nodes to start from, at least one
+  std::size_t n_entries = 0;
+  const std::uint64_t* pass = nullptr;  // bit r set: row r may be returned; null: every row may
+  std::uint32_t limit = 0;              // rows from here on are passed through and not returned
+  Reranker reranker;
+};
+
+// Constants of the graph.
+struct Context {
+  View graph;
+  RotationView rotation;
+  Metric metric = Metric::l2;
+  const float* mean = nullptr;  // dim; subtracted from queries of l2 and cosine
+  float query_norm = 0.0F;      // ip: queries are scaled to this length for estimates
+};
+
+// One query under way.
+struct Lane {
+  std::size_t index = 0;         // of the query in the batch
+  int phase = 0;
+  std::uint32_t current = 0;       // the node to expand
+  const std::byte* row = nullptr;  // and its row
+  std::uint32_t hops = 0;
+  std::uint32_t size = 0;  // candidates; cd is +inf from here on
+  float tau = 0.0F;
+  float query_add = 0.0F;
+  float own_scale = 0.0F;
+  float delta = 0.0F;      // -2 * unit of the table entries
+  float delta_sum = 0.0F;  // unit * sum of |q|
+  std::uint32_t picked = 0;
+  // Buffers of a Scratch.
+  float* cd = nullptr;
+  std::uint32_t* ci = nullptr;
+  float* ek = nullptr;          // the estimate with which each expanded node was chosen
+  float* ed = nullptr;          // own distance of each expanded node
+  std::uint32_t* er = nullptr;  // its row for the caller
+  std::uint32_t* es = nullptr;  // its slot in the table
+  std::uint32_t* table = nullptr;
+  std::int8_t* own_query = nullptr;
+  std::int8_t* table_query = nullptr;
+  std::uint8_t* tables = nullptr;
+  float* work = nullptr;  // P floats
+  std::uint32_t* pick = nullptr;  // rows to rerank
+};
+
+struct Sizes {
+  std::uint32_t capacity = 0;  // of cd and ci, without padding
+  std::uint32_t slots = 0;     // of the table of expanded nodes, a power of two
+  std::uint32_t hops_max = 0;  // expanded nodes at most
+  static Sizes of(std::size_t ef) noexcept {
+    Sizes s;
+    s.capacity = static_cast<std::uint32_t>((ef + (ef / 2 > 64 ? ef / 2 : 64) + 31) / 32 * 32);
+    s.hops_max = static_cast<std::uint32_t>(ef + ef / 2 + 32);
+    s.slots = 256;
+    while (s.slots < 32 * ef) s.slots *= 2;
+    return s;
+  }
+};
+
+inline constexpr std::uint32_t kNoNode = 0xFFFFFFFFU;
+
+// Answers queries [begin, end) of the batch.
+using SearchFn = void (*)(const Context&, const Batch&, Lane* lanes, std::size_t begin, std::size_t end) noexcept;
+using RotateFn = void (*)(const RotationView&, float*) noexcept;
+
+struct Loops {
+  SearchFn search = nullptr;
+  RotateFn rotate = nullptr;
+};
+
+[[nodiscard]] Loops loops_scalar() noexcept;
+#if defined(__x86_64__)
+[[nodiscard]] Loops loops_avx2() noexcept;
+[[nodiscard]] Loops loops_avx512() noexcept;
+#elif defined(__aarch64__)
+[[nodiscard]] Loops loops_neon() noexcept;
+#endif
+
+}  // namespace vicinal::qgraph

@@ -1,0 +1,419 @@
+// Tests of the sealed graph: rotation, f16, search on every instruction set against exact answers, filters, files.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "base/error.hpp"
+#include "check.hpp"
+#include "distance/rows.hpp"
+#include "qgraph/half.hpp"
+#include "qgraph/qgraph.hpp"
+
+using namespace vicinal;
+using namespace vicinal::qgraph;
+using vicinal::test::throws;
+
+namespace {
+
+constexpr std::size_t kDegree = 32;
+constexpr double kRecallFloor = 0.95;  // measured 0.98 to 1.00 on these sets
+
+std::vector<Isa> isas() {
+  std::vector<Isa> all;
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
+    if (isa_supported(isa)) all.push_back(isa);
+  }
+  return all;
+}
+
+// Clustered vectors, of varied length, away from the origin.
+std::vector<float> vectors(std::size_t n, std::size_t dim, unsigned seed) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> centres(20 * dim);
+  for (float& x : centres) x = 2.0F + normal(random);
+  random.seed(seed);
+  std::vector<float> rows(n * dim);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t centre = random() % 20;
+    const float size = 0.5F + static_cast<float>(random() % 1000) / 1000.0F;
+    for (std::size_t d = 0; d < dim; ++d) rows[i * dim + d] = size * (centres[centre * dim + d] + normal(random));
+  }
+  return rows;
+}
+
+float exact(const float* a, const float* b, std::size_t dim, Metric metric) {
+  double dot = 0, aa = 0, bb = 0, l2 = 0;
+  for (std::size_t d = 0; d < dim; ++d) {
+    dot += static_cast<double>(a[d]) * b[d];
+    aa += static_cast<double>(a[d]) * a[d];
+    bb += static_cast<double>(b[d]) * b[d];
+    l2 += (static_cast<double>(a[d]) - b[d]) * (static_cast<double>(a[d]) - b[d]);
+  }
+  if (metric == Metric::l2) return static_cast<float>(l2);
+  if (metric == Metric::ip) return static_cast<float>(-dot);
+  const double norms = std::sqrt(aa * bb);
+  return static_cast<float>(norms > 0 ? 1.0 - dot / norms : 1.0);
+}
+
+struct Set {
+  std::size_t n, dim;
+  Metric metric;
+  std::vector<float> rows, queries, norms;
+  std::vector<std::uint32_t> ids, counts;
+
+  Set(std::size_t rows_n, std::size_t dimension, Metric m, std::size_t nq = 40)
+      : n(rows_n), dim(dimension), metric(m), rows(vectors(n, dim, 1)), queries(vectors(nq, dim, 2)) {
+    link();
+  }
+
+  // Nearest rows, and some at random so that clusters are connected.
+  void link() {
+    std::mt19937 random(3);
+    ids.assign(n * kDegree, 0);
+    counts.assign(n, 0);
+    const std::size_t all = std::min(kDegree, n - 1), near = std::min(all, kDegree * 3 / 4);
+    std::vector<std::pair<float, std::uint32_t>> order(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < n; ++j) {
+        order[j] = {i == j ? -1e30F : exact(&rows[i * dim], &rows[j * dim], dim, metric),
+                    static_cast<std::uint32_t>(j)};
+      }
+      std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(near) + 1, order.end());
+      for (std::size_t j = 0; j < near; ++j) ids[i * kDegree + j] = order[j + 1].second;
+      for (std::size_t j = near; j < all; ++j) ids[i * kDegree + j] = static_cast<std::uint32_t>(random() % n);
+      counts[i] = static_cast<std::uint32_t>(all);
+    }
+    norms.resize(n);
+    inverse_norms(reinterpret_cast<const std::byte*>(rows.data()), dim * 4, n, dim, DType::f32, best_isa(),
+                  norms.data());
+  }
+
+  void read(std::size_t row, float* out) const {
+    for (std::size_t d = 0; d < dim; ++d) {
+      out[d] = rows[row * dim + d] * (metric == Metric::cosine ? norms[row] : 1.0F);
+    }
+  }
+
+  // Rows at nodes in reversed order, so that the two numberings are never mixed up unseen.
+  [[nodiscard]] std::unique_ptr<QGraph> pack(std::size_t degree = kDegree) const {
+    auto graph = std::make_unique<QGraph>(dim, metric, degree, 1);
+    graph->train(n, [&](std::size_t row, float* out) { read(row, out); });
+    graph->grow(n);
+    std::vector<float> values(dim);
+    AlignedBuffer<float> aligned(graph->padded());
+    for (std::size_t i = 0; i < n; ++i) graph->place(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(n - 1 - i));
+    for (std::size_t i = 0; i < n; ++i) {
+      read(i, values.data());
+      graph->encode_own(static_cast<std::uint32_t>(i), values.data(), aligned.data());
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      graph->encode_edges(static_cast<std::uint32_t>(i), &ids[i * kDegree], counts[i], true);
+    }
+    return graph;
+  }
+  [[nodiscard]] std::size_t nq() const { return queries.size() / dim; }
+
+  [[nodiscard]] std::vector<std::uint32_t> truth(std::size_t q, std::size_t k,
+                                                 const std::vector<std::uint64_t>* allow = nullptr) const {
+    std::vector<std::pair<float, std::uint32_t>> order;
+    for (std::size_t j = 0; j < n; ++j) {
+      if (allow != nullptr && ((*allow)[j / 64] >> (j % 64) & 1) == 0) continue;
+      order.emplace_back(exact(&queries[q * dim], &rows[j * dim], dim, metric), static_cast<std::uint32_t>(j));
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<std::uint32_t> best;
+    for (std::size_t j = 0; j < std::min(k, order.size()); ++j) best.push_back(order[j].second);
+    return best;
+  }
+};
+
+struct Answer {
+  std::vector<std::int64_t> rows;
+  std::vector<float> distances;
+};
+
+// Exact distances of what the graph proposes, as the index computes them.
+struct Exact {
+  const Set& set;
+  std::size_t k;
+  Answer answer;
+
+  static void fetch(const void*, std::uint32_t) noexcept {}
+  static void rerank(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept {
+    auto& self = *const_cast<Exact*>(static_cast<const Exact*>(context));
+    std::vector<std::pair<float, std::uint32_t>> order;
+    for (std::size_t i = 0; i < n; ++i) {
+      order.emplace_back(exact(&self.set.queries[query * self.set.dim], &self.set.rows[rows[i] * self.set.dim],
+                               self.set.dim, self.set.metric),
+                         rows[i]);
+    }
+    std::sort(order.begin(), order.end());
+    order.erase(std::unique(order.begin(), order.end()), order.end());
+    for (std::size_t i = 0; i < std::min(self.k, order.size()); ++i) {
+      self.answer.rows[query * self.k + i] = order[i].second;
+      self.answer.distances[query * self.k + i] = order[i].first;
+    }
+  }
+};
+
+Answer ask(const QGraph& graph, const Set& set, SearchOptions options) {
+  Exact exact{set, options.k, {std::vector<std::int64_t>(set.nq() * options.k, -1),
+                               std::vector<float>(set.nq() * options.k, __builtin_inff())}};
+  const std::uint32_t entry = 0;
+  options.entries = &entry;
+  options.n_entries = 1;
+  options.limit = static_cast<std::uint32_t>(set.n);
+  options.ef = std::max(options.ef, options.k);
+  graph.search(set.queries.data(), set.nq(), options, {&exact, &Exact::fetch, &Exact::rerank});
+  return exact.answer;
+}
+
+Answer ask(const std::unique_ptr<QGraph>& graph, const Set& set, const SearchOptions& options) {
+  return ask(*graph, set, options);
+}
+
+double recall(const Set& set, const Answer& a, std::size_t k, const std::vector<std::uint64_t>* allow = nullptr) {
+  std::size_t found = 0, wanted = 0;
+  for (std::size_t q = 0; q < set.nq(); ++q) {
+    for (const std::uint32_t row : set.truth(q, k, allow)) {
+      ++wanted;
+      found += static_cast<std::size_t>(std::count(&a.rows[q * k], &a.rows[q * k] + k, std::int64_t{row}));
+    }
+  }
+  return static_cast<double>(found) / static_cast<double>(wanted);
+}
+
+// Distances are those of the stored rows, ascending, ties by row, no row twice, padding at the end.
+void check_answer(const Set& set, const Answer& a, std::size_t k) {
+  for (std::size_t q = 0; q < set.nq(); ++q) {
+    for (std::size_t i = 0; i < k; ++i) {
+      const std::int64_t row = a.rows[q * k + i];
+      const float d = a.distances[q * k + i];
+      if (row < 0) {
+        CHECK(row == -1 && std::isinf(d), row, d);
+        continue;
+      }
+      const float e =
+          exact(&set.queries[q * set.dim], &set.rows[static_cast<std::size_t>(row) * set.dim], set.dim, set.metric);
+      CHECK(std::fabs(d - e) <= 1e-4F * (1.0F + std::fabs(e)), q, i, d, e);
+      if (i == 0) continue;
+      const std::int64_t before = a.rows[q * k + i - 1];
+      CHECK(before >= 0, q, i);
+      CHECK(d > a.distances[q * k + i - 1] || (d == a.distances[q * k + i - 1] && row > before), q, i, row, before);
+    }
+  }
+}
+
+void rotation_keeps_lengths_and_angles() {
+  for (const std::size_t padded : {64, 128, 192, 320, 384, 960, 1024, 1536}) {
+    const Rotation rotation(padded, 5);
+    for (const Isa isa : isas()) {
+      std::vector<float> a = vectors(1, padded, 1), b = vectors(1, padded, 2);
+      const float before = exact(a.data(), b.data(), padded, Metric::l2);
+      loops_for(isa).rotate(rotation.view(), a.data());
+      loops_for(isa).rotate(rotation.view(), b.data());
+      const float after = exact(a.data(), b.data(), padded, Metric::l2);
+      CHECK(std::fabs(after - before) < 1e-4F * before, padded, isa_name(isa), before, after);
+    }
+  }
+}
+
+void halves_survive_the_way_there_and_back() {
+  for (std::uint32_t h = 0; h < 0x10000; ++h) {
+    const float f = half_to_float(static_cast<std::uint16_t>(h));
+    if (std::isnan(f)) continue;
+    CHECK(float_to_half(f) == h, h, f);
+  }
+  CHECK(float_to_half(65519.9F) == 0x7BFF, "rounds down to the largest");
+  CHECK(float_to_half(65520.0F) == 0x7C00, "rounds to infinity");
+  CHECK(float_to_half(1.0F + 1.0F / 2048) == 0x3C00, "ties go to even");
+}
+
+void search_finds_the_nearest_on_every_instruction_set() {
+  for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
+    for (const std::size_t dim : {1, 3, 64, 100, 128, 200, 384, 960}) {
+      if (metric != Metric::l2 && dim == 1) continue;  // one dimension has two directions: nothing but ties
+      const Set set(dim > 300 ? 500 : 1000, dim, metric);
+      const std::unique_ptr<QGraph> graph = set.pack();
+      for (const Isa isa : isas()) {
+        const Loops loops = loops_for(isa);
+        SearchOptions options;
+        options.ef = 150;
+        options.loops = &loops;
+        const Answer batch = ask(graph, set, options);
+        check_answer(set, batch, options.k);
+        const double r = recall(set, batch, options.k);
+        CHECK(r >= kRecallFloor, isa_name(isa), static_cast<int>(metric), dim, r);
+        for (const std::size_t interleave : {1, 2, 3, 5, 8}) {
+          options.interleave = interleave;
+          const Answer other = ask(graph, set, options);
+          CHECK(other.rows == batch.rows, isa_name(isa), dim, interleave);
+          CHECK(other.distances == batch.distances, isa_name(isa), dim, interleave);
+        }
+      }
+    }
+  }
+}
+
+void estimates_order_neighbours_well_enough_to_walk_greedily() {
+  // With few expansions recall depends on the estimates themselves: garbage codes would find almost nothing.
+  const Set set(2000, 128, Metric::l2);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  SearchOptions options;
+  options.ef = 30;
+  const double r = recall(set, ask(graph, set, options), options.k);
+  CHECK(r >= 0.8, r);
+}
+
+void only_rows_that_pass_are_proposed() {
+  const Set set(1500, 64, Metric::l2);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  std::vector<std::uint64_t> pass((set.n + 63) / 64);
+  std::mt19937_64 random(9);
+  for (std::uint64_t& word : pass) word = random();
+  SearchOptions options;
+  options.ef = 400;
+  options.pass = pass.data();
+  const Answer a = ask(graph, set, options);
+  check_answer(set, a, options.k);
+  for (const std::int64_t row : a.rows) {
+    CHECK(row < 0 || (pass[static_cast<std::size_t>(row) / 64] >> (row % 64) & 1) != 0, row);
+  }
+  CHECK(recall(set, a, options.k, &pass) >= kRecallFloor, "filtered");
+  const std::vector<std::uint64_t> none(pass.size(), 0);
+  options.pass = none.data();
+  for (const std::int64_t row : ask(graph, set, options).rows) CHECK(row == -1, row);
+}
+
+void rows_linked_later_are_found_and_changed_edges_are_followed() {
+  Set set(1600, 48, Metric::l2);
+  const std::size_t old = 1000;
+  // The first rows alone, then the rest row by row as an index appends them, then every edge anew.
+  QGraph graph(set.dim, set.metric, kDegree, 1);
+  graph.train(old, [&](std::size_t row, float* out) { set.read(row, out); });
+  std::vector<float> values(set.dim);
+  AlignedBuffer<float> work(graph.padded());
+  for (std::uint32_t row = 0; row < set.n; ++row) {
+    graph.grow(row + 1);
+    graph.place(row, row);
+    set.read(row, values.data());
+    graph.encode_own(row, values.data(), work.data());
+    graph.encode_edges(row, nullptr, 0, true);
+  }
+  std::mt19937 random(4);
+  std::uint32_t wrong[kDegree];
+  for (std::uint32_t row = 0; row < set.n; ++row) {
+    for (std::uint32_t& to : wrong) to = (row + 1 + random() % static_cast<std::uint32_t>(set.n - 1)) % set.n;
+    graph.encode_edges(row, wrong, kDegree, false);
+  }
+  for (std::uint32_t row = 0; row < set.n; ++row) graph.encode_edges(row, &set.ids[row * kDegree], kDegree, false);
+  SearchOptions options;
+  options.ef = 150;
+  const Answer a = ask(graph, set, options);
+  check_answer(set, a, options.k);
+  CHECK(recall(set, a, options.k) >= kRecallFloor, recall(set, a, options.k));
+}
+
+void small_and_degenerate_sets_are_answered() {
+  for (const std::size_t n : {1, 2, 5, 31, 33, 70}) {
+    const Set set(n, 20, Metric::l2);
+    const std::unique_ptr<QGraph> graph = set.pack();
+    SearchOptions options;
+    options.ef = 100;
+    const Answer a = ask(graph, set, options);
+    check_answer(set, a, options.k);
+    CHECK(recall(set, a, options.k) == 1.0, n);
+  }
+  for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
+    Set set(300, 16, metric);
+    std::fill(set.rows.begin(), set.rows.end(), metric == Metric::ip ? 0.0F : 1.5F);  // all rows are the same
+    set.link();
+    const std::unique_ptr<QGraph> graph = set.pack();
+    for (const Isa isa : isas()) {
+      const Loops loops = loops_for(isa);
+      SearchOptions options;
+      options.ef = 60;
+      options.loops = &loops;
+      const Answer a = ask(graph, set, options);
+      check_answer(set, a, options.k);
+      for (const std::int64_t row : a.rows) CHECK(row >= 0, isa_name(isa), static_cast<int>(metric));
+    }
+  }
+  Set zero(200, 8, Metric::cosine);
+  std::fill(zero.queries.begin(), zero.queries.end(), 0.0F);
+  check_answer(zero, ask(zero.pack(), zero, {}), 10);
+}
+
+void many_results_are_proposed_where_many_are_asked() {
+  const Set set(1200, 48, Metric::l2, 100);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  SearchOptions options;
+  options.k = 250;
+  options.ef = 600;
+  const Answer one = ask(graph, set, options);
+  check_answer(set, one, options.k);
+  CHECK(recall(set, one, options.k) >= kRecallFloor, "k = 250");
+}
+
+void wide_rows_work() {
+  const Set set(800, 96, Metric::l2);
+  SearchOptions search;
+  search.ef = 150;
+  for (const std::size_t degree : {33, 64, 96, 128}) {  // with 32 of them in use
+    const Answer a = ask(set.pack(degree), set, search);
+    check_answer(set, a, search.k);
+    CHECK(recall(set, a, search.k) >= kRecallFloor, degree, recall(set, a, search.k));
+  }
+}
+
+void adopted_rows_are_checked() {
+  const Set set(300, 72, Metric::cosine);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  const Answer before = ask(graph, set, {});
+  QGraph again(set.dim, set.metric, kDegree, 1);
+  again.set_parameters(graph->parameters());
+  const auto copy = [&] {
+    again.row_block().grow(set.n * graph->stride() + kCacheLine);
+    std::memcpy(again.row_block().data(), graph->row_block().data(), set.n * graph->stride());
+  };
+  copy();
+  CHECK(again.adopt(set.n).empty());
+  CHECK(ask(again, set, {}).rows == before.rows);
+  const std::uint32_t far = 300;
+  std::memcpy(again.row_block().data() + 5 * graph->stride(), &far, 4);  // a neighbour's number
+  CHECK(!again.adopt(set.n).empty(), "edge past the end");
+  copy();
+  const Layout layout = Layout::of(set.dim, kDegree);
+  std::memcpy(again.row_block().data() + layout.header + offsetof(RowHeader, row),
+              again.row_block().data() + graph->stride() + layout.header + offsetof(RowHeader, row), 4);
+  CHECK(!again.adopt(set.n).empty(), "two nodes of one row");
+}
+
+void metrics_without_estimates_are_refused() {
+  for (const Metric metric : {Metric::hamming, Metric::manhattan}) {
+    CHECK(throws<Error>([&] { const QGraph graph(8, metric, kDegree, 1); },
+                        [](const Error& e) { return e.code() == ErrorCode::invalid_argument; }));
+  }
+}
+
+}  // namespace
+
+int main() {
+  rotation_keeps_lengths_and_angles();
+  halves_survive_the_way_there_and_back();
+  search_finds_the_nearest_on_every_instruction_set();
+  estimates_order_neighbours_well_enough_to_walk_greedily();
+  only_rows_that_pass_are_proposed();
+  rows_linked_later_are_found_and_changed_edges_are_followed();
+  small_and_degenerate_sets_are_answered();
+  many_results_are_proposed_where_many_are_asked();
+  wide_rows_work();
+  adopted_rows_are_checked();
+  metrics_without_estimates_are_refused();
+  return vicinal::test::failures();
+}
