@@ -10,6 +10,7 @@
 For an index without a database see `vicinal.index`.
 """
 
+from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_async
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
@@ -19,9 +20,11 @@ from vicinal.model.errors import (
     ClosedError,
     CollectionMismatchError,
     CorruptionError,
+    DeadlineError,
     DimensionError,
     DuplicateIdError,
     FilterError,
+    ForbiddenError,
     FormatVersionError,
     InternalError,
     InvalidArgumentError,
@@ -29,8 +32,12 @@ from vicinal.model.errors import (
     LockedError,
     NotADatabaseError,
     NotFoundError,
+    OverloadedError,
     ReadOnlyError,
+    RequestTooLargeError,
     StorageError,
+    UnauthenticatedError,
+    UnavailableError,
     UnknownFieldError,
     VectorValueError,
     VersionConflictError,
@@ -44,17 +51,21 @@ from vicinal.model.version import VERSION as __version__  # noqa: N811 - the nam
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncCollection",
+    "AsyncDatabase",
     "CancelledError",
     "ClosedError",
     "Collection",
     "CollectionMismatchError",
     "CorruptionError",
     "Database",
+    "DeadlineError",
     "DimensionError",
     "DuplicateIdError",
     "Explanation",
     "F",
     "FilterError",
+    "ForbiddenError",
     "FormatVersionError",
     "Health",
     "Hit",
@@ -66,17 +77,22 @@ __all__ = [
     "LockedError",
     "NotADatabaseError",
     "NotFoundError",
+    "OverloadedError",
     "Page",
     "Point",
     "ReadOnlyError",
+    "RequestTooLargeError",
     "Snapshot",
     "Status",
     "StorageError",
+    "UnauthenticatedError",
+    "UnavailableError",
     "UnknownFieldError",
     "VectorValueError",
     "VersionConflictError",
     "VicinalError",
     "__version__",
     "open",
+    "open_async",
     "restore",
 ]

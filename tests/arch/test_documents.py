@@ -131,8 +131,14 @@ def test_every_command_and_option_is_described(command: str) -> None:
     assert section, f"docs/cli.md has no section 'vicinal {command}'"
     shared = re.search(r"^## Shared options\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)
     assert shared
+    leaves = getattr(COMMANDS[command], "commands", {command: COMMANDS[command]})
+    for name in leaves:
+        assert f"`vicinal {command}" in section[1] or len(leaves) == 1, f"{command} {name}"
     options = [
-        max(p.opts, key=len) for p in COMMANDS[command].params if p.param_type_name == "option"
+        max(p.opts, key=len)
+        for leaf in leaves.values()
+        for p in leaf.params
+        if p.param_type_name == "option"
     ]
     assert "--json" in options
     assert [

@@ -315,7 +315,7 @@ class Writing:
     def test_progress_is_told_and_can_stop_an_upsert(
         self, docs: Any, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("vicinal.client.collection.BATCH_ROWS_MAX", 10)
+        monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 10)
         ids, vectors = list(range(100, 135)), np.ones((35, 4), np.float32)
         seen: list[tuple[int, int]] = []
         docs.upsert(ids=ids, vectors=vectors, progress=lambda d, t: seen.append((d, t)))

@@ -44,4 +44,6 @@ class Snapshotting:
             db.drop_snapshot("yours")
         with refused(docs, vicinal.NotFoundError, "'nothing'"):
             db.snapshot(collections=["nothing"])
+        with refused(docs, vicinal.InvalidArgumentError, "'docs'", "twice"):
+            db.snapshot(collections=["docs", "docs"])
         assert [s.name for s in db.snapshots()] == ["mine"]

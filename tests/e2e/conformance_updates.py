@@ -84,7 +84,7 @@ class Updates:
     def test_conditions_hold_for_a_call_of_many_batches(
         self, docs: Any, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("vicinal.client.collection.BATCH_ROWS_MAX", 2)
+        monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 2)
         rows = np.ones((len(ALL_IDS), 4), np.float32)
         with refused(docs, vicinal.VersionConflictError, "7"):
             docs.upsert(ids=ALL_IDS, vectors=rows, if_version=[1, 1, 9, 1, 1, 1])

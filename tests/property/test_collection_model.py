@@ -75,7 +75,7 @@ SMALL = {
     "vicinal.engine.writer.DELETE_CHUNK": 7,
     "vicinal.engine.writer.UPDATE_CHUNK": 4,
     "vicinal.engine.writer.PURGE_CHUNK": 3,
-    "vicinal.client.collection.BATCH_ROWS_MAX": 5,
+    "vicinal.client.batch.BATCH_ROWS_MAX": 5,
 }
 ALWAYS = {"vicinal.engine.maintenance.QUIET_S": -1.0}
 
@@ -137,7 +137,7 @@ class CollectionMachine(ConditionalWrites):
         if self.bulk:
             # Several segments of a bulk load, each with a graph, and a tail.
             values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}
-            values |= {"vicinal.client.collection.BATCH_ROWS_MAX": 1_300}
+            values |= {"vicinal.client.batch.BATCH_ROWS_MAX": 1_300}
             values |= {
                 f"vicinal.engine.{place}.FLAT_MAX": 200 for place in ("planner", "segment_files")
             }
@@ -150,7 +150,7 @@ class CollectionMachine(ConditionalWrites):
         if self.bulk:
             numbers = range(BULK_BASE, BULK_BASE + self.bulk)
             self.write(list(numbers), seed | 1, make_payloads(seed, self.bulk), as_dicts=False)
-            self.collection._engine.maintenance.step()
+            self.collection._transport.engine.maintenance.step()
 
     def open(self) -> None:
         """Open the database, and the collection or a new one."""
@@ -422,7 +422,7 @@ class CollectionMachine(ConditionalWrites):
     def background(self, steps: int) -> None:
         """A few units of background work."""
         for _ in range(steps):
-            self.collection._engine.maintenance.step()
+            self.collection._transport.engine.maintenance.step()
 
     @rule()
     def reopen(self) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import vicinal
 from vicinal.engine.records import decode_log, unpack_rows
+from vicinal.model.clock import expiry_ms, to_datetime
 
 START = 1_700_000_000.0
 
@@ -63,7 +66,9 @@ def seen(docs: Any) -> list[int]:
 
 def stored(docs: Any) -> list[int]:
     """Rows of the index of what is due, whatever the time is."""
-    return [int.from_bytes(key[8:], "big") for key, _ in docs._engine.state.store.scan_due()]
+    return [
+        int.from_bytes(key[8:], "big") for key, _ in docs._transport.engine.state.store.scan_due()
+    ]
 
 
 def test_points_vanish_at_their_millisecond(docs: Any, clock: Clock) -> None:
@@ -116,13 +121,13 @@ def test_background_work_deletes_in_batches(
     docs: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vicinal.engine.writer.PURGE_CHUNK", 2)
-    maintenance = docs._engine.maintenance
+    maintenance = docs._transport.engine.maintenance
     clock.now = START + 5
     left = []
     while maintenance.step():
         left.append(stored(docs))
     assert left == [list(range(3, 10)), list(range(5, 10)), list(range(6, 10))]
-    assert not docs._engine.state.expiry.to_purge
+    assert not docs._transport.engine.state.expiry.to_purge
     assert seen(docs) == [0, *range(6, 10)]
     clock.now = START + 6
     assert docs.count() == 4
@@ -134,8 +139,8 @@ def test_the_log_holds_rows_that_died_and_no_time_decides_at_replay(
     docs: Any, db: Any, clock: Clock, tmp_path: Path
 ) -> None:
     clock.now = START + 5
-    assert docs._engine.writer.purge()
-    records = [decode_log(raw, "log") for _, raw in docs._engine.state.store.read_log()]
+    assert docs._transport.engine.writer.purge()
+    records = [decode_log(raw, "log") for _, raw in docs._transport.engine.state.store.read_log()]
     assert unpack_rows(records[-1].killed).tolist() == [1, 2, 3, 4, 5]
     db.close()
     clock.now = START  # the machine came back with a clock that is wrong
@@ -187,3 +192,10 @@ def test_a_time_to_live_counts_from_each_upsert(db: Any, clock: Clock) -> None:
     assert [p.id for p in docs.scroll()] == [2]
     clock.now = START + 16
     assert docs.count() == 0
+
+
+@given(ms=st.integers(1, 253_402_300_799_000))
+@example(ms=1_700_000_000_001)
+def test_a_datetime_of_a_millisecond_is_that_millisecond(ms: int) -> None:
+    when = to_datetime(ms)
+    assert expiry_ms(when) == ms

@@ -22,10 +22,12 @@ from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
 from vicinal.cli.commands.import_ import import_
 from vicinal.cli.commands.info import info
+from vicinal.cli.commands.keys import keys
 from vicinal.cli.commands.ls import ls
 from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
 from vicinal.cli.commands.restore import restore
+from vicinal.cli.commands.serve import serve
 from vicinal.model.errors import VicinalError
 from vicinal.model.version import VERSION
 
@@ -41,12 +43,13 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench
+    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench, serve
 )  # fmt: skip
 
 for command in COMMANDS:
     app.command()(command)
 app.command(name="import")(import_)
+app.add_typer(keys, name="keys")
 
 
 def print_version(wanted: bool) -> None:

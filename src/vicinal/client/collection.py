@@ -1,33 +1,28 @@
-"""The public face of a collection: checks what the user gave, and speaks to the engine in its own terms."""
+"""The public face of a collection: checks what the user gave, and speaks to the transport in the engine's terms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 
+from vicinal.client.batch import Batch, Progress
 from vicinal.client.conditions import IfVersion, parse_mode, to_change, to_versions
 from vicinal.client.convert import (
-    batches,
     rows_to_columns,
     to_matrix,
     to_payloads,
     to_query,
 )
-from vicinal.client.explanation import Explanation, explain
-from vicinal.engine.collection import Collection as EngineCollection
-from vicinal.engine.planner import default_ef
+from vicinal.client.explanation import Explanation
+from vicinal.client.transport import CollectionTransport
 from vicinal.model.change import ANY, Conditions, WriteMode
-from vicinal.model.clock import NEVER_MS, ExpiresAt, expiries_ms
-from vicinal.model.errors import (
-    CancelledError,
-    DuplicateIdError,
-    InvalidArgumentError,
-    LimitError,
-)
+from vicinal.model.clock import ExpiresAt, expiries_ms
+from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import DuplicateIdError, InvalidArgumentError, LimitError
 from vicinal.model.filter import Expression, Filter, compile_filter
 from vicinal.model.hits import Hits, HitsBatch, Page, Point
 from vicinal.model.ids import PointId, decode_id, encode_id, encode_ids
@@ -41,40 +36,40 @@ from vicinal.model.limits import (
 from vicinal.model.snapshot import Snapshot
 
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
-Progress: TypeAlias = Callable[[int, int], bool | None]
 TakeSnapshot: TypeAlias = Callable[[str | None, Sequence[str] | None, Progress | None], Snapshot]
-
-BATCH_BYTES_MAX = 16 * 2**20
-BATCH_ROWS_MAX = 20_000
-"""A larger upsert is committed in parts of this size, each all or nothing."""
 
 
 class Collection:
     """A named set of points with one vector each. Made by `Database.collection`; thread-safe."""
 
-    def __init__(self, engine: EngineCollection, snapshot: TakeSnapshot) -> None:
-        self._engine = engine
+    def __init__(self, transport: CollectionTransport, snapshot: TakeSnapshot) -> None:
+        self._transport = transport
         self._snapshot = snapshot
 
     @property
     def name(self) -> str:
         """The collection's name."""
-        return self._engine.name
+        return self._transport.name
+
+    @property
+    def config(self) -> CollectionConfig:
+        """Everything that was fixed when it was made."""
+        return self._transport.config
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        return self._engine.config.dim
+        return self._transport.config.dim
 
     @property
     def metric(self) -> str:
         """l2, ip, cosine, hamming or manhattan."""
-        return self._engine.config.metric.value
+        return self._transport.config.metric.value
 
     @property
     def dtype(self) -> str:
         """f32, f16, i8 or bit."""
-        return self._engine.config.dtype.value
+        return self._transport.config.dtype.value
 
     def upsert(
         self,
@@ -129,32 +124,17 @@ class Collection:
         keys = encode_ids(_id_values(ids))
         if not keys:
             raise InvalidArgumentError("batch is empty; give at least one point")
-        matrix = to_matrix(vectors, self._engine.config, "vectors")
+        matrix = to_matrix(vectors, self._transport.config, "vectors")
         if len(matrix) != len(keys):
             raise InvalidArgumentError(f"{len(keys)} ids for {len(matrix)} vectors")
-        raws = to_payloads(payload, len(keys))
-        conditions = Conditions(parse_mode(mode), to_versions(if_version, len(keys)))
-        expiries = expiries_ms(expires_at, len(keys), self._default_expiry_ms())
-        row_bytes = matrix.shape[1] * matrix.dtype.itemsize
-        parts = list(batches(len(keys), row_bytes, BATCH_BYTES_MAX, BATCH_ROWS_MAX))
-        writer = self._engine.writer
-        with ExitStack() as stack:
-            if conditions.any and len(parts) > 1:
-                stack.enter_context(writer.exclusive(keys, conditions))
-            for start, end in parts:
-                part = None if raws is None else raws[start:end]
-                writer.upsert(
-                    keys[start:end],
-                    matrix[start:end],
-                    part,
-                    conditions.part(start, end),
-                    None if expiries is None else expiries[start:end],
-                )
-                self._engine.on_write()
-                if progress is not None and progress(end, len(keys)) is False and end < len(keys):
-                    raise CancelledError(
-                        f"stopped by the progress callback after {end} of {len(keys)} points, which are written"
-                    )
+        batch = Batch(
+            keys,
+            matrix,
+            to_payloads(payload, len(keys)),
+            Conditions(parse_mode(mode), to_versions(if_version, len(keys))),
+            expiries_ms(expires_at, len(keys)),
+        )
+        self._transport.upsert(batch, progress)
         return len(keys)
 
     @overload
@@ -214,29 +194,16 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        engine = self._engine
-        if type(k) is not int or not 1 <= k <= K_MAX:
-            raise _out_of_range("k", k, 1, K_MAX)
-        if ef_search is None:
-            ef = default_ef(k)
-        elif exact:
-            raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")
-        elif type(ef_search) is not int or not k <= ef_search <= EF_MAX:
-            raise _out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")
-        else:
-            ef = ef_search
-        queries, single = to_query(query, engine.config)
+        queries, single = check_query(self._transport.config, query, k, ef_search, exact=exact)
         if threads is None:
             threads = 1 if single else 0
         elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:
             raise _out_of_range("threads", threads, 1, THREADS_MAX)
-        if len(queries) > BATCH_QUERIES_MAX:
-            raise _out_of_range("number of queries", len(queries), 1, BATCH_QUERIES_MAX)
-        found = engine.reader.search(
+        found = self._transport.search(
             queries,
             k=k,
-            where=None if where is None else self._compile(where),
-            ef_search=ef,
+            where=None if where is None else compile_where(where),
+            ef_search=ef_search,
             exact=exact,
             threads=threads,
             with_payload=with_payload,
@@ -255,7 +222,7 @@ class Collection:
         self, ids: PointId | Iterable[PointId], *, with_vectors: bool = False
     ) -> list[Point | None]:
         """The points of ids, in their order, None where there is none."""
-        return self._engine.reader.get(_keys(ids), with_vectors=with_vectors)
+        return self._transport.get(_keys(ids), with_vectors=with_vectors)
 
     def update(
         self,
@@ -293,19 +260,15 @@ class Collection:
         """
         _check_selection(ids, where, all, if_version)
         change = to_change(payload, replace=replace, delete_keys=delete_keys, expires_at=expires_at)
-        engine = self._engine
         if ids is not None:
             keys, conditions = _keys_and_conditions(ids, if_version)
             if dry_run:
                 return self._count_ids(keys, conditions)
-            count = engine.writer.update(keys, change, conditions)
-        else:
-            compiled = None if where is None else self._compile(where)
-            if dry_run:
-                return engine.reader.count(compiled)
-            count = engine.writer.update_where(compiled, change)
-        engine.on_write()
-        return count
+            return self._transport.update(keys, change, conditions)
+        compiled = None if where is None else compile_where(where)
+        if dry_run:
+            return self._transport.count(compiled)
+        return self._transport.update_where(compiled, change)
 
     def delete(
         self,
@@ -336,18 +299,15 @@ class Collection:
             keys, conditions = _keys_and_conditions(ids, if_version)
             if dry_run:
                 return self._count_ids(keys, conditions)
-            count = self._engine.writer.delete(keys, conditions)
-        else:
-            compiled = None if where is None else self._compile(where)
-            if dry_run:
-                return self._engine.reader.count(compiled)
-            count = self._engine.writer.delete_where(compiled)
-        self._engine.on_write()
-        return count
+            return self._transport.delete(keys, conditions)
+        compiled = None if where is None else compile_where(where)
+        if dry_run:
+            return self._transport.count(compiled)
+        return self._transport.delete_where(compiled)
 
     def count(self, where: Where | None = None) -> int:
         """How many points pass the filter (all, where there is none); exact."""
-        return self._engine.reader.count(None if where is None else self._compile(where))
+        return self._transport.count(None if where is None else compile_where(where))
 
     def scroll(
         self,
@@ -376,8 +336,8 @@ class Collection:
             raise _out_of_range("limit", limit, 1, SCROLL_LIMIT_MAX)
         if descending and order_by is None:
             raise InvalidArgumentError("descending applies to order_by; give a field")
-        return self._engine.scroller.page(
-            where=None if where is None else self._compile(where),
+        return self._transport.scroll(
+            where=None if where is None else compile_where(where),
             order_by=order_by,
             descending=descending,
             limit=limit,
@@ -396,17 +356,17 @@ class Collection:
     ) -> Explanation:
         """Run one search and say how it was done: for each segment the strategy, why, the
         estimated and the actual cost."""
-        hits = self.search(query, k=k, where=where, ef_search=ef_search, exact=exact)
-        if isinstance(hits, HitsBatch):
+        queries, single = check_query(self._transport.config, query, k, ef_search, exact=exact)
+        if not single:
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")
-        queries, _ = to_query(query, self._engine.config)
-        compiled = None if where is None else self._compile(where)
-        ef = default_ef(k) if ef_search is None else ef_search
-        return explain(self._engine, queries, k=k, where=compiled, ef_search=ef, exact=exact)
+        compiled = None if where is None else compile_where(where)
+        return self._transport.explain(
+            queries, k=k, where=compiled, ef_search=ef_search, exact=exact
+        )
 
     def stats(self) -> dict[str, Any]:
         """Points, segments, the share of rows that the graph holds, memory and disk in bytes."""
-        return self._engine.stats()
+        return self._transport.stats()
 
     def snapshot(self, name: str | None = None, *, progress: Progress | None = None) -> Snapshot:
         """Keep this moment of the collection; as `Database.snapshot` of it alone."""
@@ -423,36 +383,49 @@ class Collection:
         threads : None uses every core.
         progress : called with (rows done, rows in all); returning False stops, and nothing has changed.
         """
-        self._engine.state.check_writable()
-        if not wait:
-            if progress is not None or threads is not None:
-                raise InvalidArgumentError("threads and progress apply to wait=True")
-            self._engine.maintenance.request_optimize()
-            self._engine.on_write()
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_MAX):
+            raise _out_of_range("threads", threads, 1, THREADS_MAX)
+        if wait:
+            self._transport.optimize(threads=threads or 0, progress=progress)
             return
-        self._engine.maintenance.optimize(threads=threads or 0, progress=progress)
+        if progress is not None or threads is not None:
+            raise InvalidArgumentError("threads and progress apply to wait=True")
+        self._transport.request_optimize()
 
     def __len__(self) -> int:
         return self.count()
 
     def __repr__(self) -> str:
-        c = self._engine.config
+        c = self._transport.config
         return f"Collection({self.name!r}, dim={c.dim}, metric={c.metric.value!r}, dtype={c.dtype.value!r})"
-
-    def _default_expiry_ms(self) -> int:
-        ttl = self._engine.config.ttl
-        return NEVER_MS if ttl is None else self._engine.state.expiry.now_ms() + round(ttl * 1000)
 
     def _count_ids(self, keys: list[bytes], conditions: Conditions) -> int:
         """How many of the ids exist; the conditions are checked as a write would."""
-        found = self._engine.reader.get(keys, with_vectors=False)
+        found = self._transport.get(keys, with_vectors=False)
         conditions.check(keys, [0 if point is None else point.version for point in found])
         return sum(point is not None for point in found)
 
-    def _compile(self, where: Where) -> Filter:
-        compiled = _parse(where) if isinstance(where, str) else compile_filter(where)
-        self._engine.reader.check_fields(compiled)
-        return compiled
+
+def check_query(
+    config: CollectionConfig, query: Any, k: int, ef_search: int | None, *, exact: bool
+) -> tuple[npt.NDArray[Any], bool]:
+    """((n, columns) queries, whether a single one was given), after a look at the options of a search."""
+    if type(k) is not int or not 1 <= k <= K_MAX:
+        raise _out_of_range("k", k, 1, K_MAX)
+    if ef_search is not None:
+        if exact:
+            raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")
+        if type(ef_search) is not int or not k <= ef_search <= EF_MAX:
+            raise _out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")
+    queries, single = to_query(query, config)
+    if len(queries) > BATCH_QUERIES_MAX:
+        raise _out_of_range("number of queries", len(queries), 1, BATCH_QUERIES_MAX)
+    return queries, single
+
+
+def compile_where(where: Where) -> Filter:
+    """The filter of any of its forms; texts are remembered."""
+    return _parse(where) if isinstance(where, str) else compile_filter(where)
 
 
 @lru_cache(maxsize=1024)

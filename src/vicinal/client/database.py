@@ -6,8 +6,12 @@ import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from vicinal.client.collection import Collection, Progress
+from vicinal.client.batch import Progress
+from vicinal.client.collection import Collection
+from vicinal.client.local import LocalDatabase
+from vicinal.client.transport import DatabaseTransport
 from vicinal.engine.database import Database as EngineDatabase
 from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
@@ -17,25 +21,41 @@ from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
 from vicinal.storage.durability import Durability
 
+if TYPE_CHECKING:
+    from vicinal.server.running import Running
+
+TIMEOUT_S = 30.0
+"""Time for one call of a served database, tries included."""
+
+RETRIES = 3
+
 
 def open(
     path: str | Path,
     *,
     read_only: bool = False,
-    durability: str | Durability = Durability.SYNC,
-    clock: Clock = SYSTEM_CLOCK,
+    durability: str | Durability | None = None,
+    api_key: str | None = None,
+    timeout_s: float | None = None,
+    retries: int | None = None,
+    clock: Clock | None = None,
 ) -> Database:
-    """Open a database, making it where there is none.
+    """Open a database, making it where there is none; or connect to one that is served.
 
     Parameters
     ----------
-    path : a directory, or ":memory:" for one that vanishes when it is closed.
+    path : a directory, ":memory:" for one that vanishes when it is closed, or the address of a server
+        (`http://host:7333`, `https://...`): the same API, the same answers and errors.
     read_only : look without taking the lock, beside a process that writes; shows the state at the time of opening.
     durability : what an acknowledged write survives. "sync": power loss. "interval": a crash of
     the process; a power cut may take
         the last 100 ms (up to 400 ms under sustained writes). "none": a crash of the process; a
         power cut may take whatever the operating system had not written, usually up to 30 s. In
-        every mode a batch is whole or absent.
+        every mode a batch is whole or absent. Default: "sync". (A server has its own.)
+    api_key : of a server; made with `vicinal keys create`. timeout_s : of a server: seconds for one call, tries
+        included. Default 30; larger for slow work such as `optimize`. retries : of a server: how often a call
+        is tried again after the first time. Default 3. Only what is harmless is tried
+        again: reads after a broken connection, anything that the server says it did not begin.
     clock : returns seconds since the epoch; decides when points expire. For tests that move time.
 
     Raises
@@ -44,19 +64,35 @@ def open(
     NotADatabaseError : the directory holds something else; it is not touched.
     FormatVersionError : it was written by a newer version.
     StorageError : the operating system refuses.
+    UnavailableError, UnauthenticatedError : the server cannot be reached, or wants another key.
     """
     if "://" in str(path):
+        if read_only or durability is not None or clock is not None:
+            raise InvalidArgumentError(
+                "read_only, durability and clock are the server's to decide; leave them out with an address"
+            )
+        from vicinal.client.remote import connect
+
+        transport = connect(
+            str(path),
+            api_key=api_key,
+            timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+            retries=RETRIES if retries is None else retries,
+        )
+        return Database(transport)
+    if api_key is not None or timeout_s is not None or retries is not None:
         raise InvalidArgumentError(
-            f"{str(path)!r} is an address; this version opens directories and ':memory:'"
+            f"api_key, timeout_s and retries go with an address such as http://localhost:7333, not with {str(path)!r}"
         )
     try:
-        mode = Durability(durability)
+        mode = Durability.SYNC if durability is None else Durability(durability)
     except ValueError:
         known = ", ".join(d.value for d in Durability)
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
-    return Database(EngineDatabase(path, read_only=read_only, durability=mode, clock=clock))
+    engine = EngineDatabase(path, read_only=read_only, durability=mode, clock=clock or SYSTEM_CLOCK)
+    return Database(LocalDatabase(engine))
 
 
 def restore(source: str | Path, path: str | Path, *, progress: Progress | None = None) -> Snapshot:
@@ -84,18 +120,33 @@ def restore(source: str | Path, path: str | Path, *, progress: Progress | None =
 class Database:
     """An open database; a context manager. Made by `open`; thread-safe."""
 
-    def __init__(self, engine: EngineDatabase) -> None:
-        self._engine = engine
+    def __init__(self, transport: DatabaseTransport) -> None:
+        self._transport = transport
 
     @property
     def path(self) -> Path:
-        """Its directory."""
-        return self._engine.path
+        """Its directory; InvalidArgumentError for a served one, which has an `address`."""
+        return self._local("path").engine.path
+
+    @property
+    def engine(self) -> EngineDatabase:
+        """The engine below, for what serves it; InvalidArgumentError for a database that is served elsewhere."""
+        return self._local("the engine").engine
+
+    @property
+    def closed(self) -> bool:
+        """Whether close was called."""
+        return self._transport.closed
+
+    @property
+    def address(self) -> str:
+        """Where it is: a path or a URL, as `vicinal.open` takes it."""
+        return self._transport.address
 
     @property
     def read_only(self) -> bool:
         """Whether it was opened read-only."""
-        return self._engine.read_only
+        return self._transport.read_only
 
     def collection(
         self,
@@ -144,11 +195,12 @@ class Database:
                 options["metric"] = parse_metric("hamming")
             config = CollectionConfig(**options)  # pyright: ignore[reportArgumentType]
             config.check()
-        return Collection(self._engine.collection(name, config, options), self._engine.snapshot)
+        transport = self._transport.collection(name, config, options)
+        return Collection(transport, self._transport.snapshot)
 
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
-        return self._engine.collections()
+        return self._transport.collections()
 
     def snapshot(
         self,
@@ -167,21 +219,22 @@ class Database:
 
         Returns
         -------
-        Snapshot : with `.path`, from which `vicinal.restore` makes a database.
+        Snapshot : with `.path`, from which `vicinal.restore` makes a database; of a served one it is a path of the
+            server's machine, and progress is told the end only.
 
         Raises
         ------
         InvalidArgumentError : the name is taken, or none. CorruptionError : a collection is quarantined.
         """
-        return self._engine.snapshot(name, collections, progress)
+        return self._transport.snapshot(name, collections, progress)
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots there are, oldest first."""
-        return self._engine.snapshots()
+        return self._transport.snapshots()
 
     def drop_snapshot(self, name: str) -> None:
         """Delete a snapshot; NotFoundError where there is none."""
-        self._engine.drop_snapshot(name)
+        self._transport.drop_snapshot(name)
 
     def backup(
         self,
@@ -190,7 +243,8 @@ class Database:
         collections: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Snapshot:
-        """Write a copy of the collections to another place; writes go on.
+        """Write a copy of the collections to another place; writes go on. Not over a connection to a server, which
+        writes no files where a client says: take a `snapshot` there.
 
         Parameters
         ----------
@@ -200,9 +254,10 @@ class Database:
 
         Raises
         ------
-        InvalidArgumentError : there is something at target. StorageError : no room, or refused.
+        InvalidArgumentError : there is something at target, or the database is a served one.
+        StorageError : no room, or refused.
         """
-        return self._engine.backup(target, collections, progress)
+        return self._transport.backup(target, collections, progress)
 
     def status(self) -> dict[str, Status]:
         """How each collection is: `.health` is "serving", "full", "read_only" or "quarantined", `.reason` says why.
@@ -210,15 +265,34 @@ class Database:
         A collection whose primary files are damaged is quarantined: opening it raises CorruptionError with the
         same reason until the database is reopened, its files are not touched, and the others serve.
         """
-        return self._engine.status()
+        return self._transport.status()
 
     def drop(self, name: str) -> None:
         """Delete a collection with all its points; NotFoundError where there is none."""
-        self._engine.drop(name)
+        self._transport.drop(name)
+
+    def serve(self, **options: Any) -> Running:
+        """Serve this database over HTTP from a background thread, while it stays usable here.
+
+        Parameters ---------- options : fields of `vicinal.server.config.ServerConfig`, such as `host`,
+        `http_port` (0 is any free one), `auth`.
+            A collection is found by clients under its name; API keys are those of `vicinal keys`.
+
+        Returns
+        -------
+        Running : its `url`, `wait()` and `close()`; also a context manager. Needs `pip install 'vicinal[server]'`.
+
+        Raises
+        ------
+        InvalidArgumentError : the database is itself a served one, or an option is unknown or out of range.
+        """
+        from vicinal.server.running import serve
+
+        return serve(self.engine, **options)
 
     def close(self) -> None:
         """Close the database; memory, files and the lock are given back. Idempotent."""
-        self._engine.close()
+        self._transport.close()
 
     def __enter__(self) -> Database:
         return self
@@ -232,5 +306,12 @@ class Database:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._engine.closed else "open"
-        return f"Database({str(self.path)!r}, {state})"
+        state = "closed" if self._transport.closed else "open"
+        return f"Database({self.address!r}, {state})"
+
+    def _local(self, what: str) -> LocalDatabase:
+        if not isinstance(self._transport, LocalDatabase):
+            raise InvalidArgumentError(
+                f"{what} is of databases in a directory; {self.address} is served elsewhere"
+            )
+        return self._transport

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -27,6 +28,10 @@ from vicinal.storage.space import Space
 from vicinal.storage.store import Store
 
 CONFIG_KEY = "config"
+
+Version: TypeAlias = tuple[int, int, int]
+
+_incarnations = itertools.count(1)
 
 
 class Collection:
@@ -63,6 +68,8 @@ class Collection:
             raise
         self.name = name
         self.config = config
+        self.incarnation = next(_incarnations)
+        """Differs from that of every other collection opened by this process, dropped namesakes included."""
         self.reader = Reader(self.state)
         self.writer = Writer(self.state)
         self.scroller = Scroller(self.state, self.reader)
@@ -79,6 +86,26 @@ class Collection:
             state.store.close()
             tail = state.new_tail(0)
             state.view = View((), None, tail)
+
+    @property
+    def version(self) -> Version:
+        """Changes with every batch, and when points that have expired are hidden: see `held_since`."""
+        return self.incarnation, self.state.commits, self.state.kills
+
+    def held_since(self, version: Version) -> bool:
+        """Whether an answer computed since that reading of `version` is right as long as `version` stays the same and
+        nothing has expired (`has_expired`). It is not while a batch is under way: then a number is odd."""
+        return version == self.version and version[1] % 2 == 0 and version[2] % 2 == 0
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether points have expired that nobody has hidden yet: `version` does not tell of them."""
+        expiry = self.state.expiry
+        return expiry.next_ms <= expiry.now_ms()
+
+    def hide_expired(self) -> None:
+        """Hide them, as every read does; waits for a write under way."""
+        self.state.begin_read()
 
     def stats(self) -> dict[str, Any]:
         """Figures of the collection: points, segments, memory and disk in bytes."""

@@ -117,6 +117,10 @@ class Database:
                     )
             return found
 
+    def opened(self, name: str) -> Collection | None:
+        """The collection if it is open already: a look into a dict, without lock or disk."""
+        return self._collections.get(name)
+
     def collections(self) -> list[str]:
         """Names of the collections, sorted."""
         with self._lock:
@@ -179,9 +183,11 @@ class Database:
                 "a database that was opened read-only makes no snapshots or backups; "
                 "ask the process that writes, or open it for writing"
             )
-        return [
-            self.collection(n, None, {}) for n in (self.collections() if names is None else names)
-        ]
+        chosen = self.collections() if names is None else list(names)
+        for i, name in enumerate(chosen):
+            if name in chosen[:i]:
+                raise InvalidArgumentError(f"collections names {name!r} twice; give each one once")
+        return [self.collection(name, None, {}) for name in chosen]
 
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""

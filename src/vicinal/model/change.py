@@ -61,9 +61,11 @@ class Conditions:
             missing = [i for i, version in enumerate(found) if not version]
             if missing:
                 more = f" (nor do {len(missing) - 1} more)" if len(missing) > 1 else ""
+                first = decode_id(keys[missing[0]])
                 raise NotFoundError(
-                    f"id {decode_id(keys[missing[0]])!r} does not exist{more}; nothing was written: "
-                    "mode='update_only' replaces existing points, mode='upsert' also makes new ones"
+                    f"id {first!r} does not exist{more}; nothing was written: "
+                    "mode='update_only' replaces existing points, mode='upsert' also makes new ones",
+                    first,
                 )
 
 

@@ -27,6 +27,9 @@ SYSTEM_CLOCK: Clock = time.time
 NEVER_MS = 0
 """The expiry of a point that has none."""
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MS = dt.timedelta(milliseconds=1)
+
 
 def expiry_ms(value: object) -> int:
     """Milliseconds since the epoch of an expiry: an aware datetime, or seconds; math.inf is never.
@@ -42,9 +45,11 @@ def expiry_ms(value: object) -> int:
                 f"expires_at {value!r} has no time zone; give it one, as in "
                 "datetime.now(timezone.utc) + timedelta(hours=1)"
             )
-        seconds = value.timestamp()
+        # In whole numbers: as a float, a datetime of a millisecond may come out as the next one.
+        ms = -((_EPOCH - value) // _MS)
+        seconds = ms / 1000
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds, ms = float(value), None
     else:
         raise InvalidArgumentError(
             f"expires_at is {value!r}; give a datetime with a time zone, or seconds since the epoch"
@@ -60,18 +65,18 @@ def expiry_ms(value: object) -> int:
             f"expires_at is {value!r}, after the year 9999; times are seconds, not milliseconds, "
             f"up to {EXPIRES_AT_S_MAX}, and math.inf is never"
         )
-    return max(1, math.ceil(seconds * 1000))
+    return max(1, math.ceil(seconds * 1000) if ms is None else ms)
 
 
 def expiries_ms(
-    expires_at: ExpiresAt | Iterable[ExpiresAt | None] | None, n: int, default_ms: int
-) -> Sequence[int] | None:
-    """The expiry of each of n points: one for all, a list parallel to them, or the default (also for None in a list).
+    expires_at: ExpiresAt | Iterable[ExpiresAt | None] | None, n: int
+) -> Sequence[int | None] | None:
+    """The expiry of each of n points, given as one for all or as a list parallel to them.
 
-    Returns None where no point has one.
+    None, for a point or for all of them, is whatever the collection gives its points.
     """
     if expires_at is None:
-        return None if default_ms == NEVER_MS else [default_ms] * n
+        return None
     if isinstance(expires_at, str | bytes):
         raise InvalidArgumentError(
             f"expires_at is {expires_at!r}; give a datetime, seconds, or a list of them"
@@ -80,15 +85,13 @@ def expiries_ms(
         given = list(expires_at)
         if len(given) != n:
             raise InvalidArgumentError(f"expires_at has {len(given)} entries for {n} ids")
-        each = [default_ms if value is None else expiry_ms(value) for value in given]
-        return each if any(each) else None
-    found = expiry_ms(expires_at)
-    return None if found == NEVER_MS else [found] * n
+        return [None if value is None else expiry_ms(value) for value in given]
+    return [expiry_ms(expires_at)] * n
 
 
 def to_datetime(ms: int) -> dt.datetime | None:
     """The expiry as a UTC datetime, None for never."""
-    return None if ms == NEVER_MS else dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    return None if ms == NEVER_MS else _EPOCH + ms * _MS
 
 
 def ttl_seconds(ttl: float | dt.timedelta) -> float:

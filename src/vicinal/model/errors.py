@@ -8,6 +8,7 @@ VicinalError
 │   ├── FilterError                           a filter that does not parse or does not apply; has .column
 │   ├── UnknownFieldError                     a field that strict mode does not know
 │   └── LimitError                            above a bound of model/limits.py
+│       └── RequestTooLargeError              a request body above what a server takes
 ├── CollectionMismatchError                   an existing collection has another configuration
 ├── NotFoundError                             no such collection, or no such point where it must exist
 ├── AlreadyExistsError                        a point that an insert found in its place; has .id
@@ -19,7 +20,12 @@ VicinalError
 ├── FormatVersionError                        written by a newer Vicinal
 ├── CorruptionError                           a file failed its checks; names the file
 ├── StorageError                              the operating system refused (disk full, I/O error)
-└── CancelledError                            the caller's progress callback asked to stop
+├── CancelledError                            the caller's progress callback asked to stop
+├── UnauthenticatedError                      a server wants a key, or does not know this one
+├── ForbiddenError                            the key does not allow it
+├── OverloadedError                           a server has too much to do; has .retry_after_s
+├── DeadlineError                             the time that the caller gave was over
+└── UnavailableError                          the server cannot be reached, or went away
 """
 
 from __future__ import annotations
@@ -66,12 +72,25 @@ class LimitError(InvalidArgumentError):
     """A value is above a bound of `vicinal.model.limits`."""
 
 
+class RequestTooLargeError(LimitError):
+    """A request body is larger than the server takes."""
+
+
 class CollectionMismatchError(VicinalError):
     """An existing collection has another configuration than the one asked for."""
 
 
 class NotFoundError(VicinalError, KeyError):
-    """There is no such collection, or no such point where it must exist."""
+    """There is no such collection, or no such point where it must exist.
+
+    Attributes
+    ----------
+    id : the point that is missing; None where something else is.
+    """
+
+    def __init__(self, message: str, id: object = None) -> None:
+        super().__init__(message)
+        self.id = id
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0]) if self.args else ""
@@ -146,6 +165,39 @@ class StorageError(VicinalError, OSError):
 
 class CancelledError(VicinalError):
     """A progress callback returned False, so the work stopped; nothing is half done."""
+
+
+class UnauthenticatedError(VicinalError):
+    """The server wants an API key, and this request has none that it knows."""
+
+
+class ForbiddenError(VicinalError):
+    """The API key does not allow this operation on this collection."""
+
+
+class OverloadedError(VicinalError):
+    """The server has more to do than it can; nothing was done.
+
+    Attributes
+    ----------
+    retry_after_s : seconds after which trying again makes sense.
+    rate_limited : whether the key's own rate is used up, rather than the server's capacity.
+    """
+
+    def __init__(
+        self, message: str, retry_after_s: float = 1.0, *, rate_limited: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.rate_limited = rate_limited
+
+
+class DeadlineError(VicinalError):
+    """The time allowed for a request was over before its answer was there."""
+
+
+class UnavailableError(VicinalError):
+    """The server cannot be reached, or the connection broke; the message says whether a write may have happened."""
 
 
 class InternalError(VicinalError):

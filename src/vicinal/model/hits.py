@@ -203,6 +203,16 @@ class HitsBatch(Sequence[Hits]):
             None if vectors is None else vectors[index],
         )
 
+    @property
+    def raw_payloads(self) -> list[list[bytes]] | None:
+        """MessagePack bytes of the payloads, as they are stored; None where they were not asked for."""
+        return self._raws
+
+    @property
+    def vectors(self) -> npt.NDArray[Any] | None:
+        """(n_queries, k, columns) in the stored dtype, or None where vectors were not asked for."""
+        return self._vectors
+
     def __repr__(self) -> str:
         return f"HitsBatch({len(self)} queries, k={self.ids.shape[1]})"
 
@@ -236,6 +246,11 @@ class Point:
         if self._payload is None:
             self._payload = decode_payload(self._raw)
         return self._payload
+
+    @property
+    def raw_payload(self) -> bytes:
+        """MessagePack bytes of the payload, as they are stored."""
+        return self._raw
 
     def __repr__(self) -> str:
         return f"Point(id={self.id!r}, version={self.version}, payload={self.payload!r})"

@@ -1,0 +1,174 @@
+"""What a served database answers a second: REST on one machine, with and without batching and cache.
+
+    bench_serving.py --data DIR [--seconds 4] [--out results.json]
+
+DIR holds base.npy, query.npy, gt.npy and meta.json. The server is a process of its own; the load is one more, on raw
+keep-alive connections, each sending its next search when the last is answered, so on a small machine both share the
+cores. Recall@10 is of the answers that came over the wire. Times are in milliseconds, at the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import vicinal
+from vicinal.server.config import ServerConfig
+from vicinal.server.running import Running
+
+K = 10
+CASES: list[tuple[str, str, int, dict[str, Any]]] = [
+    ("json, one at a time", "json", 1, {"cache_bytes_max": 0}),
+    ("msgpack, one at a time", "msgpack", 1, {"cache_bytes_max": 0}),
+    ("json, 64 connections, no batching", "json", 64, {"cache_bytes_max": 0, "batch_max": 1}),
+    ("json, 64 connections", "json", 64, {"cache_bytes_max": 0}),
+    ("msgpack, 64 connections", "msgpack", 64, {"cache_bytes_max": 0}),
+    ("json, 64 connections, Zipf queries", "zipf", 64, {"cache_bytes_max": 0}),
+    ("json, 64 connections, Zipf queries, cache", "zipf", 64, {}),
+]
+
+
+def main() -> None:
+    """Run everything and print one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--serve", default=None, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.serve is not None:
+        serve(a.data, json.loads(a.serve))
+        return
+    queries, truth = np.load(a.data / "query.npy"), np.load(a.data / "gt.npy")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "db"
+        results: dict[str, Any] = {
+            "data": a.data.name,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "ingest_points_per_s": ingest(path, a.data),
+        }
+        for name, kind, connections, options in CASES:
+            server, url = start(path, options)
+            try:
+                port = int(url.rpartition(":")[2])
+                results[name] = asyncio.run(
+                    load(port, kind, connections, a.seconds, queries, truth)
+                )
+            finally:
+                server.terminate()
+                server.wait()
+    text = json.dumps(results, indent=2)
+    print(text)
+    if a.out is not None:
+        a.out.write_text(text)
+
+
+def serve(path: Path, options: dict[str, Any]) -> None:
+    """The server's process."""
+    with vicinal.open(path) as db:
+        running = Running(db.engine, ServerConfig(http_port=0, **options))
+        running.run(lambda: print(running.url, flush=True))
+
+
+def start(path: Path, options: dict[str, Any]) -> tuple[subprocess.Popen[str], str]:
+    """Start it and wait for its address."""
+    words = [sys.executable, __file__, "--data", str(path), "--serve", json.dumps(options)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def ingest(path: Path, data: Path) -> float:
+    """Points a second through `vicinal.open("http://...")`, in calls of 1,000, synced; then one graph."""
+    base, metric = (
+        np.load(data / "base.npy"),
+        json.loads((data / "meta.json").read_text())["metric"],
+    )
+    server, url = start(path, {})
+    try:
+        with vicinal.open(url, timeout_s=300) as db:
+            docs = db.collection("docs", dim=base.shape[1], metric=metric)
+            began = time.perf_counter()
+            for i in range(0, len(base), 1_000):
+                rows = base[i : i + 1_000].astype(np.float32)
+                ids = range(i, i + len(rows))
+                docs.upsert(ids=ids, vectors=rows, payload=[{"n": n, "lang": "en"} for n in ids])
+            seconds = time.perf_counter() - began
+            docs.optimize()
+    finally:
+        server.terminate()
+        server.wait()
+    return round(len(base) / seconds)
+
+
+async def load(
+    port: int, kind: str, connections: int, seconds: float, queries: Any, truth: Any
+) -> dict[str, float]:
+    """Searches of `connections` clients; the first second is not counted."""
+    codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
+    content = "application/msgpack" if kind == "msgpack" else "application/json"
+    requests: list[bytes] = []
+    for query in queries.astype(np.float32):
+        vector = query.tobytes() if kind == "msgpack" else query.tolist()
+        body = codec.encode({"vector": vector, "k": K})
+        head = (
+            f"POST /v1/collections/docs/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content}\r\n"
+            f"Accept: {content}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        requests.append(head.encode() + body)
+    rng = np.random.default_rng(7)
+    draws = rng.zipf(1.2, 200_000) % len(queries) if kind == "zipf" else None
+    times: list[float] = []
+    answers: dict[int, bytes] = {}
+
+    async def client(number: int, end: float) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        turn = number * 1_009
+        while time.perf_counter() < end:
+            turn += 1
+            which = turn % len(requests) if draws is None else int(draws[turn % len(draws)])
+            began = time.perf_counter()
+            writer.write(requests[which])
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(head.decode())
+            length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+            answers[which] = await reader.readexactly(int(length))
+            times.append(time.perf_counter() - began)
+        writer.close()
+
+    await asyncio.gather(*[client(i, time.perf_counter() + 1) for i in range(connections)])
+    times.clear()
+    began = time.perf_counter()
+    await asyncio.gather(*[client(i, began + seconds) for i in range(connections)])
+    elapsed = time.perf_counter() - began
+    found = sum(
+        len({hit["id"] for hit in codec.decode(raw)["hits"]} & set(truth[i, :K].tolist()))
+        for i, raw in answers.items()
+    )
+    p50, p95, p99 = np.percentile(np.array(times) * 1e3, [50, 95, 99])
+    return {
+        "searches_per_s": round(len(times) / elapsed),
+        "p50_ms": round(float(p50), 2),
+        "p95_ms": round(float(p95), 2),
+        "p99_ms": round(float(p99), 2),
+        "recall_at_10": round(found / (K * len(answers)), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()

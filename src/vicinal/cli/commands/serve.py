@@ -1,0 +1,69 @@
+"""`vicinal serve`: a database over the network, until Ctrl-C."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vicinal.cli.options import DatabaseArgument, JsonOption
+
+
+def serve(
+    database: DatabaseArgument,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is all of them.")
+    ] = "127.0.0.1",
+    http_port: Annotated[
+        int, typer.Option("--http-port", help="Port of REST; 0 is any free one.")
+    ] = 7333,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask nobody for a key, whoever can reach the port.")
+    ] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse writes.")] = False,
+    durability: Annotated[
+        str, typer.Option("--durability", help="sync, interval or none.")
+    ] = "sync",
+    cache_mb: Annotated[
+        int, typer.Option("--cache-mb", help="Memory for results, in MB; 0 is no cache.")
+    ] = 64,
+    requests_max: Annotated[
+        int, typer.Option("--requests-max", help="Requests under way; more are refused with 503.")
+    ] = 1024,
+    key_rate: Annotated[
+        float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
+    ] = 0.0,
+    json: JsonOption = False,
+) -> None:
+    """Serve a database over HTTP: the same API for every `vicinal.open("http://...")`."""
+    from json import dumps
+
+    import vicinal
+    from vicinal.cli.console import remark
+    from vicinal.server.config import server_config
+    from vicinal.server.running import Running
+
+    config = server_config(
+        {
+            "host": host,
+            "http_port": http_port,
+            "auth": False if no_auth else None,
+            "cache_bytes_max": cache_mb * 1_000_000,
+            "requests_max": requests_max,
+            "key_requests_per_s_max": key_rate,
+        }
+    )
+    mode = None if read_only else durability
+    with vicinal.open(database, read_only=read_only, durability=mode) as db:
+        running = Running(db.engine, config)
+
+        def started() -> None:
+            keys = "keys are asked for" if running.asks_for_keys else "no keys are asked for"
+            if json:
+                record = {"url": running.url, "database": db.address, "keys": running.asks_for_keys}
+                print(dumps(record), flush=True)
+                return
+            print(f"serving {db.address} at {running.url} ({keys}); Ctrl-C stops", flush=True)
+
+        running.run(started)
+        remark("stopped; every acknowledged write is kept")

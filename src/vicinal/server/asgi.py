@@ -1,0 +1,252 @@
+"""REST: the ASGI application. It turns HTTP into calls of the gateway and errors into statuses, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from vicinal.model.errors import (
+    DeadlineError,
+    ForbiddenError,
+    InvalidArgumentError,
+    NotFoundError,
+    OverloadedError,
+    VicinalError,
+)
+from vicinal.server.config import LOOPBACK
+from vicinal.server.gateway import Call, Gateway
+from vicinal.server.openapi import openapi_json
+from vicinal.wire import messages as m
+from vicinal.wire.codec import JSON, Codec, accepted, codec_of
+from vicinal.wire.faults import http_status, to_fault
+from vicinal.wire.messages import JSON_TYPE
+from vicinal.wire.operations import OPERATIONS, Operation
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+ROUTES: dict[tuple[bool, tuple[str, ...]], dict[str, Operation]] = {}
+"""(below a collection, path) to the operation of each method."""
+for _operation in OPERATIONS:
+    ROUTES.setdefault((_operation.on_collection, _operation.path), {})[_operation.method] = (
+        _operation
+    )
+
+PLAIN = b"text/plain; charset=utf-8"
+
+
+class RestApp:
+    """The application; `close` of the gateway is its owner's business."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._openapi = openapi_json()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request, or the server's life span."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers: Headers = dict(scope["headers"])
+        path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        path = path.partition(b"?")[0]
+        status, content_type, body, extra = await self._answer(
+            scope["method"], path, headers, receive
+        )
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type),
+                    (b"content-length", b"%d" % len(body)),
+                    (b"x-content-type-options", b"nosniff"),
+                    *extra,
+                ],
+            }
+        )
+        content = b"" if scope["method"] == "HEAD" else body
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(
+        self, method: str, path: bytes, headers: Headers, receive: Receive
+    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+        """(status, content type, body, further headers)."""
+        codec = JSON
+        try:
+            if method in ("GET", "HEAD") and path in _PLAIN_PATHS:
+                return self._plain(path, headers)
+            codec = accepted(_text(headers, b"accept"), JSON)
+            body = await self._operation(method, path, headers, receive, codec)
+            return 200, codec.content_type.encode(), body, []
+        except VicinalError as fault:
+            extra: list[tuple[bytes, bytes]] = []
+            if isinstance(fault, OverloadedError):
+                extra.append((b"retry-after", b"%d" % max(1, round(fault.retry_after_s))))
+            status = http_status(fault)
+            if status == 401:
+                extra.append((b"www-authenticate", b"Bearer"))
+            if isinstance(fault, _MethodError):
+                status = 405
+                extra.append((b"allow", fault.allowed.encode()))
+            return (
+                status,
+                codec.content_type.encode(),
+                codec.encode(m.Failed(error=to_fault(fault))),
+                extra,
+            )
+
+    async def _operation(
+        self, method: str, path: bytes, headers: Headers, receive: Receive, codec: Codec
+    ) -> bytes:
+        gateway = self._gateway
+        key = gateway.authenticate(_token(headers))
+        if key is None:
+            self._check_host(headers)
+        operation, collection = _route(method, path)
+        deadline = time.monotonic() + _timeout_s(headers, gateway.config.timeout_s_max)
+        admission = gateway.admission
+        admission.enter(None if key is None else key.id)
+        taken = 0
+        try:
+            declared = headers.get(b"content-length", b"0")
+            admission.take_bytes(0, int(declared) if declared.isdigit() else 0)
+            chunks: list[bytes] = []
+            more = True
+            while more:
+                try:
+                    async with asyncio.timeout(gateway.config.read_s_max):
+                        message = await receive()
+                except TimeoutError:
+                    raise DeadlineError(
+                        f"no part of the body came for {gateway.config.read_s_max:g} s; send it faster"
+                    ) from None
+                if message["type"] == "http.disconnect":
+                    raise InvalidArgumentError("the client went away in the middle of its request")
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                if chunk:
+                    admission.take_bytes(len(chunk), taken + len(chunk))
+                    taken += len(chunk)
+                    chunks.append(chunk)
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            kind = _text(headers, b"content-type")
+            if body and kind is None:
+                # Also what keeps web pages of elsewhere from sending requests without asking first.
+                raise InvalidArgumentError(f"a body needs the header Content-Type: {JSON_TYPE}")
+            call = Call(
+                operation,
+                collection,
+                body,
+                codec_of(kind) if body else JSON,
+                codec,
+                key,
+                deadline,
+                "http",
+            )
+            return await gateway.handle(call)
+        finally:
+            admission.leave(taken)
+
+    def _plain(
+        self, path: bytes, headers: Headers
+    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+        gateway = self._gateway
+        if path == b"/livez":
+            return 200, PLAIN, b"ok\n", []
+        if path in (b"/healthz", b"/readyz"):
+            ready = gateway.ready
+            return (200 if ready else 503), PLAIN, b"ok\n" if ready else b"stopping\n", []
+        if path == b"/openapi.json":
+            return 200, JSON_TYPE.encode(), self._openapi, []
+        if gateway.authenticate(_token(headers)) is None:
+            self._check_host(headers)
+        return 200, PLAIN, gateway.metrics.text(), []
+
+    def _check_host(self, headers: Headers) -> None:
+        """Without keys a server of this machine answers to its own names only: a web page elsewhere that has its
+        name point here (DNS rebinding) sends that name."""
+        if not self._gateway.config.local or self._gateway.config.auth is False:
+            return
+        host = (_text(headers, b"host") or "").lower()
+        name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+        if name not in LOOPBACK:
+            raise ForbiddenError(
+                f"host {host!r} is no name of this machine, and no keys are in use; "
+                "create a key to serve others"
+            )
+
+
+_PLAIN_PATHS = frozenset({b"/livez", b"/healthz", b"/readyz", b"/metrics", b"/openapi.json"})
+
+
+class _MethodError(InvalidArgumentError):
+    """The path is there, for other methods."""
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+def _route(method: str, path: bytes) -> tuple[Operation, str | None]:
+    parts = path.split(b"/")[1:]
+    found: dict[str, Operation] | None = None
+    collection: str | None = None
+    try:
+        if parts[0] == b"v1" and len(parts) >= 2:
+            if parts[1] == b"collections" and len(parts) >= 3:
+                rest = tuple(part.decode("ascii") for part in parts[3:])
+                found = ROUTES.get((True, rest))
+                collection = unquote_to_bytes(parts[2]).decode("utf-8")
+            else:
+                rest = tuple(part.decode("ascii") for part in parts[1:])
+                found = ROUTES.get((False, rest))
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("the path is not UTF-8, percent-encoded") from None
+    if found is None:
+        raise NotFoundError(
+            f"there is no {path.decode('ascii', 'replace')[:200]}; GET /openapi.json lists what there is"
+        )
+    if method not in found:
+        allowed = ", ".join(sorted(found))
+        raise _MethodError(f"{method} does not apply here; {allowed} does", allowed)
+    return found[method], collection
+
+
+def _token(headers: Headers) -> str | None:
+    value = headers.get(b"authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _timeout_s(headers: Headers, most: float) -> float:
+    value = headers.get(b"vicinal-timeout-ms")
+    if value is None:
+        return most
+    if not value.isdigit() or len(value) > 12 or int(value) == 0:
+        raise InvalidArgumentError(
+            f"header Vicinal-Timeout-Ms is {value[:20]!r}; it is a whole number of milliseconds"
+        )
+    return min(most, int(value) / 1000)
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,165 @@
+"""Micro-batching: single searches that wait at the same time, with equal options, become one native call.
+
+Nobody waits for company. A search that finds a free thread begins at once; those that come while all threads
+are busy are there together when one becomes free, and go as one batch. So the wait is zero when idle, never
+longer than the calls under way, and batches grow with the load by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vicinal.client.local import LocalCollection
+from vicinal.engine.reader import Found
+from vicinal.model.errors import DeadlineError
+from vicinal.model.filter import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What searches must have in common to become one call."""
+
+    incarnation: int
+    k: int
+    where: Filter | None
+    ef_search: int | None
+    exact: bool
+    with_payload: bool
+    with_vectors: bool
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One search.
+
+    Attributes
+    ----------
+    query : (1, columns), checked.
+    encode : makes the answer of (found, its place in it); runs in the search thread.
+    keep : called with the version that the answer belongs to, where it may be kept.
+    """
+
+    query: npt.NDArray[Any]
+    deadline: float
+    encode: Callable[[Found, int], bytes]
+    keep: Callable[[bytes, Hashable], None]
+    future: asyncio.Future[bytes]
+
+
+@dataclass(slots=True)
+class _Group:
+    collection: LocalCollection
+    options: SearchOptions
+    waiting: list[Waiting]
+
+
+class SearchBatcher:
+    """Runs searches in a few threads. `submit` belongs to the event loop's thread."""
+
+    def __init__(self, threads: int, batch_max: int, observe: Callable[[int], None]) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
+        self._free, self._batch_max = threads, batch_max
+        self._observe = observe
+        self._groups: OrderedDict[SearchOptions, _Group] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Searches that no thread has taken yet."""
+        return sum(len(group.waiting) for group in self._groups.values())
+
+    def submit(self, collection: LocalCollection, options: SearchOptions, waiting: Waiting) -> None:
+        """Queue a search; its future gets the encoded answer or the error."""
+        group = self._groups.get(options)
+        if group is None:
+            self._groups[options] = group = _Group(collection, options, [])
+        group.waiting.append(waiting)
+        self._dispatch()
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._executor.shutdown(wait=True)
+
+    def _dispatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._free and self._groups:
+            options, group = next(iter(self._groups.items()))
+            taken = group.waiting[: self._batch_max]
+            del group.waiting[: self._batch_max]
+            if group.waiting:
+                self._groups.move_to_end(options)  # the others' turn
+            else:
+                del self._groups[options]
+            self._free -= 1
+            self._observe(len(taken))
+            self._executor.submit(self._run, loop, group.collection, options, taken)
+
+    def _run(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        collection: LocalCollection,
+        options: SearchOptions,
+        taken: list[Waiting],
+    ) -> None:
+        """In a search thread: one native call, and the answers as bytes."""
+        results: list[bytes | BaseException] = []
+        try:
+            results = _search(collection, options, taken)
+        except BaseException as fault:  # each waiting request gets it
+            results = [fault] * len(taken)
+        finally:
+            loop.call_soon_threadsafe(self._finish, taken, results)
+
+    def _finish(self, taken: list[Waiting], results: list[bytes | BaseException]) -> None:
+        self._free += 1
+        self._dispatch()
+        for waiting, result in zip(taken, results, strict=True):
+            if waiting.future.done():
+                continue  # its deadline was over, or its client went away
+            if isinstance(result, bytes):
+                waiting.future.set_result(result)
+            else:
+                waiting.future.set_exception(result)
+
+
+def _search(
+    collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
+) -> list[bytes | BaseException]:
+    now = time.monotonic()
+    results: dict[int, bytes | BaseException] = {
+        i: DeadlineError("the request's time was over before a thread was free; allow it more")
+        for i, waiting in enumerate(taken)
+        if waiting.deadline <= now
+    }
+    live = [i for i in range(len(taken)) if i not in results]
+    if live:
+        engine = collection.engine
+        version = engine.version
+        queries = taken[live[0]].query
+        if len(live) > 1:
+            queries = np.concatenate([taken[i].query for i in live])
+        found = collection.search(
+            queries,
+            k=options.k,
+            where=options.where,
+            ef_search=options.ef_search,
+            exact=options.exact,
+            threads=1,
+            with_payload=options.with_payload,
+            with_vectors=options.with_vectors,
+        )
+        settled = engine.held_since(version)
+        for place, i in enumerate(live):
+            body = taken[i].encode(found, place)
+            results[i] = body
+            if settled:
+                taken[i].keep(body, version)
+    return [results[i] for i in range(len(taken))]

@@ -1,0 +1,88 @@
+"""What a server is started with. Every bound has its default here and a test."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vicinal.model.errors import InvalidArgumentError
+
+HTTP_PORT = 7333
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Options of a server.
+
+    Attributes ---------- host, http_port : where it listens; port 0 is any free one. auth : True asks for a key
+    always, False never; None asks wherever keys exist or the host is not this machine alone. search_threads :
+    searches carried out at the same time; 0 is one for each core. More wait and become batches. batch_max :
+    waiting searches with equal options that become one native call. cache_bytes_max : memory for results; 0 is
+    no cache. cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
+    requests_max : requests under way, waiting ones included; more are refused with 503. request_bytes_max : a
+    larger body is refused with 413. request_bytes_total_max : bytes of the bodies of all requests under way;
+    more are refused with 503. key_requests_per_s_max : of one key, with a burst of as many; more are refused
+    with 429. 0 is no limit. timeout_s_max : time for a request that names none, and the longest that one may
+    name. read_s_max : time for the headers of a request, and longest pause between two parts of its body;
+    slower senders are cut off. shutdown_s_max : time that requests under way are given when the server is asked
+    to stop.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int = HTTP_PORT
+    auth: bool | None = None
+    search_threads: int = 0
+    batch_max: int = 64
+    cache_bytes_max: int = 64 * 2**20
+    cache_ttl_s: float = 60.0
+    requests_max: int = 1024
+    request_bytes_max: int = 256 * 2**20
+    request_bytes_total_max: int = 1024 * 2**20
+    key_requests_per_s_max: float = 0.0
+    timeout_s_max: float = 300.0
+    read_s_max: float = 20.0
+    shutdown_s_max: float = 10.0
+
+    def check(self) -> None:
+        """Raise InvalidArgumentError where a value is out of range."""
+        for name, low, high in (
+            ("http_port", 0, 65_535),
+            ("search_threads", 0, 256),
+            ("batch_max", 1, 4_096),
+            ("cache_bytes_max", 0, 2**40),
+            ("cache_ttl_s", 0.001, 86_400.0),
+            ("requests_max", 1, 1_000_000),
+            ("request_bytes_max", 1_024, 2**31 - 1),
+            ("request_bytes_total_max", 1_024, 2**40),
+            ("key_requests_per_s_max", 0.0, 1e9),
+            ("timeout_s_max", 0.001, 86_400.0),
+            ("read_s_max", 0.001, 3_600.0),
+            ("shutdown_s_max", 0.0, 3_600.0),
+        ):
+            value = getattr(self, name)
+            kind = int if isinstance(low, int) else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                raise InvalidArgumentError(f"{name} is {value!r}; it is {low} to {high}")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+    @property
+    def threads(self) -> int:
+        """search_threads, counted."""
+        return self.search_threads or os.cpu_count() or 1
+
+
+def server_config(options: dict[str, Any]) -> ServerConfig:
+    """A checked configuration; InvalidArgumentError names an option that is not known."""
+    known = [field.name for field in fields(ServerConfig)]
+    for name in options:
+        if name not in known:
+            raise InvalidArgumentError(f"serve has no option {name!r}; it has {', '.join(known)}")
+    config = ServerConfig(**options)
+    config.check()
+    return config

@@ -1,0 +1,350 @@
+"""The gateway: what every protocol hands its requests to, and the only thing that they know of the database.
+
+A request's way: authenticate (on headers alone, before a byte of the body is parsed), admission, result cache,
+joining an equal search under way, micro-batch, engine, encode. Consistency: a search sees every write
+acknowledged before it came, and no point whose time was over then. The cache and the joining hold to it by the
+collection's version, read when the request comes: every acknowledged write has changed it by then, points that
+have expired are hidden first, which changes it too, and an answer is only ever given for the version it was
+computed at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from vicinal.client.collection import Collection as ClientCollection
+from vicinal.client.collection import check_query, compile_where
+from vicinal.client.database import Database as ClientDatabase
+from vicinal.client.local import LocalCollection, LocalDatabase
+from vicinal.engine.collection import Collection
+from vicinal.engine.database import Database
+from vicinal.model.errors import (
+    ClosedError,
+    DeadlineError,
+    ForbiddenError,
+    InternalError,
+    NotFoundError,
+    UnauthenticatedError,
+    VicinalError,
+)
+from vicinal.server.admission import Admission
+from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
+from vicinal.server.cache import ResultCache
+from vicinal.server.config import ServerConfig
+from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
+from vicinal.server.keys import Key, KeyStore
+from vicinal.server.metrics import Metrics
+from vicinal.telemetry.log import get_logger
+from vicinal.wire import messages as m
+from vicinal.wire import operations as ops
+from vicinal.wire.codec import Codec, one_vector
+from vicinal.wire.faults import code_of
+from vicinal.wire.operations import Operation, Role
+
+T = TypeVar("T")
+Flight = tuple[bytes, Hashable]
+
+WORK_THREADS = 8
+"""For everything but single searches."""
+
+SLOW_THREADS = 2
+"""For optimize and snapshots, which may take minutes."""
+
+_log = get_logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as a protocol hands it over.
+
+    Attributes
+    ----------
+    key : who asks; None where keys are not asked for.
+    deadline : on the monotonic clock.
+    """
+
+    operation: Operation
+    collection: str | None
+    body: bytes
+    codec: Codec
+    answer_codec: Codec
+    key: Key | None
+    deadline: float
+    protocol: str
+
+
+class Gateway:
+    """Serves one database. Methods belong to one event loop's thread unless they say otherwise."""
+
+    def __init__(self, database: Database, config: ServerConfig, keys: KeyStore) -> None:
+        self.config, self.keys = config, keys
+        self._engine = database
+        self._client = ClientDatabase(LocalDatabase(database))
+        self.admission = Admission(config)
+        self._cache = ResultCache(config.cache_bytes_max, config.cache_ttl_s)
+        self._batcher = SearchBatcher(
+            config.threads, config.batch_max, lambda size: self.metrics.batch.observe(size)
+        )
+        self.metrics = Metrics(database, lambda: self._batcher.waiting)
+        self._flights: dict[Flight, asyncio.Future[bytes]] = {}
+        self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="vicinal-work")
+        self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="vicinal-slow")
+
+    def authenticate(self, token: str | None) -> Key | None:
+        """Who has this key; None where keys are not asked for.
+
+        Raises UnauthenticatedError where there is no key, or it is wrong, revoked or expired: always with one message.
+        """
+        if not self.keys.needed(self.config):
+            return None
+        key = self.keys.find(token) if token else None
+        if key is None:
+            raise UnauthenticatedError(
+                "an API key is needed, and this is none that is valid now; "
+                "send `Authorization: Bearer <key>`, made with `vicinal keys create`"
+            )
+        return key
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return not self.admission.closing and not self._engine.closed
+
+    async def handle(self, call: Call) -> bytes:
+        """The encoded answer. Raises VicinalError; a bug becomes InternalError and a line in the log."""
+        began = time.perf_counter()
+        code = "ok"
+        try:
+            self._authorize(call)
+            return await self._handle(call)
+        except VicinalError as fault:
+            code = code_of(type(fault))
+            raise
+        except TimeoutError:
+            code = "deadline"
+            raise DeadlineError(
+                f"no answer to {call.operation.name} within the request's time; allow it more"
+            ) from None
+        except asyncio.CancelledError:
+            code = "gone"
+            raise
+        except Exception as fault:
+            code = "internal"
+            _log.exception("%s failed", call.operation.name)
+            raise InternalError(
+                f"{call.operation.name} failed by a fault of the server ({type(fault).__name__}); its log has the trace"
+            ) from fault
+        finally:
+            self.metrics.requests.labels(call.operation.name, call.protocol, code).inc()
+            self.metrics.seconds.labels(call.operation.name).observe(time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Finish what is under way and give threads back. The database stays open."""
+        self._batcher.close()
+        self._work.shutdown(wait=True)
+        self._slow.shutdown(wait=True)
+        self._cache.clear()
+
+    async def _handle(self, call: Call) -> bytes:
+        operation = call.operation
+        if operation in ON_DATABASE:
+            threads = self._slow if operation is ops.SNAPSHOT else self._work
+            return await self._in_thread(threads, call, lambda: self._on_database(call))
+        if operation is ops.OPEN:
+            return await self._in_thread(self._work, call, lambda: self._open(call))
+        if operation is ops.DROP:
+            return await self._in_thread(self._work, call, lambda: self._drop(call))
+        engine = await self._find(call)
+        if operation is ops.DESCRIBE:
+            return call.answer_codec.encode(
+                m.CollectionInfo(name=engine.name, config=engine.config)
+            )
+        if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
+            return await self._search(call, engine)
+        threads = self._slow if operation is ops.OPTIMIZE else self._work
+        return await self._in_thread(threads, call, lambda: self._on_collection(call, engine))
+
+    async def _search(self, call: Call, engine: Collection) -> bytes:
+        """Cache, join, or begin."""
+        key = _digest(call, engine)
+        while True:
+            if engine.has_expired:
+                # In a thread, since hiding waits for a write under way.
+                await self._in_thread(self._work, call, engine.hide_expired)
+            version = engine.version
+            body = self._cache.get(key, version)
+            self.metrics.cache.labels("miss" if body is None else "hit").inc()
+            if body is not None:
+                return body
+            flight = (key, version)
+            future = self._flights.get(flight)
+            joined = future is not None
+            if future is None:
+                future = self._begin(call, engine, key)
+                self._flights[flight] = future
+                future.add_done_callback(partial(self._land, flight))
+            else:
+                self.metrics.deduplicated.inc()
+            try:
+                async with asyncio.timeout(call.deadline - time.monotonic()):
+                    return await asyncio.shield(future)
+            except DeadlineError:
+                # The first one's time was over, not this one's: begin anew.
+                if not joined or call.deadline <= time.monotonic():
+                    raise
+
+    def _land(self, flight: Flight, future: asyncio.Future[bytes]) -> None:
+        """A search is done: later ones begin anew. (Its error may be one that nobody waits for any more.)"""
+        del self._flights[flight]
+        if not future.cancelled():
+            future.exception()
+
+    def _begin(self, call: Call, engine: Collection, key: bytes) -> asyncio.Future[bytes]:
+        """Start a search; the future is done with its answer even where nobody waits any more."""
+        loop = asyncio.get_running_loop()
+        if call.operation is ops.SEARCH_BATCH:
+
+            def work() -> bytes:
+                version = engine.version
+                body = self._on_collection(call, engine)
+                if engine.held_since(version):
+                    self._cache.put(key, version, body)
+                return body
+
+            future = asyncio.ensure_future(self._in_thread(self._work, call, work))
+        else:
+            request = call.codec.decode(call.body, m.Search)
+            queries, _ = check_query(
+                engine.config,
+                one_vector(request.vector, engine.config, query=True),
+                request.k,
+                request.ef_search,
+                exact=request.exact,
+            )
+            where = None if request.where is None else compile_where(request.where)
+            options = SearchOptions(
+                engine.incarnation,
+                request.k,
+                where,
+                request.ef_search,
+                request.exact,
+                request.with_payload,
+                request.with_vectors,
+            )
+            codec = call.answer_codec
+            future = loop.create_future()
+            waiting = Waiting(
+                queries,
+                call.deadline,
+                lambda found, place: codec.encode(hits_out(found, place, codec)),
+                lambda body, version: self._cache.put(key, version, body),
+                future,
+            )
+            self._batcher.submit(LocalCollection(engine), options, waiting)
+        return future
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, call: Call, work: Callable[[], T]) -> T:
+        """Run work unless the request's time is over before a thread is free. What has begun is waited for."""
+
+        def begin() -> T:
+            if call.deadline <= time.monotonic():
+                raise DeadlineError(
+                    "the request's time was over before a thread was free; nothing was done"
+                )
+            return work()
+
+        future = asyncio.get_running_loop().run_in_executor(threads, begin)
+        if call.operation.role is not Role.READ:
+            return await asyncio.shield(future)
+        async with asyncio.timeout(call.deadline - time.monotonic()):
+            return await future
+
+    async def _find(self, call: Call) -> Collection:
+        name = cast("str", call.collection)
+        engine = self._engine.opened(name)
+        if engine is not None and not self._engine.closed:
+            return engine
+        return await self._in_thread(self._work, call, lambda: self._look_up(call, name))
+
+    def _look_up(self, call: Call, name: str) -> Collection:
+        try:
+            return self._engine.collection(name, None, {})
+        except NotFoundError:
+            if call.key is not None and call.key.collections is not None:
+                raise NotFoundError(f"there is no collection {name!r}") from None
+            raise
+
+    def _on_database(self, call: Call) -> bytes:
+        request = call.codec.decode(call.body, call.operation.request)
+        answer = ON_DATABASE[call.operation](self._client, request)
+        if isinstance(answer, m.CollectionNames) and call.key is not None:
+            answer.names = [n for n in answer.names if call.key.allows(Role.READ, n)]
+        elif isinstance(answer, m.Statuses) and call.key is not None:
+            found = answer.collections.items()
+            answer.collections = {n: s for n, s in found if call.key.allows(Role.READ, n)}
+        return call.answer_codec.encode(answer)
+
+    def _on_collection(self, call: Call, engine: Collection) -> bytes:
+        request = call.codec.decode(call.body, call.operation.request)
+        docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+        answer = ON_COLLECTION[call.operation](
+            docs, engine.config, request, call.codec, call.answer_codec
+        )
+        return call.answer_codec.encode(answer)
+
+    def _open(self, call: Call) -> bytes:
+        request = call.codec.decode(call.body, m.OpenCollection)
+        name = cast("str", call.collection)
+        options: dict[str, Any] = {
+            field: getattr(request, field) for field in m.OpenCollection.__struct_fields__
+        }
+        may_create = call.key is None or call.key.allows(Role.ADMIN, name)
+        if not may_create:
+            try:
+                self._look_up(call, name)
+            except NotFoundError:
+                if request.dim is None:
+                    raise
+                raise ForbiddenError(
+                    f"there is no collection {name!r}, and this key may not make one; it takes the role admin"
+                ) from None
+        config = self._client.collection(name, **options).config
+        return call.answer_codec.encode(m.CollectionInfo(name=name, config=config))
+
+    def _drop(self, call: Call) -> bytes:
+        name = cast("str", call.collection)
+        self._client.drop(name)
+        return call.answer_codec.encode(m.Dropped(name=name))
+
+    def _authorize(self, call: Call) -> None:
+        if self._engine.closed:
+            raise ClosedError("the database of this server is closed")
+        key, role = call.key, call.operation.role
+        if key is None:
+            return
+        if key.allows(role, call.collection):
+            if key.collections is None or not call.operation.every_collection:
+                return
+            raise ForbiddenError(
+                f"key {key.id} is for some collections only; {call.operation.name} takes one that is for all"
+            )
+        where = "" if call.collection is None else f" on collection {call.collection!r}"
+        raise ForbiddenError(
+            f"key {key.id} (role {key.role}) may not {call.operation.name}{where}; "
+            f"it takes the role {role.name.lower()}"
+        )
+
+
+def _digest(call: Call, engine: Collection) -> bytes:
+    """Everything that an answer depends on beside the collection's version, as 16 bytes."""
+    head = f"{call.operation.name}\0{call.codec.name}\0{call.answer_codec.name}\0{engine.incarnation}\0"
+    digest = hashlib.blake2b(head.encode(), digest_size=16)
+    digest.update(call.body)
+    return digest.digest()

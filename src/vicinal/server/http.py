@@ -1,0 +1,121 @@
+"""The HTTP server under the REST application: uvicorn with httptools, in the event loop that is already there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+KEEP_ALIVE_S = 75
+"""Longer than a client keeps an idle connection, so that it is the client who closes."""
+
+HEAD_BYTES_MAX = 64 * 1024
+"""Bytes that come before a request's headers are whole. The parser knows no bound, and no key was seen by then."""
+
+
+class HttpServer:
+    """One listening socket."""
+
+    def __init__(self, app: Any, listener: socket.socket, read_s_max: float) -> None:
+        class Protocol(_BoundedProtocol):
+            head_s_max = read_s_max
+
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            proxy_headers=False,
+        )
+        self._server = _Quiet(config)
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when requests are answered."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                return
+            await asyncio.sleep(0.005)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new connections, wait for the requests under way, at most grace_s."""
+        if self._task is None:
+            return
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.should_exit = True
+        await self._task
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """A connection whose request headers are bounded in size and time, so that strangers cannot hold memory or
+    sockets."""
+
+    head_s_max = 20.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_bytes = 0
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """The first request's headers have from now on."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is waited for."""
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and end a connection whose headers grow beyond their bound."""
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here on the application sets the bounds."""
+        self._in_head, self._head_bytes = False, 0
+        self._forget_timer()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._in_head = True
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                self.head_s_max, self.transport.abort
+            )
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Quiet(uvicorn.Server):
+    """Signals are the owner's business."""
+
+    def capture_signals(self) -> Any:
+        """No handler is installed."""
+        from contextlib import nullcontext
+
+        return nullcontext()

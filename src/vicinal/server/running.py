@@ -1,0 +1,187 @@
+"""A server's life: listen, run on an event loop of its own, stop without breaking what is under way.
+
+`serve` runs it in a thread beside the caller (`db.serve()`), `serve_until_stopped` in the caller's thread until
+a signal comes (`vicinal serve`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vicinal.engine.database import Database
+from vicinal.model.errors import InvalidArgumentError, UnavailableError
+from vicinal.server.config import ServerConfig, server_config
+from vicinal.server.keys import KeyStore
+from vicinal.storage.files import storage_error
+
+START_S_MAX = 30.0
+SWITCH_S = 0.0005
+BACKLOG = 2048
+
+
+class Running:
+    """A server that runs; made by `Database.serve`. A context manager that stops it at the end."""
+
+    def __init__(self, database: Database, config: ServerConfig) -> None:
+        self._database, self._config = database, config
+        self._keys = KeyStore(Path(database.path))
+        _check_open_door(config, self._keys)
+        self._socket = _listen(config)
+        self._port: int = self._socket.getsockname()[1]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._started, self._stopped = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of HTTP."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """What `vicinal.open` takes to connect."""
+        host = self._config.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether requests need a key now."""
+        return self._keys.needed(self._config)
+
+    def start(self) -> Running:
+        """Run in a thread of its own and return when it answers."""
+        thread = threading.Thread(target=self._run, name="vicinal-server", daemon=True)
+        thread.start()
+        if not self._started.wait(START_S_MAX):
+            raise UnavailableError(f"the server did not start within {START_S_MAX:g} s")
+        self._check()
+        return self
+
+    def run(self, started: Callable[[], None]) -> None:
+        """Run in this thread, which must be the main one, until SIGINT or SIGTERM."""
+        # The loop's thread and those that come back from native code take turns; 5 ms a turn is long beside a search.
+        sys.setswitchinterval(SWITCH_S)
+        self._run(started, signals=True)
+        self._check()
+
+    def close(self) -> None:
+        """Stop: refuse what comes, finish what is under way, give the port back. The database stays open.
+        Idempotent."""
+        loop, stop = self._loop, self._stop
+        if loop is not None and stop is not None and not self._stopped.is_set():
+            try:
+                loop.call_soon_threadsafe(stop.set)
+            except RuntimeError:  # the loop was closed between the two lines
+                self._stopped.wait(START_S_MAX)
+        self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has stopped; whether it has."""
+        return self._stopped.wait(timeout_s)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped.is_set() else "running"
+        return f"Running({self.url!r}, {state})"
+
+    def _run(self, started: Callable[[], None] = lambda: None, *, signals: bool = False) -> None:
+        try:
+            _loop_runner()(self._serve(started, signals=signals))
+        except BaseException as fault:  # handed to whoever started it
+            self._failure = fault
+        finally:
+            self._socket.close()
+            self._stopped.set()
+            self._started.set()
+
+    async def _serve(self, started: Callable[[], None], *, signals: bool) -> None:
+        from vicinal.server.asgi import RestApp
+        from vicinal.server.gateway import Gateway
+        from vicinal.server.http import HttpServer
+
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if signals:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, self._stop.set)
+        gateway = Gateway(self._database, self._config, self._keys)
+        try:
+            http = HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
+            await http.start()
+            self._started.set()
+            started()
+            await self._stop.wait()
+            gateway.admission.closing = True
+            await http.stop(self._config.shutdown_s_max)
+        finally:
+            await asyncio.to_thread(gateway.close)
+
+    def _check(self) -> None:
+        if self._failure is None:
+            return
+        if isinstance(self._failure, ImportError):
+            raise InvalidArgumentError(
+                f"serving needs {self._failure.name}: pip install 'vicinal[server]'"
+            ) from self._failure
+        raise self._failure
+
+
+def serve(database: Database, **options: Any) -> Running:
+    """Serve a database from a background thread; see `Database.serve`."""
+    return Running(database, server_config(options)).start()
+
+
+def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """uvloop where it is installed: about a fifth more requests (docs/decisions/0004-asgi-server.md)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+def _check_open_door(config: ServerConfig, keys: KeyStore) -> None:
+    """Nothing is served to the network without keys by mistake."""
+    if config.auth is None and not config.local and not keys:
+        raise InvalidArgumentError(
+            f"host {config.host!r} is open to the network and the database has no API keys; make one with "
+            "`vicinal keys create DATABASE --role admin`, or say auth=False (--no-auth) to let everybody in"
+        )
+    if config.auth is True and not keys:
+        raise InvalidArgumentError(
+            "auth=True and the database has no API keys; make one with `vicinal keys create DATABASE --role admin`"
+        )
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    # Named as TCP, so that asyncio switches off Nagle's waiting on what it accepts.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.http_port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as fault:
+        listener.close()
+        raise storage_error(f"listening on {config.host}:{config.http_port}", fault) from fault
+    return listener

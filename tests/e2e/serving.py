@@ -1,0 +1,54 @@
+"""What tests of a served database share: plain HTTP calls, lines of /metrics, and a gate that holds searches."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from vicinal.engine.reader import Reader
+
+
+def http_call(
+    url: str, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, Any, http.client.HTTPMessage]:
+    """One JSON request: (status, decoded body, headers)."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection.request(method, path, raw, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        content = answer.read()
+        kind = answer.headers["Content-Type"]
+        return answer.status, json.loads(content) if "json" in kind else content, answer.headers
+    finally:
+        connection.close()
+
+
+def metric(url: str, line: str) -> float:
+    """The value of one line of /metrics; 0 where it is not there."""
+    page = http_call(url, "GET", "/metrics")[1].decode()
+    found = [row.rpartition(" ")[2] for row in page.splitlines() if row.rpartition(" ")[0] == line]
+    return float(found[0]) if found else 0.0
+
+
+class Gate:
+    """Holds the answers of native searches until it is opened, and counts their queries."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.entered = threading.Event(), threading.Semaphore(0)
+        self.sizes: list[int] = []
+        real = Reader.search
+
+        def search(reader: Reader, queries: Any, **options: Any) -> Any:
+            self.sizes.append(len(queries))
+            found = real(reader, queries, **options)
+            self.entered.release()
+            assert self.open.wait(30)
+            return found
+
+        monkeypatch.setattr(Reader, "search", search)
