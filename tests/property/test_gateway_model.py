@@ -27,7 +27,7 @@ FAR_S = 60.0
 ASKED_MAX = 8
 IDS = st.integers(0, 5)
 QUERIES = st.sampled_from([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
-AFTER = st.sampled_from([None, None, -1.0, 0.0, 1.0, 2.0, 5.0])
+AFTER = st.sampled_from([None, -1.0, 0.5, 1.0, 2.0, 5.0])
 WHERE = st.sampled_from([None, "n > 1", "n > 1 or id = 2", {"n": {"$gt": 1}}])
 OPTIONS = st.fixed_dictionaries(
     {"k": st.integers(1, 4), "where": WHERE},
@@ -110,7 +110,7 @@ class CachedGateway(RuleBasedStateMachine):
             expires_at = "never" if after is None else self.now + after
             self.run(self.call(ops.UPDATE, {"ids": ids, "expires_at": expires_at}))
 
-    @rule(seconds=st.sampled_from([0.5, 1, 3]))
+    @rule(seconds=st.sampled_from([1.0, 2.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
