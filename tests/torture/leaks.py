@@ -29,7 +29,10 @@ PURPOSE = "descriptors and memory that close() and drop() give back"
 ROWS, DIM = 400, 16
 WARM_UP = 6
 SLOPE_BYTES_MAX = 20_000
-"""For each round; a round makes segments, indexes and tables of about 600 kB."""
+"""For each round, of many; a round makes segments, indexes and tables of about 600 kB."""
+
+NOISE_BYTES = 2_000_000
+"""What the allocator may keep over a whole run: it settles, but ten rounds are too few to see it."""
 
 CACHE_BYTES = 2**20
 
@@ -131,9 +134,10 @@ def run(options: argparse.Namespace, folder: Path, bug: str | None = None) -> Re
             result.figures[f"{kind}: {what}, first and last"] = f"{values[0]}, {values[-1]}"
             if slope(values) > 0 or values[-1] > values[0]:
                 result.violations.append(f"{kind}: {what} grow: {values[0]} to {values[-1]}")
-        if grown > SLOPE_BYTES_MAX:
+        allowed = SLOPE_BYTES_MAX + NOISE_BYTES / options.rounds
+        if grown > allowed:
             result.violations.append(
-                f"{kind}: memory grows by {grown:.0f} bytes a round, more than {SLOPE_BYTES_MAX}"
+                f"{kind}: memory grows by {grown:.0f} bytes a round, more than {allowed:.0f}"
             )
         result.figures[f"{kind}: ms a round"] = round(
             1000 * (time.monotonic() - began) / (WARM_UP + options.rounds)
