@@ -61,8 +61,8 @@ def make(path: Path) -> None:
             docs.upsert(
                 ids=range(start, end), vectors=VECTORS[start:end], payload=payload[start:end]
             )
-            state = docs._engine.state
-            docs._engine.maintenance._seal(threads=1)
+            state = docs._transport.engine.state
+            docs._transport.engine.maintenance._seal(threads=1)
         docs.update(range(0, 100, 7), {"note": "late"})
         docs.update(range(100, 140, 7), expires_at=4e9)
         docs.delete(range(50, 60))

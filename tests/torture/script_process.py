@@ -118,7 +118,7 @@ def script(options: dict[str, Any]) -> None:
             answer = journal.perform(collection, operation, model)
             os.writev(log, [json.dumps({"ack": answer}).encode() + b"\n"])
             if number % STEP_EVERY == 0:
-                collection._engine.maintenance.step()
+                collection._transport.engine.maintenance.step()
         db.close()
     except vicinal.VicinalError:
         with suppress(vicinal.VicinalError):
