@@ -65,7 +65,7 @@ test: test-native
 	@$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
 
 test-long: test-native
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@VICINAL_RANDOM=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 torture: setup
 	@$(BIN)/python tests/torture $(PART)
