@@ -62,10 +62,10 @@ test-native: setup
 	fi
 
 test: test-native
-	@$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-long: test-native
-	@VICINAL_RANDOM=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@VICINAL_RANDOM=1 $(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 torture: setup
 	@$(BIN)/python tests/torture $(PART)
