@@ -159,15 +159,14 @@ class RpcServer:
         """Read one message and answer it."""
         admission = self._gateway.admission
         admission.enter(None if caller.key is None else caller.key.id)
-        task: asyncio.Task[bytes] | None = None
         try:
             body = await self._read(context, self._config.read_s_max)
             if body is _EOF:
                 raise InvalidArgumentError("the call has no request message")
             task = self._begin(operation, caller, body)
-        finally:
-            if task is None:
-                admission.leave(0)
+        except BaseException:  # it was not begun, or its caller went away
+            admission.leave(0)
+            raise
         return await asyncio.shield(task)
 
     def _begin(self, operation: Operation, caller: _Caller, body: bytes) -> asyncio.Task[bytes]:

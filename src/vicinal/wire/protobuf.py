@@ -136,8 +136,9 @@ class ProtoCodec(Codec):
 
     def encode(self, message: Any) -> bytes:
         """The bytes of an answer."""
-        proto = _classes()[type(message).__name__]()
-        _form(type(message).__name__, type(message)).write(message, proto)
+        kind = cast("type[Any]", type(message))
+        proto = _classes()[kind.__name__]()
+        _form(kind.__name__, kind).write(message, proto)
         return cast("bytes", proto.SerializeToString())
 
     def decode(self, body: bytes | memoryview, kind: type[T]) -> T:

@@ -227,7 +227,7 @@ def _add(
         return
     on_collection = operation is not None and operation.on_collection
     numbers = NUMBERS.get(name, ())
-    own = set(struct.__struct_fields__) | ({COLLECTION} if on_collection else set())
+    own: set[str] = {*struct.__struct_fields__, *([COLLECTION] if on_collection else [])}
     missing = sorted(own - set(numbers))
     invariant(
         not missing, f"message {name} has fields without a number in wire/numbers.py: {missing}"
