@@ -24,8 +24,10 @@ class Admission:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.closing = False
 
-    def enter(self, key: str | None) -> None:
+    def enter(self, key: str | None, rate: float | None = None) -> None:
         """Let one request in, before its body is read; `leave` when it is done.
+
+        rate : the key's own, requests a second; None is that of the configuration.
 
         Raises
         ------
@@ -41,8 +43,9 @@ class Admission:
                 "try again later",
                 RETRY_AFTER_S,
             )
-        if key is not None and self._config.key_requests_per_s_max:
-            self._spend(key, self._config.key_requests_per_s_max)
+        rate = self._config.key_requests_per_s_max if rate is None else rate
+        if key is not None and rate:
+            self._spend(key, rate)
         self.requests += 1
 
     def take_bytes(self, count: int, total: int) -> None:

@@ -64,6 +64,7 @@ def serve(
                 print(dumps(record), flush=True)
                 return
             print(f"serving {db.address} at {running.url} ({keys}); Ctrl-C stops", flush=True)
+            remark(f"a page to look at it: {running.url}/ui")
 
         running.run(started)
         remark("stopped; every acknowledged write is kept")
