@@ -119,10 +119,7 @@ class RestApp:
         operation, collection = _route(method, path)
         deadline = time.monotonic() + _timeout_s(headers, gateway.config.timeout_s_max)
         admission = gateway.admission
-        if key is None:
-            admission.enter(None)
-        else:
-            admission.enter(key.id, key.requests_per_s)
+        admission.enter(key)
         taken = 0
         try:
             declared = headers.get(b"content-length", b"0")

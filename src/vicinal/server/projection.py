@@ -68,7 +68,7 @@ def project(collection: Collection, request: m.Project) -> m.Projected:
         x=plane.places[:, 0].tolist(),
         y=plane.places[:, 1].tolist(),
         values=values,
-        explained=plane.explained,
+        explained=list(plane.explained),
         fields=_fields(points),
     )
 
@@ -123,7 +123,7 @@ def _matrix(points: list[Point], config: CollectionConfig) -> Matrix:
     return wide
 
 
-def _scalar(value: object) -> str | int | float | bool | None:
+def _scalar(value: object) -> m.Scalar:
     if isinstance(value, str):
         return value[:TEXT_CHARS_MAX]
     if isinstance(value, float) and not math.isfinite(value):

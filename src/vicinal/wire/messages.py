@@ -38,6 +38,7 @@ Where: TypeAlias = str | dict[str, Any] | None
 Time: TypeAlias = float | str
 NEVER = "never"
 IfVersion: TypeAlias = int | list[int | None] | None
+Scalar: TypeAlias = str | int | float | bool | None
 Payload: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 """A JSON object, decoded only when it is needed."""
 
@@ -349,8 +350,8 @@ class Projected(Answer):
     ids: list[WireId]
     x: list[float]
     y: list[float]
-    values: list[str | int | float | bool | None]
-    explained: tuple[float, float]
+    values: list[Scalar]
+    explained: list[float]
     fields: list[FieldFound]
 
 
@@ -366,14 +367,14 @@ class CreateKey(Request):
 
 
 class KeyInfo(Answer):
-    """What is known of a key; its secret is not stored."""
+    """What is known of a key; its secret is not stored. Times are ISO 8601, in UTC."""
 
     id: str
     name: str
     role: str
     collections: list[str] | None
-    created: dt.datetime
-    expires: dt.datetime | None
+    created: str
+    expires: str | None
     requests_per_s: float | None
 
 
