@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 
 from vicinal.engine.maintenance import MANIFEST_KEY, Maintenance
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.reader import Reader
 from vicinal.engine.records import Manifest, SegmentEntry, decode_log, decode_manifest
 from vicinal.engine.scroll import Scroller
@@ -48,21 +50,40 @@ class Collection:
         on_write: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
         space: Space | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        """Open the collection at path, or make it with the configuration `create`."""
+        """Open the collection at path, or make it with the configuration `create`.
+
+        Raises MemoryLimitError where the budget has no room for what must be in memory; nothing was changed.
+        """
+        budget = budget or MemoryBudget()
         store = Store.open(
             path / "store",
             read_only=read_only,
             durability=durability,
             create=create is not None,
             space=space,
+            memory=budget.stores,
         )
         try:
             config = _load_config(store, create, name)
-            self.state = CollectionState(
-                name, path, config, store, read_only=read_only, clock=clock, wake=on_write
+            self.state = state = CollectionState(
+                name,
+                path,
+                config,
+                store,
+                read_only=read_only,
+                clock=clock,
+                wake=on_write,
+                budget=budget,
             )
-            self._recover()
+            budget.join(state)
+            try:
+                self._recover()
+            except BaseException:
+                budget.leave(state)
+                state.view = View((), None, state.new_tail(0))
+                raise
         except BaseException:
             store.close()
             raise
@@ -83,6 +104,7 @@ class Collection:
             if state.closed:
                 return
             state.closed = True
+            state.budget.leave(state)
             state.store.close()
             tail = state.new_tail(0)
             state.view = View((), None, tail)
@@ -141,10 +163,9 @@ class Collection:
                 }
                 for s in segments
             ],
-            "memory_bytes": {
-                "index": sum(s.index.memory_bytes for s in segments),
-                "payload_index": sum(s.payload_index.memory_bytes for s in segments),
-            },
+            "memory_bytes": state.memory(),
+            "mapped_bytes": state.mapped(),
+            "memory_budget": state.budget.stats(),
             "disk_bytes": {
                 "store": state.store.disk_bytes(),
                 "segments": tree_bytes(state.path / "segments"),
@@ -164,13 +185,21 @@ class Collection:
         state.view = View(sealed, None, state.new_tail(manifest.next_row))
         for sequence, value in state.store.read_log():
             record = decode_log(value, f"{where}, log record {sequence}")
-            state.apply(record, [None] * len(record.keys))
+            with state.budget.reserve(
+                f"opening collection {state.name!r}", partial(state.room_for_rows, record)
+            ):
+                state.apply(record, [None] * len(record.keys))
         state.expiry.load()
 
     def _open_segment(self, entry: SegmentEntry) -> SealedSegment:
         state = self.state
         segment = open_segment(
-            state.path, entry.number, state.config, state.store, repair=not state.read_only
+            state.path,
+            entry.number,
+            state.config,
+            state.store,
+            repair=not state.read_only,
+            budget=state.budget,
         )
         if segment.n != entry.n_rows:
             raise CorruptionError(

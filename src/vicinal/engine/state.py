@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +21,33 @@ import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
 from vicinal.engine.expiry import Expiry
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.records import LogRecord, encode_log, unpack_rows
-from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment
+from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment, held_bytes
+from vicinal.engine.segment_files import rewrite_memory
 from vicinal.index import GraphIndex
+from vicinal.index.footprint import SMALL_STEP_BYTES, grown
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     InternalError,
+    MemoryLimitError,
     ReadOnlyError,
     StorageError,
     invariant,
 )
 from vicinal.model.status import SERVING, Health, Status
 from vicinal.storage.store import Store
+from vicinal.telemetry.log import get_logger
+
+SHED_BUFFERS_MIN = 2**20
+"""Write buffers of less stay in memory: many small tables would cost more than they give back."""
+
+ENTRY_BYTES = 100
+"""What an entry of a write buffer takes beside its key and value."""
+
+_log = get_logger("engine.memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +87,14 @@ class CollectionState:
         read_only: bool,
         clock: Clock = SYSTEM_CLOCK,
         wake: Callable[[], None] = lambda: None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.store = store
         self.read_only = read_only
+        self.budget = budget or MemoryBudget()
         self.expiry = Expiry(store, clock)
         self.wake = wake
         """Tells the background thread that there may be work."""
@@ -96,6 +113,7 @@ class CollectionState:
         """Monotonic time of the last batch."""
         self.closed = False
         self.failure: str | None = None
+        self._refused: MemoryLimitError | None = None
         self.view = View((), None, self.new_tail(0))
 
     def new_index(self) -> GraphIndex:
@@ -111,7 +129,7 @@ class CollectionState:
 
     def new_tail(self, base: int) -> TailSegment:
         """An empty tail whose first row will be base."""
-        return TailSegment(self.new_index(), self.store, base)
+        return TailSegment(self.new_index(), self.store, base, self.budget)
 
     @property
     def next_row(self) -> int:
@@ -139,6 +157,8 @@ class CollectionState:
             )
         if self.store.space.refusal is not None:
             return Status(Health.FULL, self.store.space.refusal)
+        if self._refused is not None and not self.budget.fits(self._refused.needed):
+            return Status(Health.FULL, str(self._refused))
         return SERVING
 
     def check_writable(self) -> None:
@@ -179,9 +199,12 @@ class CollectionState:
         """Make a batch durable and then visible: the one place where that happens. Called with the lock held.
 
         olds : the records that points replace, in their order, None where there was none.
+
+        Raises MemoryLimitError or StorageError where the budget or the disk has no room: nothing was changed.
         """
         frees = all(value is None for _, value in points)
-        with uninterrupted():
+        room = nullcontext() if frees else self._room_for(record, points, payloads, updates)
+        with room, uninterrupted():
             self.commits += 1
             try:
                 try:
@@ -196,6 +219,74 @@ class CollectionState:
             finally:
                 self.commits += 1
             self.last_write_s = time.monotonic()
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory that the collection holds, by structure."""
+        found = {"index": 0, "rows": 0, "payload_index": 0}
+        for segment in self.view.segments:
+            for structure, held in segment.memory().items():
+                found[structure] += held
+        found["store"] = self.store.memory_bytes()
+        return found
+
+    def mapped(self) -> dict[str, int]:
+        """Bytes of files that the collection maps, by structure."""
+        found = {"graph": 0, "vectors": 0, "rows": 0, "payload": 0}
+        for segment in self.view.segments:
+            for structure, held in segment.mapped().items():
+                found[structure] += held
+        return found
+
+    def shed_filters(self) -> None:
+        """Drop filter results and field indexes; they are made again when they are needed."""
+        for segment in self.view.segments:
+            segment.shed()
+
+    def shed_buffers(self) -> None:
+        """Write RocksDB's buffers to tables where they hold more than a little."""
+        try:
+            self.store.flush(at_least=SHED_BUFFERS_MIN)
+        except (
+            ClosedError,
+            StorageError,
+        ) as fault:  # then the next write of this collection says so
+            _log.warning("collection %r: its buffers stay in memory: %s", self.name, fault)
+
+    def room_for_rows(self, record: LogRecord) -> int:
+        """Bytes of memory that the rows of a record take in the tail, without their payloads."""
+        if not record.keys:
+            return 0
+        n, held = len(record.keys), self.view.tail.n * self.config.row_bytes
+        vectors = grown(held + len(record.vectors)) - held
+        # Their lengths and the live bits grow in steps of their own.
+        return vectors + 4 * n + 2 * SMALL_STEP_BYTES + held_bytes(record.keys) + 8 * n
+
+    @contextmanager
+    def _room_for(
+        self,
+        record: LogRecord,
+        points: Sequence[tuple[bytes, bytes | None]],
+        payloads: Sequence[bytes],
+        updates: Mapping[int, bytes] | None,
+    ) -> Generator[None]:
+        """Room for a batch, and spare room to seal the tail with it: sealing is what gives the memory back."""
+
+        def needed() -> int:
+            rows = self.room_for_rows(record) + held_bytes(payloads)
+            rows += held_bytes([*(updates or {}).values()])
+            batch = sum(len(key) + len(value or b"") + ENTRY_BYTES for key, value in points)
+            return rows + batch + len(record.vectors)
+
+        what = f"the write of {len(points)} points to {self.name!r}"
+        spare = partial(rewrite_memory, self.config, [self.view.tail], payloads)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.budget.reserve(what, needed, spare))
+            except MemoryLimitError as fault:
+                self._refused = fault
+                raise
+            self._refused = None
+            yield
 
     def _hide(self, rows: Sequence[int]) -> None:
         """Take rows that have expired out of everybody's sight."""

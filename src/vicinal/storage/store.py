@@ -22,6 +22,7 @@ from pathlib import Path
 from rocksdict import Checkpoint, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
+    ClosedError,
     CorruptionError,
     InvalidArgumentError,
     NotFoundError,
@@ -46,7 +47,7 @@ from vicinal.storage.mark import (
 )
 from vicinal.storage.records import decode_record, encode_record, seq_key
 from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
-from vicinal.storage.rocks import Handles, is_missing_file, translate
+from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, translate
 from vicinal.storage.space import Space
 
 _logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Store:
         accept_loss: bool = False,
         fs: FileSystem = REAL,
         space: Space | None = None,
+        memory: StoreMemory | None = None,
     ) -> Store:
         """Open the store in directory `path`, creating it where `create` allows.
 
@@ -87,6 +89,7 @@ class Store:
         sync_interval_ms : 1..60000; for `Durability.INTERVAL` only.
         accept_loss : open a store that lost acknowledged writes to damage, keeping what is left.
         space : the disk, shared with other stores; None is one of its own without a reserve.
+        memory : write buffers and cache, shared with other stores; None is those without a budget.
 
         Raises
         ------
@@ -117,7 +120,9 @@ class Store:
                 keep_wal(fs, path)
             if not fresh:
                 guard_logs(fs, path, read_only=read_only)
-        handles = open_handles(path, read_only=read_only, create=fresh)
+        handles = open_handles(
+            path, read_only=read_only, create=fresh, memory=memory or StoreMemory()
+        )
         try:
             disk = Space(path, reserve_bytes=0, fs=fs) if space is None else space
             store = cls(
@@ -265,6 +270,29 @@ class Store:
             self._cursors.add(rows)
         return self._scan_due(rows)
 
+    def memory_bytes(self) -> int:
+        """Bytes in memory that no table file holds yet; 0 when closed."""
+        try:
+            with self._gate:
+                return self._open_handles().memtable_bytes()
+        except ClosedError:
+            return 0
+
+    def flush(self, at_least: int = 0) -> None:
+        """Write the memtables out to tables where they hold so many bytes or more."""
+        if self.read_only:
+            return
+        with self._gate:
+            self._refuse_after_failure()
+            handles = self._open_handles()
+            if handles.memtable_bytes() < at_least:
+                return
+            try:
+                for family in (handles.log, handles.points, handles.meta):
+                    family.flush(True)
+            except Exception as error:
+                raise self._translated(error, "writing memtables out") from error
+
     def disk_bytes(self) -> int:
         """Bytes of disk that the store occupies now."""
         with self._gate:
@@ -357,10 +385,9 @@ class Store:
             return
         with self._gate:
             self._refuse_after_failure()
+            self.flush()
             handles = self._open_handles()
             try:
-                for family in (handles.log, handles.points, handles.meta):
-                    family.flush(True)
                 handles.log.compact_range(None, None)
                 handles.points.compact_range(None, None)
             except Exception as error:

@@ -21,6 +21,7 @@ from vicinal.model.errors import (
     InvalidArgumentError,
     LimitError,
     LockedError,
+    MemoryLimitError,
     NotFoundError,
     OverloadedError,
     ReadOnlyError,
@@ -48,6 +49,7 @@ _STATUSES: dict[type[VicinalError], int] = {
     OverloadedError: 503,
     UnavailableError: 503,
     DeadlineError: 504,
+    MemoryLimitError: 507,
     VicinalError: 500,
 }
 
