@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +13,8 @@ import numpy as np
 from vicinal.engine.maintenance import MANIFEST_KEY, Maintenance
 from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.reader import Reader
-from vicinal.engine.records import Manifest, SegmentEntry, decode_log, decode_manifest
+from vicinal.engine.records import Manifest, SegmentEntry, decode_manifest
+from vicinal.engine.replay import replay
 from vicinal.engine.scroll import Scroller
 from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
@@ -183,12 +183,7 @@ class Collection:
         sealed = tuple(self._open_segment(entry) for entry in manifest.segments)
         state.next_segment = manifest.next_segment
         state.view = View(sealed, None, state.new_tail(manifest.next_row))
-        for sequence, value in state.store.read_log():
-            record = decode_log(value, f"{where}, log record {sequence}")
-            with state.budget.reserve(
-                f"opening collection {state.name!r}", partial(state.room_for_rows, record)
-            ):
-                state.apply(record, [None] * len(record.keys))
+        replay(state)
         state.expiry.load()
 
     def _open_segment(self, entry: SegmentEntry) -> SealedSegment:

@@ -45,7 +45,7 @@ from vicinal.storage.mark import (
     keep_wal,
     read_mark,
 )
-from vicinal.storage.records import decode_record, encode_record, seq_key
+from vicinal.storage.records import decode_records, encode_record, seq_key
 from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
 from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, translate
 from vicinal.storage.space import Space
@@ -506,9 +506,9 @@ class Store:
 
     def _decode_log(self, rows: Cursor, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         expected, where = first, str(self.path)
-        for key, value in self._scan(rows, "reading the log"):
-            yield expected, decode_record(key, value, expected=expected, where=where)
-            expected += 1
+        for chunk in self._chunks(rows, "reading the log"):
+            yield from enumerate(decode_records(chunk, first=expected, where=where), expected)
+            expected += len(chunk)
         if expected != last + 1:
             raise CorruptionError(
                 f"{where}: log records {expected} to {last} are missing; "
@@ -525,6 +525,10 @@ class Store:
             rows.drop()
 
     def _scan(self, rows: Cursor, doing: str) -> Iterator[tuple[bytes, bytes]]:
+        for chunk in self._chunks(rows, doing):
+            yield from chunk
+
+    def _chunks(self, rows: Cursor, doing: str) -> Iterator[list[tuple[bytes, bytes]]]:
         while True:
             with self._gate:
                 try:
@@ -533,7 +537,7 @@ class Store:
                     raise self._translated(error, doing) from error
             if not chunk:
                 return
-            yield from chunk
+            yield chunk
 
 
 def _fill(
