@@ -203,7 +203,11 @@ class Database:
         for i, name in enumerate(chosen):
             if name in chosen[:i]:
                 raise InvalidArgumentError(f"collections names {name!r} twice; give each one once")
-        return [self.collection(name, None, {}) for name in chosen]
+        found = [self.collection(name, None, {}) for name in chosen]
+        for collection in found:
+            if collection.state.lost:  # a copy of damage would pass for a sound one
+                collection.state.check_writable()
+        return found
 
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""

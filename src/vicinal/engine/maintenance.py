@@ -64,7 +64,7 @@ class Maintenance:
     def step(self) -> bool:
         """Do one unit of background work; returns whether there was any. Called by the background thread."""
         state = self._state
-        if state.read_only or state.closed or state.failure is not None:
+        if state.read_only or state.closed or state.failure is not None or state.lost:
             return False
         with state.maintenance:
             if self._optimize_requested:
@@ -296,8 +296,18 @@ class Maintenance:
         self.commit_manifest(changed, trim_through)
         state.view = changed
 
-    def commit_manifest(self, view: View, trim_through: int | None) -> None:
-        """Write which segments are live, with their dead and dirty rows as of now."""
+    def commit_manifest(
+        self,
+        view: View,
+        trim_through: int | None,
+        *,
+        points: Sequence[tuple[bytes, None]] = (),
+        due: Sequence[tuple[bytes, bytes | None]] = (),
+    ) -> None:
+        """Write which segments are live, with their dead and dirty rows as of now.
+
+        points, due : what goes from the store with segments that are given up, in the same batch.
+        """
         state = self._state
         first_unsealed = view.frozen.base if view.frozen is not None else view.tail.base
         manifest = Manifest(
@@ -313,6 +323,8 @@ class Maintenance:
         )
         state.store.write(
             meta={MANIFEST_KEY: encode_manifest(manifest)},
+            points=points,
+            due=due,
             trim_log_through=trim_through,
             frees=True,
         )

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
 from vicinal.engine.expiry import Expiry
+from vicinal.engine.loss import LostSegment, describe
 from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.records import LogRecord, encode_log, unpack_rows
 from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment, held_bytes
@@ -31,6 +32,7 @@ from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
+    CorruptionError,
     InternalError,
     MemoryLimitError,
     ReadOnlyError,
@@ -114,6 +116,8 @@ class CollectionState:
         self.closed = False
         self.failure: str | None = None
         self._refused: MemoryLimitError | None = None
+        self.lost: tuple[LostSegment, ...] = ()
+        """Segments that could not be opened; while there are any, nothing is written."""
         self.view = View((), None, self.new_tail(0))
 
     def new_index(self) -> GraphIndex:
@@ -150,6 +154,8 @@ class CollectionState:
         """What the collection can do now."""
         if self.failure is not None:
             return Status(Health.QUARANTINED, self.failure)
+        if self.lost:
+            return Status(Health.DEGRADED, describe(self.lost))
         if self.store.failure is not None:
             return Status(
                 Health.READ_ONLY,
@@ -168,6 +174,8 @@ class CollectionState:
             raise ReadOnlyError(
                 f"collection {self.name!r} was opened read-only; open the database without read_only"
             )
+        if self.lost:
+            raise CorruptionError(f"collection {self.name!r} takes no write: {describe(self.lost)}")
 
     def begin_read(self) -> int:
         """Raise where reading is not possible; hide what has expired. Returns the time in ms."""
