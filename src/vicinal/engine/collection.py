@@ -210,7 +210,7 @@ class Collection:
                 state.view,
                 None,
                 points=[(key, None) for key in dropped],
-                due=[entry for key, raw in points for entry in due_of(raw)],
+                due=[entry for _, raw in points for entry in due_of(raw)],
             )
             state.store.sync()
             return dropped
