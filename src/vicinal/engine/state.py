@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,26 @@ class View:
                 yield segment, places, local[places]
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch that is in the store: what commit was given."""
+
+    points: Sequence[tuple[bytes, bytes | None]]
+    record: LogRecord
+    payloads: Sequence[bytes]
+    updates: Mapping[int, bytes] | None
+    olds: Sequence[bytes | None]
+
+
+class _Staging:
+    """Batches that become durable and visible together, and the memory that is kept for them."""
+
+    def __init__(self, now_ms: int, room: ExitStack) -> None:
+        self.now_ms = now_ms
+        self.room = room
+        self.batches: list[_Batch] = []
+
+
 class CollectionState:
     """Shared by the reader, the writer and the maintenance of one collection."""
 
@@ -116,6 +136,7 @@ class CollectionState:
         self.closed = False
         self.failure: str | None = None
         self._refused: MemoryLimitError | None = None
+        self._staging: _Staging | None = None
         self.lost: tuple[LostSegment, ...] = ()
         """Segments that could not be opened; while there are any, nothing is written."""
         self.view = View((), None, self.new_tail(0))
@@ -137,8 +158,9 @@ class CollectionState:
 
     @property
     def next_row(self) -> int:
-        """The global number that the next added point gets."""
-        return self.view.tail.base + self.view.tail.n
+        """The global number that the next added point gets, behind those that are staged."""
+        staged = () if self._staging is None else self._staging.batches
+        return self.view.tail.base + self.view.tail.n + sum(len(b.record.keys) for b in staged)
 
     def check_open(self) -> None:
         """Raise where the collection is closed or its memory lags behind its store."""
@@ -191,6 +213,8 @@ class CollectionState:
 
     def begin_write(self) -> int:
         """Raise where writing is not possible; hide what has expired. Called with the lock held; returns the time."""
+        if self._staging is not None:  # what expires now may be staged, and could not be hidden yet
+            return self._staging.now_ms
         self.check_writable()
         return self.begin_read()
 
@@ -210,23 +234,72 @@ class CollectionState:
 
         Raises MemoryLimitError or StorageError where the budget or the disk has no room: nothing was changed.
         """
+        batch = _Batch(points, record, payloads, updates, olds)
+        with nullcontext(self._staging) if self._staging else self.together() as staging:
+            self._stage(staging, batch, due)
+
+    def _stage(
+        self, staging: _Staging, batch: _Batch, due: Sequence[tuple[bytes, bytes | None]]
+    ) -> None:
+        points = batch.points
         frees = all(value is None for _, value in points)
-        room = nullcontext() if frees else self._room_for(record, points, payloads, updates)
-        with room, uninterrupted():
+        with ExitStack() as room:
+            if not frees:
+                room.enter_context(
+                    self._room_for(batch.record, points, batch.payloads, batch.updates)
+                )
+            try:
+                raw = encode_log(batch.record)
+                self.store.write(points=points, log=raw, due=due, frees=frees, settle=False)
+            except StorageError:
+                if self.store.failure is not None:  # nobody knows whether the store has it
+                    staging.batches.append(batch)
+                raise
+            staging.batches.append(batch)
+            staging.room.push(room.pop_all())
+
+    @contextmanager
+    def together(self) -> Generator[_Staging]:
+        """Let the batches that are committed in the block share one sync. Called with the lock held.
+
+        They are durable and visible when the block is left, which raises where that failed, for all of them.
+        """
+        now_ms = self.begin_write()
+        with uninterrupted(), ExitStack() as room:
+            staging = self._staging = _Staging(now_ms, room)
             self.commits += 1
             try:
                 try:
-                    self.store.write(points=points, log=encode_log(record), due=due, frees=frees)
-                except StorageError:
-                    if self.store.failure is not None:
-                        # Memory never gets this batch; so no look-up may show it either.
-                        keys = (key for key, _ in points)
-                        self.store.keep_acknowledged(dict(zip(keys, olds, strict=True)))
+                    yield staging
+                except BaseException:
+                    with suppress(StorageError):  # the store is read-only then, and says why
+                        self._publish(staging.batches)
                     raise
-                self.apply(record, payloads, updates)
+                self._publish(staging.batches)
             finally:
+                self._staging = None
                 self.commits += 1
             self.last_write_s = time.monotonic()
+
+    @property
+    def staged(self) -> int:
+        """Batches that are in the store and wait to become durable and visible."""
+        return 0 if self._staging is None else len(self._staging.batches)
+
+    def _publish(self, batches: Sequence[_Batch]) -> None:
+        """Make what was staged durable, then bring memory up to it."""
+        if not batches:
+            return
+        try:
+            self.store.settle()
+        except StorageError:
+            # Memory never gets these batches, so no look-up may show them either: of two, the first knew the truth.
+            for batch in reversed(batches):
+                keys = (key for key, _ in batch.points)
+                self.store.keep_acknowledged(dict(zip(keys, batch.olds, strict=True)))
+            raise
+        for batch in batches:
+            self.apply(batch.record, batch.payloads, batch.updates)
 
     def memory(self) -> dict[str, int]:
         """Bytes of memory that the collection holds, by structure."""
@@ -324,7 +397,9 @@ class CollectionState:
         try:
             tail = self.view.tail
             if record.keys and record.first_row >= tail.base:
-                invariant(record.first_row == self.next_row, "rows of the log follow each other")
+                invariant(
+                    record.first_row == tail.base + tail.n, "rows of the log follow each other"
+                )
                 tail.append(record.keys, self.decode_vectors(record), payloads)
             if record.killed:
                 for segment, _, local in self.view.locate(unpack_rows(record.killed)):

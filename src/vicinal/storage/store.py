@@ -309,6 +309,7 @@ class Store:
         due: Iterable[tuple[bytes, bytes | None]] = (),
         trim_log_through: int | None = None,
         frees: bool = False,
+        settle: bool = True,
     ) -> int:
         """Write one batch, all or nothing; return when it is as safe as the durability promises.
 
@@ -320,6 +321,7 @@ class Store:
         due : (key, value) to put into the index of what is due, (key, None) to delete from it.
         trim_log_through : removes the log records up to this number, this batch's own not included.
         frees : the batch makes room in the long run, so it may use the reserve of a full disk.
+        settle : False returns before that; `settle()` waits for all batches so written.
 
         Returns
         -------
@@ -359,9 +361,16 @@ class Store:
                     raise self._fail(self._translated(error, "writing")) from error
                 self._seq, self._trimmed, self._seq_known = seq, trimmed, True
                 ticket = handles.db.latest_sequence_number()
-            if self.durability is Durability.SYNC:
+            if settle and self.durability is Durability.SYNC:
                 self._commit.wait(ticket)
             return seq
+
+    def settle(self) -> None:
+        """Return when everything written before is as safe as the durability promises; errors as of `write`."""
+        if self.durability is Durability.SYNC:
+            self.sync()
+        else:
+            self._refuse_after_failure()
 
     def sync(self) -> None:
         """Return when everything written before is on the disk, under any durability."""
