@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import vicinal
+from vicinal.cli.main import app
 from vicinal.index import GraphIndex
 from vicinal.index.footprint import GROW_STEP_BYTES, grown, index_bytes
 from vicinal.model.limits import MEMORY_BUDGET_BYTES_MIN
 from vicinal.model.memory import parse_bytes
 from vicinal.model.metric import Metric, VectorType
+from vicinal.wire.faults import from_fault, http_status, to_fault
 
 MIB = 2**20
 DIM = 32
@@ -355,3 +358,38 @@ def test_two_writers_cannot_take_the_same_room(db: Any) -> None:
             raise AssertionError("there is no room")
         assert budget.stats()["reserved"] == half
     assert budget.stats()["reserved"] == 0
+
+
+def test_the_error_travels_over_the_wire_with_its_figures() -> None:
+    fault = vicinal.MemoryLimitError("the write of 3 points to 'docs'", 10, 95, 100)
+    back = from_fault(to_fault(fault))
+    assert type(back) is vicinal.MemoryLimitError
+    assert (back.needed, back.used, back.limit) == (10, 95, 100)
+    assert str(back) == str(fault)
+    assert http_status(fault) == 507
+
+
+def test_a_served_database_tells_the_same(tmp_path: Path) -> None:
+    with vicinal.open(tmp_path / "db", memory_budget="64MiB") as db:
+        fill(db.collection("docs", dim=DIM, metric="l2"), 1_000)
+        with db.serve(http_port=0) as running, vicinal.open(running.url) as served:
+            told = served.stats()
+            assert told["memory_budget"]["limit"] == 64 * MIB
+            assert told["collections"]["docs"]["points"] == 1_000
+            assert told["collections"] == db.stats()["collections"]
+            with pytest.raises(vicinal.MemoryLimitError) as caught:
+                wide = served.collection("wide", dim=20_000)
+                wide.upsert(ids=range(600), vectors=np.ones((600, 20_000), np.float32))
+            assert caught.value.limit == 64 * MIB
+
+
+def test_the_command_prints_what_the_function_says() -> None:
+    done = CliRunner().invoke(
+        app, ["estimate", "1000000", "384", "--payload-bytes", "50", "--json"]
+    )
+    found = vicinal.estimate_memory(1_000_000, 384, payload_bytes=50)
+    assert json.loads(done.stdout)["mapped"] == found.mapped
+    assert json.loads(done.stdout)["resident_bytes"] == found.resident_bytes
+    text = CliRunner().invoke(app, ["estimate", "1000", "8", "--metric", "l2", "--id-bytes", "20"])
+    for word in ("resident", "mapped files", "while loading", "disk"):
+        assert word in text.stdout
