@@ -94,6 +94,8 @@ class _Staging:
         self.now_ms = now_ms
         self.room = room
         self.batches: list[_Batch] = []
+        self.began = False
+        """Whether anything was tried in the store."""
 
 
 class CollectionState:
@@ -248,6 +250,9 @@ class CollectionState:
                 room.enter_context(
                     self._room_for(batch.record, points, batch.payloads, batch.updates)
                 )
+            # From here on the store is ahead of memory.
+            self.commits += not staging.began
+            staging.began = True
             try:
                 raw = encode_log(batch.record)
                 self.store.write(points=points, log=raw, due=due, frees=frees, settle=False)
@@ -267,7 +272,6 @@ class CollectionState:
         now_ms = self.begin_write()
         with uninterrupted(), ExitStack() as room:
             staging = self._staging = _Staging(now_ms, room)
-            self.commits += 1
             try:
                 try:
                     yield staging
@@ -278,7 +282,7 @@ class CollectionState:
                 self._publish(staging.batches)
             finally:
                 self._staging = None
-                self.commits += 1
+                self.commits += staging.began
             self.last_write_s = time.monotonic()
 
     @property
