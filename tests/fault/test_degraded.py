@@ -197,3 +197,11 @@ def test_a_store_that_lost_acknowledged_writes_opens_after_the_loss_is_accepted(
     assert done.exit_code == 0, done.output
     with vicinal.open(crashed) as db:
         assert db.collection("docs").count() == 5
+
+
+def test_the_list_of_collections_says_what_is_degraded(path: Path) -> None:
+    flip(primary(path, "vectors.bin"))
+    done = CliRunner().invoke(app, ["ls", str(path)])
+    assert done.exit_code == 0
+    assert "docs is degraded" in done.output
+    assert "other" in done.stdout
