@@ -3,6 +3,7 @@
 #   make demo       build the demo database and ask it five questions
 #   make test       C++ and Python tests, a few minutes; make test-long adds the long ones
 #   make torture    kills, power cuts, damage, fuzzing, leaks, planted bugs: some minutes; PART='kills --kills 1000' for one at length
+#   make coverage   branch coverage of the storage and the filter parsers, which must stay at 95 % or more
 #   make sanitize   the C++ tests under the address, undefined-behaviour and thread sanitizers
 #   make lint       formatting, lint, types, import contracts, clang-format, clang-tidy, spelling
 #   make check      test and lint: what CI runs
@@ -27,7 +28,7 @@ PYTEST_ARGS ?=
 PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-native torture sanitize lint format bench bench-all check clean
+.PHONY: help setup demo test test-long test-native torture coverage sanitize lint format bench bench-all check clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -66,6 +67,15 @@ test: test-native
 
 test-long: test-native
 	@VICINAL_RANDOM=1 $(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+
+# Without the tests that kill processes: what those run is not measured.
+COVERAGE_TESTS = $(wildcard tests/unit/test_storage_*.py tests/unit/test_filter_*.py tests/fault/test_storage_*.py) \
+  $(addprefix tests/,unit/test_bundle.py unit/test_replay.py unit/test_combining.py unit/test_memory.py \
+  fault/test_isolation.py fault/test_degraded.py fault/test_full_disk.py e2e/test_backup.py)
+
+coverage: setup
+	@$(BIN)/python -m coverage run -m pytest -q -m 'not long' $(COVERAGE_TESTS)
+	@$(BIN)/python -m coverage report
 
 torture: setup
 	@$(BIN)/python tests/torture $(PART)

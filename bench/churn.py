@@ -21,6 +21,7 @@ from bench import datasets, machine
 from bench.targets import fill
 from vicinal.cli.measuring import TIE_TOLERANCE, recall_at_k
 from vicinal.index import GraphIndex
+from vicinal.model.memory import index_bytes
 
 OWN = 5_000
 """Points whose findability is tested; all, where there are fewer."""
@@ -102,7 +103,7 @@ class CollectionPoints:
         return found.distances
 
     def memory_bytes(self) -> int:
-        return sum(self._docs.stats()["memory_bytes"].values())
+        return index_bytes(self._docs.stats())
 
     def close(self) -> None:
         self._db.close()

@@ -13,6 +13,7 @@ import numpy as np
 import vicinal
 from bench.datasets import Dataset
 from vicinal.index import GraphIndex
+from vicinal.model.memory import index_bytes
 
 BATCH = 1_000
 INSERT_SHARE = 0.1
@@ -139,7 +140,7 @@ class CollectionTarget:
         return found.distances[np.newaxis]
 
     def accounted_bytes(self) -> int:
-        return sum(self._docs.stats()["memory_bytes"].values())
+        return index_bytes(self._docs.stats())
 
     def close(self) -> None:
         self._db.close()

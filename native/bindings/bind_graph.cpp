@@ -276,5 +276,6 @@ void init_graph(nb::module_& m) {
       .def_prop_ro("n", [](const Graph& g) { return g.index.size(); })
       .def_prop_ro("n_linked", [](const Graph& g) { return g.index.linked(); })
       .def_prop_ro("n_live", [](const Graph& g) { return g.index.live(); })
-      .def_prop_ro("memory_bytes", [](const Graph& g) { return g.index.memory_bytes(); });
+      .def_prop_ro("memory_bytes", [](const Graph& g) { return g.index.memory_bytes(); })
+      .def_prop_ro("mapped_bytes", [](const Graph& g) { return g.index.mapped_bytes(); });
 }

@@ -14,6 +14,7 @@ from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_asy
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
+from vicinal.engine.estimate import estimate_memory
 from vicinal.model.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -30,6 +31,7 @@ from vicinal.model.errors import (
     InvalidArgumentError,
     LimitError,
     LockedError,
+    MemoryLimitError,
     NotADatabaseError,
     NotFoundError,
     OverloadedError,
@@ -45,6 +47,7 @@ from vicinal.model.errors import (
 )
 from vicinal.model.filter import F
 from vicinal.model.hits import Hit, Hits, HitsBatch, Page, Point
+from vicinal.model.memory import MemoryEstimate
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.model.version import VERSION as __version__  # noqa: N811 - the name that Python asks for
@@ -75,6 +78,8 @@ __all__ = [
     "InvalidArgumentError",
     "LimitError",
     "LockedError",
+    "MemoryEstimate",
+    "MemoryLimitError",
     "NotADatabaseError",
     "NotFoundError",
     "OverloadedError",
@@ -92,6 +97,7 @@ __all__ = [
     "VersionConflictError",
     "VicinalError",
     "__version__",
+    "estimate_memory",
     "open",
     "open_async",
     "restore",

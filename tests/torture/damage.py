@@ -79,10 +79,14 @@ def answers(path: Path, *, read_only: bool = False) -> str:
     with vicinal.open(path, read_only=read_only) as db:
         docs = db.collection("c")
         digest = hashlib.sha256()
+        each: list[str] = []
         for point in read_all(docs, with_vectors=True):
             head = [repr(point.id), point.version, point.payload]
-            digest.update(json.dumps(head, sort_keys=True).encode() + point.vector.tobytes())
+            raw = json.dumps(head, sort_keys=True).encode() + point.vector.tobytes()
+            digest.update(raw)
+            each.append(hashlib.sha256(raw).hexdigest()[:16])
         said.append(digest.hexdigest())
+        said.append([docs.stats()["status"], each])
         said.append([docs.count(where=where) for where in (None, *FILTERS)])
         for query in QUERIES:
             for where in (None, FILTERS[0]):
@@ -310,6 +314,14 @@ def judge(found: dict[str, Any], sound: dict[str, Any]) -> tuple[str, str | None
             "found by the doctor" if found.get("healthy") is not True else "harmless or mended"
         ), None
     mine, right = json.loads(found["answers"]), json.loads(sound["answers"])
+    if mine[1][0] == "degraded":
+        if found.get("healthy"):
+            return "degraded", "the doctor finds nothing where a segment is lost"
+        strangers = set(mine[1][1]) - set(right[1][1])
+        counted = mine[2][0] == len(mine[1][1])
+        if strangers or not counted:
+            return "degraded", f"{len(strangers)} points are not as they were"
+        return "served in part", None
     if mine[:-1] == right[:-1] and mine[-1] == ["refused"]:
         if found.get("healthy"):
             return "snapshot", "the doctor calls a snapshot sound that cannot be restored"

@@ -30,7 +30,7 @@ from vicinal.storage.files import REAL
 from vicinal.storage.frames import find_trap
 from vicinal.storage.layout import open_database_dir
 from vicinal.storage.mark import manifest_number, read_mark
-from vicinal.storage.records import decode_record, encode_record, seq_key
+from vicinal.storage.records import decode_records, encode_record, seq_key
 from vicinal.storage.section_header import PRELUDE_BYTES
 from vicinal.storage.sections import open_sections, write_sections
 
@@ -225,7 +225,7 @@ def _read_manifest(raw: bytes, folder: Path) -> None:
 
 
 def _read_record(raw: bytes, folder: Path) -> None:
-    decode_record(seq_key(7), raw, expected=7, where="here")
+    decode_records([(seq_key(7), raw)], first=7, where="here")
 
 
 def _sign_record(raw: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Does close give everything back, and drop: descriptors exactly, memory by the slope over many rounds.
+"""Does close give everything back, and drop: descriptors and the budget exactly, memory by the slope over many rounds.
 
 The slope is the Theil-Sen estimate (the median of the slopes between all pairs of points), which a garbage
 collection here or an allocator's block there does not move. It runs in a process of its own.
@@ -35,6 +35,7 @@ NOISE_BYTES = 2_000_000
 """What the allocator may keep over a whole run: it settles, but ten rounds are too few to see it."""
 
 CACHE_BYTES = 2**20
+BUDGET_BYTES = 256 * 2**20
 
 VECTORS = np.random.default_rng(1).standard_normal((ROWS, DIM)).astype(np.float32)
 PAYLOAD = [{"year": 2000 + i % 9, "text": "x" * 100} for i in range(ROWS)]
@@ -77,36 +78,46 @@ def use(docs: Any) -> None:
     docs.search(VECTORS[0], k=5, where="year > 2003")
 
 
-def _open_and_close(folder: Path) -> None:
-    with vicinal.open(folder / "db") as db:
+def accounted(db: Any) -> int:
+    """What the budget still counts of its collections."""
+    stats = db.engine.budget.stats()
+    return stats["used"] - stats["block_cache"]
+
+
+def _open_and_close(folder: Path) -> int:
+    with vicinal.open(folder / "db", memory_budget=BUDGET_BYTES) as db:
         use(db.collection("c", dim=DIM, M=8, ef_construction=40))
-    with vicinal.open(folder / "db", read_only=True) as db:
-        db.collection("c").search(VECTORS[0], k=5, where="year > 2003")
+    with vicinal.open(folder / "db", read_only=True, memory_budget=BUDGET_BYTES) as reader:
+        reader.collection("c").search(VECTORS[0], k=5, where="year > 2003")
+    return accounted(db) + accounted(reader)
 
 
-def _drop(db: Any) -> None:
+def _drop(db: Any) -> int:
     use(db.collection("c", dim=DIM, M=8, ef_construction=40))
     db.drop("c")
+    return accounted(db)
 
 
 def measure(kind: str, rounds: int, folder: Path) -> dict[str, list[float]]:
     """Memory, descriptors and threads after each round behind the warm-up."""
-    kept: dict[str, list[float]] = {"memory": [], "descriptors": [], "threads": []}
+    names = ("memory", "descriptors", "threads", "accounted")
+    kept: dict[str, list[float]] = {name: [] for name in names}
     folder.mkdir(parents=True)
     # The cache of blocks is shared and bounded, and keeps those of closed stores: it must be full at once.
     rocks.BLOCK_CACHE_BYTES = CACHE_BYTES
-    db = vicinal.open(folder / "one") if kind == "drop" else None
+    db = vicinal.open(folder / "one", memory_budget=BUDGET_BYTES) if kind == "drop" else None
     for number in range(WARM_UP + rounds):
         if db is None:
-            _open_and_close(folder)
+            left = _open_and_close(folder)
             shutil.rmtree(folder / "db")
         else:
-            _drop(db)
+            left = _drop(db)
         gc.collect()
         if number >= WARM_UP:
             kept["memory"].append(resident_bytes())
             kept["descriptors"].append(descriptors())
             kept["threads"].append(threads())
+            kept["accounted"].append(left)
     if db is not None:
         db.close()
     return kept
@@ -134,6 +145,10 @@ def run(options: argparse.Namespace, folder: Path, bug: str | None = None) -> Re
             result.figures[f"{kind}: {what}, first and last"] = f"{values[0]}, {values[-1]}"
             if slope(values) > 0 or values[-1] > values[0]:
                 result.violations.append(f"{kind}: {what} grow: {values[0]} to {values[-1]}")
+        left = max(kept["accounted"])
+        result.figures[f"{kind}: bytes that the budget still counts"] = left
+        if left:
+            result.violations.append(f"{kind}: the budget still counts {left} bytes")
         allowed = SLOPE_BYTES_MAX + NOISE_BYTES / options.rounds
         if grown > allowed:
             result.violations.append(

@@ -64,7 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Point:
-    """The `nth` call of a kind on a file."""
+    """The `nth` call of a kind on a file by one thread."""
 
     call: str
     file: str
@@ -185,8 +185,10 @@ def points_of(script: Script) -> list[Point]:
     trace = script.folder / "trace"
     status = script.run(["-y", "-o", str(trace), "-e", f"trace={CALLS}"])
     script.check(status)
-    counts: Counter[tuple[str, str]] = Counter()
-    points: list[Point] = []
+    # strace counts the calls of each thread by themselves: a file that several threads touch, as RocksDB's
+    # flushes do, has an n-th call for each of them.
+    counts: Counter[tuple[str, str, str]] = Counter()
+    points: dict[Point, None] = {}
     for line in trace.read_text(errors="replace").splitlines():
         found = _LINE.match(line)
         if found is None or "resumed>" in line[:40]:
@@ -196,9 +198,10 @@ def points_of(script: Script) -> list[Point]:
         if not mine:
             continue
         file, call = mine[-1], found["call"]
-        counts[call, file] += 1
-        points.append(Point(call, file, counts[call, file]))
-    return points
+        thread = found["tid"]
+        counts[thread, call, file] += 1
+        points[Point(call, file, counts[thread, call, file])] = None
+    return [*points]
 
 
 def by_strace(

@@ -152,6 +152,7 @@ class ReservedBuffer {
     std::swap(capacity_, other.capacity_);
     std::swap(committed_, other.committed_);
     std::swap(advised_, other.advised_);
+    std::swap(from_file_, other.from_file_);
   }
 
   // Makes at least the first `bytes` usable; never shrinks. Throws Error{capacity} past the reservation and
@@ -194,6 +195,7 @@ class ReservedBuffer {
     }
     committed_ = target;
     advised_ = round_up(target, kHugePage);
+    from_file_ = bytes;
   }
 
   [[nodiscard]] std::byte* data() noexcept { return data_; }
@@ -208,6 +210,7 @@ class ReservedBuffer {
   }
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }    // bytes reserved
   [[nodiscard]] std::size_t committed() const noexcept { return committed_; }  // bytes usable
+  [[nodiscard]] std::size_t from_file() const noexcept { return from_file_; }  // bytes of them that a file backs
 
  private:
   static constexpr std::size_t kSmallStep = std::size_t{64} << 10;
@@ -216,6 +219,7 @@ class ReservedBuffer {
   std::size_t capacity_ = 0;
   std::size_t committed_ = 0;
   std::size_t advised_ = 0;
+  std::size_t from_file_ = 0;
 };
 
 }  // namespace vicinal

@@ -169,4 +169,10 @@ std::size_t GraphIndex::memory_bytes() const noexcept {
          live_bits_.committed() + changed_bits_.committed() + (q != nullptr ? q->memory_bytes() : 0);
 }
 
+std::size_t GraphIndex::mapped_bytes() const noexcept {
+  const std::shared_ptr<qgraph::QGraph> q = packed();
+  return rows_.mapped_bytes() + codes_.from_file() + edge_words_.from_file() + live_bits_.from_file() +
+         (q != nullptr ? q->mapped_bytes() : 0);
+}
+
 }  // namespace vicinal::graph

@@ -111,6 +111,8 @@ class GraphIndex {
   [[nodiscard]] std::size_t linked() const noexcept { return linked_.load(std::memory_order_acquire); }
   [[nodiscard]] std::size_t live() const noexcept { return live_count_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  // Those of them that a file backs: the system takes them back when it needs memory.
+  [[nodiscard]] std::size_t mapped_bytes() const noexcept;
   [[nodiscard]] std::size_t row_bytes() const noexcept { return rows_.row_bytes(); }
   // Bytes of one query: float32 for f32 and f16 rows, the row's own type otherwise.
   [[nodiscard]] std::size_t query_bytes() const noexcept;

@@ -159,4 +159,6 @@ void Rows::query_to_float(const void* query, float* out) const noexcept {
 
 std::size_t Rows::memory_bytes() const noexcept { return own_.committed() + inverse_norms_.committed(); }
 
+std::size_t Rows::mapped_bytes() const noexcept { return own_.from_file() + inverse_norms_.from_file(); }
+
 }  // namespace vicinal::graph

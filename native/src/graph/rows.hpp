@@ -50,6 +50,7 @@ class Rows {
   [[nodiscard]] DType dtype() const noexcept { return dtype_; }
   [[nodiscard]] std::size_t n_external() const noexcept { return n_external_; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  [[nodiscard]] std::size_t mapped_bytes() const noexcept;
   // The growing blocks, for saving and for filling an empty store from a file.
   [[nodiscard]] ReservedBuffer& row_block() noexcept { return own_; }
   [[nodiscard]] ReservedBuffer& norm_block() noexcept { return inverse_norms_; }

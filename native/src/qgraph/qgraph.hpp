@@ -91,6 +91,7 @@ class QGraph {
   [[nodiscard]] std::size_t padded() const noexcept { return layout_.padded; }
   [[nodiscard]] std::size_t stride() const noexcept { return layout_.stride; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return rows_.committed() + nodes_.committed(); }
+  [[nodiscard]] std::size_t mapped_bytes() const noexcept { return rows_.from_file(); }
   [[nodiscard]] ReservedBuffer& row_block() noexcept { return rows_; }
   [[nodiscard]] const ReservedBuffer& row_block() const noexcept { return rows_; }
 

@@ -17,6 +17,7 @@ from vicinal.cli.commands.count import count
 from vicinal.cli.commands.delete import delete
 from vicinal.cli.commands.demo import demo
 from vicinal.cli.commands.doctor import doctor
+from vicinal.cli.commands.estimate import estimate
 from vicinal.cli.commands.explain import explain
 from vicinal.cli.commands.export import export
 from vicinal.cli.commands.get import get
@@ -43,7 +44,8 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    demo, ls, info, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench, serve
+    demo, ls, info, estimate, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench,
+    serve,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -20,6 +20,7 @@ from vicinal.cli.vectors import Vectors, load_vectors, stored
 from vicinal.index import GraphIndex
 from vicinal.index.arrays import query_rows, stored_rows
 from vicinal.model.config import CollectionConfig
+from vicinal.model.memory import index_bytes
 from vicinal.model.metric import parse_vector_type
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def of_collection(docs: vicinal.Collection, wanted: Wanted) -> Subject:
         "queries": len(Q),
         "queries_origin": "points of the collection" if own else "given",
         "indexed_ratio": stats["indexed_ratio"],
-        "bytes_per_vector": sum(stats["memory_bytes"].values()) / n,
+        "bytes_per_vector": index_bytes(stats) / n,
     }
     return Subject(search_at, Q, truth, figures)
 

@@ -103,6 +103,7 @@ class AsyncDatabase:
 
     collections = _of_database(Database.collections)
     status = _of_database(Database.status)
+    stats = _of_database(Database.stats)
     snapshot = _of_database(Database.snapshot)
     snapshots = _of_database(Database.snapshots)
     drop_snapshot = _of_database(Database.drop_snapshot)

@@ -16,6 +16,7 @@ from vicinal.engine.database import Database as EngineDatabase
 from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.memory import parse_budget
 from vicinal.model.metric import parse_metric, parse_vector_type
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
@@ -39,6 +40,7 @@ def open(
     timeout_s: float | None = None,
     retries: int | None = None,
     clock: Clock | None = None,
+    memory_budget: int | str | None = None,
 ) -> Database:
     """Open a database, making it where there is none; or connect to one that is served.
 
@@ -57,6 +59,9 @@ def open(
         is tried again after the first time. Default 3. Only what is harmless is tried
         again: reads after a broken connection, anything that the server says it did not begin.
     clock : returns seconds since the epoch; decides when points expire. For tests that move time.
+    memory_budget : the most memory that its collections hold together, in bytes or as "512MiB", "2GiB"; None is no
+        limit. A write or an index build that would go over it raises MemoryLimitError before anything is changed;
+        searching, reading and deleting go on. Mapped files are not counted: see `Database.stats`.
 
     Raises
     ------
@@ -64,12 +69,14 @@ def open(
     NotADatabaseError : the directory holds something else; it is not touched.
     FormatVersionError : it was written by a newer version.
     StorageError : the operating system refuses.
+    MemoryLimitError : later, of a collection that the budget has no room for.
     UnavailableError, UnauthenticatedError : the server cannot be reached, or wants another key.
     """
     if "://" in str(path):
-        if read_only or durability is not None or clock is not None:
+        if read_only or any(given is not None for given in (durability, clock, memory_budget)):
             raise InvalidArgumentError(
-                "read_only, durability and clock are the server's to decide; leave them out with an address"
+                "read_only, durability, clock and memory_budget are the server's to decide; leave them out with an "
+                "address"
             )
         from vicinal.client.remote import connect
 
@@ -91,7 +98,13 @@ def open(
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
-    engine = EngineDatabase(path, read_only=read_only, durability=mode, clock=clock or SYSTEM_CLOCK)
+    engine = EngineDatabase(
+        path,
+        read_only=read_only,
+        durability=mode,
+        clock=clock or SYSTEM_CLOCK,
+        memory_budget=None if memory_budget is None else parse_budget(memory_budget),
+    )
     return Database(LocalDatabase(engine))
 
 
@@ -266,6 +279,18 @@ class Database:
         same reason until the database is reopened, its files are not touched, and the others serve.
         """
         return self._transport.status()
+
+    def stats(self) -> dict[str, Any]:
+        """Who holds how much memory, in bytes.
+
+        Returns
+        -------
+        "memory_budget" : its "limit" (None: none), what is "used" of it now, of that what is "reserved" for work under
+            way and what RocksDB's "block_cache" holds.
+        "collections" : for each "points", "memory_bytes" and "mapped_bytes" (files, which the budget does not
+            count), by structure, and "status". Collections that are not open yet are opened.
+        """
+        return self._transport.stats()
 
     def drop(self, name: str) -> None:
         """Delete a collection with all its points; NotFoundError where there is none."""

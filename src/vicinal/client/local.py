@@ -18,6 +18,7 @@ from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS
 from vicinal.model.config import CollectionConfig
+from vicinal.model.errors import MemoryLimitError
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point
 from vicinal.model.snapshot import Snapshot
@@ -47,12 +48,22 @@ class LocalCollection:
         default_ms = NEVER_MS if ttl is None else engine.state.expiry.now_ms() + round(ttl * 1000)
         parts = batch.parts()
         with ExitStack() as stack:
-            if batch.conditions.any and len(parts) > 1:
+            excludes_others = batch.conditions.any and len(parts) > 1
+            if excludes_others:
                 stack.enter_context(writer.exclusive(batch.keys, batch.conditions))
             for start, end in parts:
                 part = batch.part(start, end)
                 expiries = part.expiries(default_ms)
-                writer.upsert(part.keys, part.vectors, part.payloads, part.conditions, expiries)
+                while True:
+                    try:
+                        writer.upsert(
+                            part.keys, part.vectors, part.payloads, part.conditions, expiries
+                        )
+                        break
+                    except MemoryLimitError:
+                        # In an exclusive call others wait for us, sealing among them.
+                        if excludes_others or not engine.maintenance.relieve():
+                            raise
                 engine.on_write()
                 batch.report(end, progress)
 
@@ -212,6 +223,10 @@ class LocalDatabase:
     def status(self) -> dict[str, Status]:
         """How each collection is."""
         return self.engine.status()
+
+    def stats(self) -> dict[str, Any]:
+        """Memory of the database and of its collections."""
+        return self.engine.stats()
 
     def snapshot(
         self, name: str | None, collections: Sequence[str] | None, progress: Progress | None

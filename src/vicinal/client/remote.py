@@ -28,9 +28,10 @@ from vicinal.model.errors import ClosedError, InvalidArgumentError, NotFoundErro
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point, id_array
 from vicinal.model.ids import decode_id
+from vicinal.model.memory import pick_memory
 from vicinal.model.payload import encode_payload
 from vicinal.model.snapshot import Snapshot
-from vicinal.model.status import Status
+from vicinal.model.status import Health, Status
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.codec import from_wire_id, stored_dtype, to_wire_id, to_wire_time
@@ -153,6 +154,18 @@ class RemoteDatabase:
     def status(self) -> dict[str, Status]:
         """How each collection is."""
         return self.call(ops.STATUS, None, m.Empty(), m.Statuses).collections
+
+    def stats(self) -> dict[str, Any]:
+        """Memory of the database and of its collections, which are asked one by one."""
+        budget: dict[str, Any] = {}
+        held: dict[str, dict[str, Any]] = {}
+        for name, status in self.status().items():
+            if status.health is Health.QUARANTINED:
+                held[name] = {"status": status.health.value, "reason": status.reason}
+                continue
+            stats = self.collection(name, None, {}).stats()
+            held[name], budget = pick_memory(stats), stats["memory_budget"]
+        return {"memory_budget": budget, "collections": held}
 
     def snapshot(
         self, name: str | None, collections: Sequence[str] | None, progress: Progress | None

@@ -154,6 +154,10 @@ class DatabaseTransport(Protocol):
         """How each collection is."""
         ...
 
+    def stats(self) -> dict[str, Any]:
+        """Memory of the database and of its collections."""
+        ...
+
     def snapshot(
         self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
     ) -> Snapshot:

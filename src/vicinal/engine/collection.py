@@ -10,9 +10,19 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from vicinal.engine.loss import (
+    LostSegment,
+    describe,
+    due_of,
+    homeless,
+    is_damage,
+    set_aside,
+)
 from vicinal.engine.maintenance import MANIFEST_KEY, Maintenance
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.reader import Reader
-from vicinal.engine.records import Manifest, SegmentEntry, decode_log, decode_manifest
+from vicinal.engine.records import POINT_HEADER, Manifest, SegmentEntry, decode_manifest
+from vicinal.engine.replay import replay
 from vicinal.engine.scroll import Scroller
 from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
@@ -21,13 +31,16 @@ from vicinal.engine.writer import Writer
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.decoding import UNDECODABLE
-from vicinal.model.errors import CorruptionError, NotFoundError
+from vicinal.model.errors import CorruptionError, NotFoundError, StorageError
 from vicinal.storage.durability import Durability
 from vicinal.storage.files import tree_bytes
 from vicinal.storage.space import Space
 from vicinal.storage.store import Store
+from vicinal.telemetry.log import get_logger
 
 CONFIG_KEY = "config"
+
+_log = get_logger("engine.collection")
 
 Version: TypeAlias = tuple[int, int, int]
 
@@ -48,21 +61,46 @@ class Collection:
         on_write: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
         space: Space | None = None,
+        budget: MemoryBudget | None = None,
+        accept_loss: bool = False,
     ) -> None:
-        """Open the collection at path, or make it with the configuration `create`."""
+        """Open the collection at path, or make it with the configuration `create`.
+
+        accept_loss : open it whatever acknowledged writes the store has lost and whatever segments are damaged, so
+            that `give_up` can follow.
+
+        Raises CorruptionError where nothing could be served. MemoryLimitError where the budget has no room for
+        what must be in memory; nothing was changed.
+        """
+        budget = budget or MemoryBudget()
         store = Store.open(
             path / "store",
             read_only=read_only,
             durability=durability,
             create=create is not None,
             space=space,
+            memory=budget.stores,
+            accept_loss=accept_loss,
         )
         try:
             config = _load_config(store, create, name)
-            self.state = CollectionState(
-                name, path, config, store, read_only=read_only, clock=clock, wake=on_write
+            self.state = state = CollectionState(
+                name,
+                path,
+                config,
+                store,
+                read_only=read_only,
+                clock=clock,
+                wake=on_write,
+                budget=budget,
             )
-            self._recover()
+            budget.join(state)
+            try:
+                self._recover(accept_loss=accept_loss)
+            except BaseException:
+                budget.leave(state)
+                state.view = View((), None, state.new_tail(0))
+                raise
         except BaseException:
             store.close()
             raise
@@ -83,6 +121,7 @@ class Collection:
             if state.closed:
                 return
             state.closed = True
+            state.budget.leave(state)
             state.store.close()
             tail = state.new_tail(0)
             state.view = View((), None, tail)
@@ -141,17 +180,42 @@ class Collection:
                 }
                 for s in segments
             ],
-            "memory_bytes": {
-                "index": sum(s.index.memory_bytes for s in segments),
-                "payload_index": sum(s.payload_index.memory_bytes for s in segments),
-            },
+            "memory_bytes": state.memory(),
+            "mapped_bytes": state.mapped(),
+            "memory_budget": state.budget.stats(),
             "disk_bytes": {
                 "store": state.store.disk_bytes(),
                 "segments": tree_bytes(state.path / "segments"),
             },
         }
 
-    def _recover(self) -> None:
+    def give_up(self) -> list[bytes]:
+        """Drop the points of lost segments from the store, and the segments from the manifest; returns their ids' keys.
+
+        The damaged files are kept apart. All of it is one batch.
+        """
+        state = self.state
+        with state.maintenance, state.lock:
+            lost = state.lost
+            points: list[tuple[bytes, bytes]] = []
+            for point in state.store.scan_points():
+                row = np.array(POINT_HEADER.unpack_from(point[1])[:1], np.int64)
+                if homeless(row, lost).any() and not any(state.view.locate(row)):
+                    points.append(point)
+            for each in lost:
+                set_aside(state.path, each.entry.number)
+            state.lost = ()
+            dropped = [key for key, _ in points]
+            self.maintenance.commit_manifest(
+                state.view,
+                None,
+                points=[(key, None) for key in dropped],
+                due=[entry for _, raw in points for entry in due_of(raw)],
+            )
+            state.store.sync()
+            return dropped
+
+    def _recover(self, *, accept_loss: bool) -> None:
         """Load the manifest's segments, then replay what the log still holds."""
         state = self.state
         where = f"collection {state.name!r}"
@@ -159,18 +223,38 @@ class Collection:
         manifest = Manifest() if raw is None else decode_manifest(raw, where)
         if not state.read_only:
             remove_orphans(state.path, {entry.number for entry in manifest.segments})
-        sealed = tuple(self._open_segment(entry) for entry in manifest.segments)
+        sealed: list[SealedSegment] = []
+        lost: list[LostSegment] = []
+        first: CorruptionError | StorageError | None = None
+        for entry in manifest.segments:
+            try:
+                sealed.append(self._open_segment(entry))
+            except (CorruptionError, StorageError) as fault:
+                if not is_damage(fault, read_only=state.read_only):
+                    raise
+                first = first or fault
+                n_live = entry.n_rows - len(entry.dead_rows(where))
+                lost.append(LostSegment(entry, n_live, str(fault)))
         state.next_segment = manifest.next_segment
-        state.view = View(sealed, None, state.new_tail(manifest.next_row))
-        for sequence, value in state.store.read_log():
-            record = decode_log(value, f"{where}, log record {sequence}")
-            state.apply(record, [None] * len(record.keys))
+        state.view = View(tuple(sealed), None, state.new_tail(manifest.next_row))
+        replay(state)
         state.expiry.load()
+        state.lost = tuple(lost)
+        if first is None or accept_loss:
+            return
+        if not any(s.n_live for s in state.view.segments):
+            raise first
+        _log.error("collection %r: %s", state.name, describe(state.lost))
 
     def _open_segment(self, entry: SegmentEntry) -> SealedSegment:
         state = self.state
         segment = open_segment(
-            state.path, entry.number, state.config, state.store, repair=not state.read_only
+            state.path,
+            entry.number,
+            state.config,
+            state.store,
+            repair=not state.read_only,
+            budget=state.budget,
         )
         if segment.n != entry.n_rows:
             raise CorruptionError(

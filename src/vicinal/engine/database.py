@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.segment_files import Progress, remove_tree
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
@@ -23,10 +24,12 @@ from vicinal.model.errors import (
     CollectionMismatchError,
     CorruptionError,
     InvalidArgumentError,
+    MemoryLimitError,
     NotFoundError,
     ReadOnlyError,
     StorageError,
 )
+from vicinal.model.memory import pick_memory
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.storage.durability import Durability
@@ -52,8 +55,10 @@ class Database:
         read_only: bool = False,
         durability: Durability = Durability.SYNC,
         clock: Clock = SYSTEM_CLOCK,
+        memory_budget: int | None = None,
     ) -> None:
         """Open or create the database; see `vicinal.open` for the errors."""
+        self.budget = MemoryBudget(memory_budget)
         reserve_bytes = RESERVE_BYTES
         self._remove_temporary: Callable[[], object] = lambda: None
         if str(path) == MEMORY:
@@ -133,11 +138,22 @@ class Database:
         for name in self.collections():
             try:
                 found[name] = self.collection(name, None, {}).state.status()
-            except CorruptionError as fault:
+            except (CorruptionError, MemoryLimitError) as fault:
                 found[name] = Status(Health.QUARANTINED, str(fault))
             except NotFoundError:  # dropped meanwhile, or its making was cut short
                 continue
         return found
+
+    def stats(self) -> dict[str, Any]:
+        """Memory of the database and of each collection, by structure; those that are not open yet are opened."""
+        held: dict[str, dict[str, Any]] = {}
+        for name, status in self.status().items():
+            found = self.opened(name)
+            if found is None or status.health is Health.QUARANTINED:
+                held[name] = {"status": status.health.value, "reason": status.reason}
+            else:
+                held[name] = pick_memory(found.stats())
+        return {"memory_budget": self.budget.stats(), "collections": held}
 
     def snapshot(
         self, name: str | None, collections: Sequence[str] | None, progress: Progress | None
@@ -187,7 +203,11 @@ class Database:
         for i, name in enumerate(chosen):
             if name in chosen[:i]:
                 raise InvalidArgumentError(f"collections names {name!r} twice; give each one once")
-        return [self.collection(name, None, {}) for name in chosen]
+        found = [self.collection(name, None, {}) for name in chosen]
+        for collection in found:
+            if collection.state.lost:  # a copy of damage would pass for a sound one
+                collection.state.check_writable()
+        return found
 
     def drop(self, name: str) -> None:
         """Delete a collection and its files; NotFoundError where there is none."""
@@ -258,6 +278,7 @@ class Database:
                     on_write=self.wake,
                     clock=self._clock,
                     space=self._space,
+                    budget=self.budget,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

@@ -1,7 +1,8 @@
 """Examines a database as a whole, and mends what can be made anew from data that is sound.
 
 An examination changes nothing and works beside a process that writes. A repair takes the writer's
-lock; it sets derived files aside and makes new ones, and never drops anything that was acknowledged.
+lock; it sets derived files aside and makes new ones, and drops nothing that was acknowledged unless it
+is told to.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from pathlib import Path
 import msgspec
 
 from vicinal.engine.collection import Collection
-from vicinal.engine.doctor_checks import RESTORE, Checks
+from vicinal.engine.doctor_checks import RESTORE, SHOWN_MAX, Checks
 from vicinal.engine.expiry import due_key
+from vicinal.engine.loss import GIVEN_UP_NAME, REMEDY
 from vicinal.engine.records import POINT_HEADER
 from vicinal.model.errors import NotFoundError, VicinalError
 from vicinal.model.findings import Finding, Level, Report
+from vicinal.model.ids import decode_id
 from vicinal.storage.bundle import checked
 from vicinal.storage.bundle_places import read_bundle
 from vicinal.storage.durability import Durability
@@ -27,12 +30,20 @@ from vicinal.storage.store import Store
 Tell = Callable[[str], None]
 
 
-def examine(path: str | Path, *, repair: bool = False, tell: Tell | None = None) -> Report:
+def examine(
+    path: str | Path,
+    *,
+    repair: bool = False,
+    accept_loss: bool = False,
+    tell: Tell | None = None,
+) -> Report:
     """Check every file and invariant of a database.
 
     Parameters
     ----------
     repair : make derived things anew where they are damaged, then examine again.
+    accept_loss : drop the points whose segment cannot be read, and open stores that lost acknowledged writes; the
+        damaged files are kept. It includes repair.
     tell : called with what is being done.
 
     Raises
@@ -41,6 +52,7 @@ def examine(path: str | Path, *, repair: bool = False, tell: Tell | None = None)
         cannot be read. LockedError : repair, and another process writes.
     """
     say: Tell = tell or (lambda _: None)
+    repair = repair or accept_loss
     findings: list[Finding] = []
     points: dict[str, int] = {}
     with open_database_dir(path, read_only=not repair, create=False) as folder:
@@ -48,6 +60,11 @@ def examine(path: str | Path, *, repair: bool = False, tell: Tell | None = None)
             say(f"examining collection {name!r}")
             place = folder.collection_path(name)
             count, found = _examine(name, place)
+            if accept_loss and any(f.level is Level.DAMAGE for f in found):
+                say(f"giving up what cannot be read of collection {name!r}")
+                given_up = list(_give_up(name, place))
+                count, left = _examine(name, place)
+                found = given_up + left
             if repair and any(f.level is Level.DERIVED for f in found):
                 say(f"mending collection {name!r}")
                 _mend(name, place, found)
@@ -74,14 +91,44 @@ def _examine(name: str, path: Path) -> tuple[int | None, list[Finding]]:
     except (VicinalError, OSError, ValueError) as fault:
         return None, [*notes, Finding(Level.DAMAGE, name, "store or segments", str(fault), RESTORE)]
     try:
-        return collection.reader.count(None), [*Checks(collection).all(), *notes]
+        lost = [
+            Finding(Level.DAMAGE, name, f"segments/{each.entry.number}", str(each), REMEDY)
+            for each in collection.state.lost
+        ]
+        found = list(Checks(collection).all())
+        return collection.reader.count(None), [*lost, *found, *notes]
     except (VicinalError, ValueError) as fault:
         return None, [*notes, Finding(Level.DAMAGE, name, "store", str(fault), RESTORE)]
     finally:
         collection.close()
 
 
-def _open(name: str, path: Path, *, read_only: bool) -> Collection:
+def _give_up(name: str, path: Path) -> Iterable[Finding]:
+    """Let go of what cannot be read, and say what it was."""
+    try:
+        collection = _open(name, path, read_only=False, accept_loss=True)
+    except (VicinalError, OSError, ValueError) as fault:
+        yield Finding(Level.DAMAGE, name, "store", str(fault), RESTORE)
+        return
+    try:
+        lost = collection.state.lost
+        dropped = collection.give_up() if lost else []
+    finally:
+        collection.close()
+    shown = ", ".join(repr(decode_id(key)) for key in dropped[:SHOWN_MAX])
+    more = ", ..." if len(dropped) > SHOWN_MAX else ""
+    for each in lost:
+        yield Finding(
+            Level.DAMAGE,
+            name,
+            f"segments/{each.entry.number}",
+            f"{each}; it was given up, with the other such segments {len(dropped)} points: {shown}{more}",
+            f"its files are kept in {GIVEN_UP_NAME}/{each.entry.number} of the collection's folder",
+            mended=True,
+        )
+
+
+def _open(name: str, path: Path, *, read_only: bool, accept_loss: bool = False) -> Collection:
     return Collection(
         name,
         path,
@@ -89,6 +136,7 @@ def _open(name: str, path: Path, *, read_only: bool) -> Collection:
         read_only=read_only,
         durability=Durability.SYNC,
         on_write=lambda: None,
+        accept_loss=accept_loss,
     )
 
 

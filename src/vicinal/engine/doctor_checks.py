@@ -11,6 +11,7 @@ from pyroaring import BitMap
 
 from vicinal.engine.collection import Collection
 from vicinal.engine.expiry import due_key
+from vicinal.engine.loss import homeless
 from vicinal.engine.maintenance import MANIFEST_KEY
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER, decode_manifest
 from vicinal.engine.segment import Rows, SealedSegment, Segment
@@ -61,6 +62,7 @@ class Checks:
         """Segments that the manifest does not name."""
         folder = self._state.path / "segments"
         live = {str(s.number) for s in self._segments if isinstance(s, SealedSegment)}
+        live |= {str(each.entry.number) for each in self._state.lost}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name not in live:
                 what = "belongs to no live segment: a crash left it, or a writer is at work"
@@ -104,9 +106,9 @@ class Checks:
         seen = {id(segment): BitMap() for segment in self._segments}
         for points in self._points():
             rows = np.array([POINT_HEADER.unpack_from(raw)[0] for _, raw in points], np.int64)
-            homeless = set(range(len(points)))
+            nowhere = set(range(len(points)))
             for segment, places, local in self._state.view.locate(rows):
-                homeless.difference_update(places.tolist())
+                nowhere.difference_update(places.tolist())
                 seen[id(segment)].update(local.tolist())
                 keys = segment.keys(local.tolist())
                 for place, row, key in zip(places.tolist(), local.tolist(), keys, strict=True):
@@ -114,7 +116,7 @@ class Checks:
                     found = self._of_row(segment, row, key, point_key, raw)
                     if found is not None:
                         note(*found, point_key)
-            for place in homeless:
+            for place in nowhere - self._given_up(rows):
                 note("store", "ids whose row no segment and no log record holds", points[place][0])
             for (key, raw), row in zip(points, rows.tolist(), strict=True):
                 _, version, expires_ms = POINT_HEADER.unpack_from(raw)
@@ -166,6 +168,10 @@ class Checks:
             ids = ", ".join(map(repr, segment.ids(lost[:SHOWN_MAX].tolist())))
             what = f"{len(lost)} of {len(live)} live points cannot be reached by a search: {ids}"
             yield self._derived(_place(segment, GRAPH), what)
+
+    def _given_up(self, rows: Rows) -> set[int]:
+        """Places of rows that lost segments had, which are told of by themselves."""
+        return set(np.flatnonzero(homeless(rows, self._state.lost)).tolist())
 
     def _of_row(
         self, segment: Segment, row: int, held: bytes, key: bytes, raw: bytes

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 from pyroaring import BitMap
@@ -18,13 +20,16 @@ from vicinal.engine.records import Manifest, SegmentEntry, encode_manifest
 from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.engine.segment_files import (
     Progress,
+    link_memory,
     live_rows,
     open_segment,
     remove_segment,
+    rewrite_memory,
     segment_bytes,
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
+from vicinal.index import GraphIndex
 from vicinal.model.errors import invariant
 
 MANIFEST_KEY = "manifest"
@@ -59,7 +64,7 @@ class Maintenance:
     def step(self) -> bool:
         """Do one unit of background work; returns whether there was any. Called by the background thread."""
         state = self._state
-        if state.read_only or state.closed or state.failure is not None:
+        if state.read_only or state.closed or state.failure is not None or state.lost:
             return False
         with state.maintenance:
             if self._optimize_requested:
@@ -69,24 +74,69 @@ class Maintenance:
             if state.expiry.to_purge and self._purge():
                 return True
             view = state.view
-            if view.frozen is not None:
-                self._seal(threads=1)
-                return True
             quiet = time.monotonic() - state.last_write_s > QUIET_S
-            if self._must_seal(view, quiet=quiet):
+            must_seal = view.frozen is not None or self._must_seal(view, quiet=quiet)
+            if must_seal and self._fits([view.frozen or view.tail]):
                 self._seal(threads=1)
                 return True
-            if quiet:
+            if quiet and view.frozen is None:
                 group = self._merge_candidates(view)
-                if group:
-                    self._rewrite(group, threads=1)
+                if group and self._fits(group):
+                    with self._room(group):
+                        self._rewrite(group, threads=1)
                     return True
-            index = view.tail.index
-            pending = index.n - index.n_linked
-            if pending >= LINK_ROWS_MIN and (quiet or pending >= 20 * LINK_ROWS_MIN):
-                index.link(LINK_STEP_ROWS, threads=1)
-                return True
+            return self._link(view.tail.index, quiet=quiet)
+
+    def relieve(self) -> bool:
+        """Seal the tail, so that its memory is given back; returns whether anything was.
+
+        For a writer that met the memory budget. It must not hold the writers' lock.
+        """
+        state = self._state
+        before = state.budget.used
+        with state.maintenance:
+            state.check_writable()
+            if state.budget.used >= before:
+                view = state.view
+                tail = view.frozen or view.tail
+                if tail.n < LINK_ROWS_MIN or not self._fits([tail]):
+                    return False
+                self._seal(threads=0)
+        return state.budget.used < before
+
+    def _link(self, index: GraphIndex, *, quiet: bool) -> bool:
+        pending = index.n - index.n_linked
+        if pending < LINK_ROWS_MIN or not (quiet or pending >= 20 * LINK_ROWS_MIN):
             return False
+        state = self._state
+        needed = partial(link_memory, state.config, index, LINK_STEP_ROWS)
+        if state.budget.limit is not None and not state.budget.fits(needed()):
+            return False
+        with state.budget.reserve(f"linking rows of collection {state.name!r}", needed):
+            index.link(LINK_STEP_ROWS, threads=1)
+        return True
+
+    def _room(self, sources: Sequence[Segment]) -> AbstractContextManager[None]:
+        """Room in memory to rewrite sources."""
+        state = self._state
+        return state.budget.reserve(
+            f"compacting collection {state.name!r}", partial(rewrite_memory, state.config, sources)
+        )
+
+    def _fits(self, sources: Sequence[Segment]) -> bool:
+        """Whether `_room` would be there without shedding."""
+        state = self._state
+        return state.budget.limit is None or state.budget.fits(
+            rewrite_memory(state.config, sources)
+        )
+
+    def _is_pressed(self, view: View) -> bool:
+        """Whether the tail has to be sealed while the budget still has room to do so."""
+        state = self._state
+        room = state.budget.room()
+        if room is None or view.tail.n < LINK_ROWS_MIN:
+            return False
+        return room < rewrite_memory(state.config, [view.tail]) + (state.budget.limit or 0) // 8
 
     def optimize(self, *, threads: int, progress: Progress | None = None) -> None:
         """Bring everything into one sealed segment without dead rows. Searches and writes go on meanwhile."""
@@ -102,15 +152,16 @@ class Maintenance:
             clean = len(view.sealed) <= 1 and not any(s.dead or s.dirty for s in view.sealed)
             if not tail_in_use and clean:
                 return
-            with state.lock:
-                through = state.store.last_seq if tail_in_use else None
-                if tail_in_use:
-                    self._freeze()
-                view = state.view
-            sources: list[Segment] = [*view.sealed]
-            if view.frozen is not None:
-                sources.append(view.frozen)
-            self._rewrite(sources, threads=threads, trim_through=through, progress=progress)
+            with self._room(view.segments):
+                with state.lock:
+                    through = state.store.last_seq if tail_in_use else None
+                    if tail_in_use:
+                        self._freeze()
+                    view = state.view
+                sources: list[Segment] = [*view.sealed]
+                if view.frozen is not None:
+                    sources.append(view.frozen)
+                self._rewrite(sources, threads=threads, trim_through=through, progress=progress)
 
     def request_optimize(self) -> None:
         """Let the background thread optimize."""
@@ -123,6 +174,7 @@ class Maintenance:
         records = self._state.store.last_seq - self.last_trimmed
         return (
             n >= SEAL_ROWS_HARD
+            or self._is_pressed(view)
             or (quiet and n >= SEAL_ROWS)
             or (quiet and records > SEAL_LOG_RECORDS)
         )
@@ -137,13 +189,14 @@ class Maintenance:
 
     def _seal(self, *, threads: int) -> None:
         state = self._state
-        with state.lock:
-            if state.view.frozen is None:
-                self._freeze()
-            frozen = state.view.frozen
-            through = self._sealed_through()
-        if frozen is not None:
-            self._rewrite([frozen], threads=threads, trim_through=through)
+        with self._room([state.view.frozen or state.view.tail]):
+            with state.lock:
+                if state.view.frozen is None:
+                    self._freeze()
+                frozen = state.view.frozen
+                through = self._sealed_through()
+            if frozen is not None:
+                self._rewrite([frozen], threads=threads, trim_through=through)
 
     def _sealed_through(self) -> int | None:
         """The last log record whose rows are all outside the tail, known only while the tail is empty."""
@@ -178,7 +231,14 @@ class Maintenance:
                     write_segment(
                         state.path, number, state.config, kept, threads=threads, progress=progress
                     )
-                    new = open_segment(state.path, number, state.config, state.store, verify=False)
+                    new = open_segment(
+                        state.path,
+                        number,
+                        state.config,
+                        state.store,
+                        verify=False,
+                        budget=state.budget,
+                    )
                 except BaseException:
                     remove_segment(state.path, number)
                     raise
@@ -236,8 +296,18 @@ class Maintenance:
         self.commit_manifest(changed, trim_through)
         state.view = changed
 
-    def commit_manifest(self, view: View, trim_through: int | None) -> None:
-        """Write which segments are live, with their dead and dirty rows as of now."""
+    def commit_manifest(
+        self,
+        view: View,
+        trim_through: int | None,
+        *,
+        points: Sequence[tuple[bytes, None]] = (),
+        due: Sequence[tuple[bytes, bytes | None]] = (),
+    ) -> None:
+        """Write which segments are live, with their dead and dirty rows as of now.
+
+        points, due : what goes from the store with segments that are given up, in the same batch.
+        """
         state = self._state
         first_unsealed = view.frozen.base if view.frozen is not None else view.tail.base
         manifest = Manifest(
@@ -253,6 +323,8 @@ class Maintenance:
         )
         state.store.write(
             meta={MANIFEST_KEY: encode_manifest(manifest)},
+            points=points,
+            due=due,
             trim_log_through=trim_through,
             frees=True,
         )

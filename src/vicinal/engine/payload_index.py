@@ -11,7 +11,7 @@ The callables are called with the lock of the index held, so they must not wait 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from vicinal.model.filter import (
     Path,
     Payload,
     PointId,
+    compile_predicate,
     fields,
     leaves,
     path_text,
@@ -42,6 +43,8 @@ PENDING_ROWS_MAX = 64
 CACHED_RESULTS_MAX = 32
 # A run is merged into the one before it unless that one is so many times as large.
 _MERGE_RATIO = 4
+# What indexing a field takes for each row, at most: its values while they are sorted.
+_ROW_BYTES = 96
 # Fields read in one pass, so that a filter of thousands of fields needs no such number of columns.
 _FIELDS_PER_PASS = 16
 
@@ -78,11 +81,20 @@ class PayloadIndex:
     n : rows at the start.
     raw_at : row -> payload as MessagePack, None where there is none. If given, fields are indexed
         from it, decoding only what they need.
+    has_room : whether so many bytes may be held. Where not, a new field is not indexed: the filter's predicate
+        looks at each payload, one at a time.
     """
 
     def __init__(
-        self, payload_at: PayloadAt, id_at: IdAt, *, n: int = 0, raw_at: RawAt | None = None
+        self,
+        payload_at: PayloadAt,
+        id_at: IdAt,
+        *,
+        n: int = 0,
+        raw_at: RawAt | None = None,
+        has_room: Callable[[int], bool] = lambda _: True,
     ) -> None:
+        self._has_room = has_room
         self._payload_at = payload_at
         self._raw_at = raw_at
         self._id_at = id_at
@@ -149,7 +161,11 @@ class PayloadIndex:
             known = self._results.get(where)
             if known is not None:
                 return BitMap(known, optimize=False)
-            view = self._view(where)
+            missing = sum(path not in self._fields for path in fields(where))
+            view = self._view(where) if self._room_for(missing) else None
+            n = self._n
+        if view is None:
+            return self._scan(where, n)
         result = evaluate(where, view)
         with self._lock:
             if view.generation == self._generation:
@@ -198,11 +214,30 @@ class PayloadIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of all field indexes and cached results, without Python's overhead per object."""
+        """Bytes of all field indexes and cached results, without Python's overhead per object; quick to ask."""
+        fields, results = tuple(self._fields.values()), len(self._results)
+        runs = sum(run.memory_bytes + _bits(dead) for each in fields for run, dead in each)
+        return runs + results * (self._n // 8)
+
+    def shed(self) -> None:
+        """Give the memory of field indexes and results back; they are made again when a filter needs them."""
         with self._lock:
-            results = list(self._results.values())
-        held = sum(len(result.serialize()) for result in results)
-        return held + sum(stats.memory_bytes for stats in self.stats().values())
+            self._fields = {}
+            self._results = {}
+
+    def _room_for(self, fields_missing: int) -> bool:
+        rows = self._n * fields_missing + len(self._pending) * len(self._fields)
+        return rows <= PENDING_ROWS_MAX or self._has_room(rows * _ROW_BYTES)
+
+    def _scan(self, where: Filter, n: int) -> BitMap:
+        """Evaluate without an index, holding one payload at a time."""
+        predicate = compile_predicate(where)
+        passing: list[int] = []
+        for row in range(n):
+            payload = self._payload_at(row)
+            if predicate({} if payload is None else payload, self._id_at(row)):
+                passing.append(row)
+        return BitMap(passing)
 
     def _written(self) -> None:
         self._generation += 1
@@ -292,6 +327,11 @@ def _field_stats(runs: FieldRuns) -> FieldStats:
         runs=len(runs),
         memory_bytes=sum(run.memory_bytes + len(dead.serialize()) for run, dead in runs),
     )
+
+
+def _bits(rows: BitMap) -> int:
+    """About how many bytes a bitmap takes."""
+    return min(2 * len(rows), (rows.max() if rows else 0) // 8 + 64)
 
 
 def _rows_of(bitmap: BitMap) -> npt.NDArray[np.uint32]:

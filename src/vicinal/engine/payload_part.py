@@ -30,12 +30,14 @@ class Part:
     A row stands under several values where its field is a list.
     """
 
-    __slots__ = ("rows", "starts", "values")
+    __slots__ = ("memory_bytes", "rows", "starts", "values")
 
     def __init__(self, values: Values, starts: npt.NDArray[np.uint32], rows: Rows) -> None:
         self.values = values
         self.starts = starts
         self.rows = rows
+        self.memory_bytes = _values_bytes(values) + starts.nbytes + rows.nbytes
+        """Bytes of the arrays and of the values themselves."""
 
     def compare(self, operator: str, literal: Scalar | int) -> Rows:
         """Return the rows whose value compares so with a literal of the same kind."""
@@ -95,14 +97,11 @@ class Part:
         shifts = self.starts[:-1][::-1].astype(np.int64) - (ends - counts)
         return self.rows[np.repeat(shifts, counts) + np.arange(len(self.rows))]
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the arrays and of the values themselves."""
-        if isinstance(self.values, array):
-            values = len(self.values) * self.values.itemsize
-        else:
-            values = sum(sys.getsizeof(value) + 8 for value in self.values)
-        return values + self.starts.nbytes + self.rows.nbytes
+
+def _values_bytes(values: Values) -> int:
+    if isinstance(values, array):
+        return len(values) * values.itemsize
+    return sum(map(sys.getsizeof, values)) + 8 * len(values)
 
 
 def build_part(values: Sequence[Any], rows: Rows) -> Part:

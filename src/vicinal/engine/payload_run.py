@@ -114,12 +114,15 @@ class Run:
         if instants is not None:
             parts.append(instants)
         orders = [self.__dict__.get(name) for name in ("ascending", "descending")]
-        bitmaps = (self.covers, self.nulls, self.lists)
         return (
-            sum(part.memory_bytes for part in parts)
+            self._bitmap_bytes
+            + sum(part.memory_bytes for part in parts)
             + sum(order.nbytes for order in orders if order is not None)
-            + sum(len(bitmap.serialize()) for bitmap in bitmaps)
         )
+
+    @cached_property
+    def _bitmap_bytes(self) -> int:
+        return sum(len(bitmap.serialize()) for bitmap in (self.covers, self.nulls, self.lists))
 
     def _rows(self, kind: Kind, select: Callable[[Part], Rows]) -> Rows:
         part = self.part(kind)

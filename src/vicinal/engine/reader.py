@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.engine.loss import describe
 from vicinal.engine.planner import SegmentPlan, plan_segment
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
 from vicinal.engine.segment import Rows, Segment
 from vicinal.engine.state import CollectionState, View
-from vicinal.model.errors import StorageError, UnknownFieldError
+from vicinal.model.errors import CorruptionError, StorageError, UnknownFieldError
 from vicinal.model.filter import Filter, fields, path_text
 from vicinal.model.hits import Point
 from vicinal.model.ids import decode_id
@@ -348,6 +349,10 @@ class Reader:
                     if point is not None:
                         point.vector = vector
                         wanted += 1
+            if wanted != len(rows) and state.lost:
+                raise CorruptionError(
+                    f"collection {state.name!r}: vectors were asked for that are lost: {describe(state.lost)}"
+                )
             if wanted != len(rows):
                 raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
         return points

@@ -87,15 +87,15 @@ def encode_log(record: LogRecord) -> bytes:
     return _LOG_ENCODER.encode(record)
 
 
-def decode_log(raw: bytes, where: str) -> LogRecord:
-    """Return the log record of raw; CorruptionError names `where` it was read."""
+def decode_log(raw: bytes, where: str, sequence: int = 0) -> LogRecord:
+    """Return the log record of raw; CorruptionError names `where` it was read, and its number."""
     try:
         record = _LOG_DECODER.decode(raw)
     except UNDECODABLE as fault:
-        raise CorruptionError(f"{where}: log record does not decode: {fault}") from None
+        raise CorruptionError(f"{where}: log record {sequence} does not decode: {fault}") from None
     if len(record.killed) % _ROW_BYTES or len(record.dirty) % _ROW_BYTES:
         raise CorruptionError(
-            f"{where}: log record has {len(record.killed)} and {len(record.dirty)} bytes of row "
+            f"{where}: log record {sequence} has {len(record.killed)} and {len(record.dirty)} bytes of row "
             f"numbers, which have {_ROW_BYTES} each"
         )
     return record

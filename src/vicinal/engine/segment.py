@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.payload_index import PayloadIndex, to_bitset
 from vicinal.engine.records import HEADER_BYTES
 from vicinal.index import GraphIndex
@@ -29,6 +30,23 @@ MATCH_CACHE_ENTRIES = 64
 """Filter results kept per segment; one holds a bitmap and n / 8 bytes."""
 
 Rows = npt.NDArray[np.int64]
+
+
+_POINTER_BYTES = 9
+"""Of a list, with the room that it grows into."""
+
+_OBJECT_BYTES = b"".__sizeof__() + 8
+"""Of a `bytes` object, beside its bytes; half of what the allocator rounds up to is in it."""
+
+
+def held_bytes(objects: Sequence[bytes | None]) -> int:
+    """Memory of a list's `bytes` objects and of its pointers to them."""
+    there = len(objects) - objects.count(None)
+    return len(objects) * _POINTER_BYTES + there * _OBJECT_BYTES + _lengths(objects)
+
+
+def _lengths(objects: Sequence[bytes | None]) -> int:
+    return sum(map(len, filter(None, objects)))
 
 
 class Match:
@@ -46,7 +64,7 @@ class Match:
 class Segment:
     """What sealed segments and the tail share."""
 
-    def __init__(self, index: GraphIndex, store: Store) -> None:
+    def __init__(self, index: GraphIndex, store: Store, budget: MemoryBudget) -> None:
         self.index = index
         self.dead = BitMap()
         self.hidden = BitMap()
@@ -65,12 +83,32 @@ class Segment:
             lambda row: rows.payload(row),
             lambda row: rows.id_at(row),
             raw_at=lambda row: rows.raw(row),
+            has_room=budget.fits,
         )
 
     @property
     def n(self) -> int:
         """Rows, dead ones included."""
         raise NotImplementedError
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory that it holds, by structure; what files back is in `mapped`."""
+        n, bitmaps = self.n, (self.dead, self.hidden)
+        return {
+            "index": self.index.memory_bytes - self.index.mapped_bytes,
+            "rows": sum(min(2 * len(b), n // 8 + 64) for b in bitmaps),
+            "payload_index": self.payload_index.memory_bytes + len(self._matches) * (n // 4),
+        }
+
+    def mapped(self) -> dict[str, int]:
+        """Bytes of files that it maps, by structure."""
+        return {}
+
+    def shed(self) -> None:
+        """Drop what filters left behind; it is made again when it is needed."""
+        with self._payload_lock:
+            self._matches = {}
+            self.payload_index.shed()
 
     @property
     def n_live(self) -> int:
@@ -193,7 +231,9 @@ class Segment:
 class TailSegment(Segment):
     """The rows that no segment file holds: a mutable index in memory; the log is their truth."""
 
-    def __init__(self, index: GraphIndex, store: Store, base: int) -> None:
+    def __init__(self, index: GraphIndex, store: Store, base: int, budget: MemoryBudget) -> None:
+        self._held_bytes = 0
+        self._payload_bytes = 0
         self._keys: list[bytes] = []
         self._payloads: list[bytes | None] = []
         self._ints = np.empty(1024, np.int64)
@@ -201,7 +241,7 @@ class TailSegment(Segment):
         self._n = 0
         self._fill_lock = threading.Lock()
         self.base = base
-        super().__init__(index, store)
+        super().__init__(index, store, budget)
 
     @property
     def n(self) -> int:
@@ -223,11 +263,18 @@ class TailSegment(Segment):
             self._all_ints = False
         self._payloads.extend(payloads)
         self._keys.extend(keys)
+        self._held_bytes += held_bytes(keys) + held_bytes(payloads)
+        self._payload_bytes += _lengths(payloads)
         # Searches see the rows from here on, and their ids must be there by then; `n` counts only
         # rows whose vectors are there.
         self.index.append(vectors)
         self._n = end
         self.stamp += 1
+
+    def memory(self) -> dict[str, int]:
+        found = super().memory()
+        found["rows"] += self._held_bytes + self._ints.nbytes
+        return found
 
     def global_rows(self, local: Rows) -> Rows:
         return local + self.base
@@ -259,12 +306,14 @@ class TailSegment(Segment):
                 for row, raw in zip(missing, fresh, strict=True):
                     if held[row] is None:
                         held[row] = raw
+                        self._held_bytes += held_bytes((raw,))
+                        self._payload_bytes += len(raw)
             found = [held[row] for row in local]
         return [raw or b"\x80" for raw in found]
 
     @property
     def payload_bytes(self) -> int:
-        return sum(len(raw) for raw in self._payloads if raw is not None)
+        return self._payload_bytes
 
     def reads_store(self, local: Sequence[int]) -> bool:
         held = self._payloads
@@ -276,6 +325,9 @@ class TailSegment(Segment):
     def set_payload(self, local: int, raw: bytes) -> None:
         """Replace a row's payload."""
         with self._fill_lock:
+            old = (self._payloads[local],)
+            self._held_bytes += held_bytes((raw,)) - held_bytes(old)
+            self._payload_bytes += len(raw) - _lengths(old)
             self._payloads[local] = raw
         self.payload_changed(local)
 
@@ -291,7 +343,14 @@ class SealedSegment(Segment):
         rows: Sections,
         payload: Mapping[str, npt.NDArray[Any]] | Sections,
         rebuilt: Sequence[str] = (),
+        *,
+        budget: MemoryBudget,
     ) -> None:
+        self._mapped = {
+            "vectors": index.n * index.vectors(0).nbytes,
+            "rows": sum(rows[name].nbytes for name in rows.names),
+            "payload": sum(payload[name].nbytes for name in ("offsets", "blob")),
+        }
         self.number = number
         self.rebuilt = list(rebuilt)
         """Derived files that were damaged when the segment was opened, and made anew."""
@@ -304,11 +363,19 @@ class SealedSegment(Segment):
         self._blob = memoryview(cast("Any", payload["blob"]))
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
-        super().__init__(index, store)
+        super().__init__(index, store, budget)
 
     @property
     def n(self) -> int:
         return len(self._rows)
+
+    def mapped(self) -> dict[str, int]:
+        return {"graph": self.index.mapped_bytes, **self._mapped}
+
+    def memory(self) -> dict[str, int]:
+        found = super().memory()
+        found["rows"] += min(2 * len(self.dirty), self.n // 8 + 64)
+        return found
 
     def global_rows(self, local: Rows) -> Rows:
         return self._rows[local].astype(np.int64)

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.planner import FLAT_MAX
 from vicinal.engine.records import HEADER_BYTES
 from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.index import GraphIndex
+from vicinal.index.footprint import grown, index_bytes
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import CorruptionError
 from vicinal.model.ids import IdColumn
@@ -32,6 +34,8 @@ from vicinal.telemetry.log import get_logger
 VECTORS, ROWS, PAYLOAD, GRAPH = "vectors.bin", "rows.bin", "payload.bin", "graph.bin"
 
 CHUNK_ROWS = 8_192
+GATHERED_BYTES = 160
+"""What a row takes while a segment is written, beside its payload: its number, its id's key, pointers."""
 
 Progress = Callable[[int, int], bool | None]
 
@@ -139,11 +143,14 @@ def open_segment(
     verify: bool = True,
     repair: bool = True,
     threads: int = 0,
+    budget: MemoryBudget | None = None,
 ) -> SealedSegment:
     """Open a segment; damaged derived files are set aside and made anew, in memory only where repair is False.
 
-    Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged.
+    Raises CorruptionError naming the file where vectors.bin or rows.bin is damaged, MemoryLimitError where the budget
+    has no room to make a graph anew.
     """
+    budget = budget or MemoryBudget()
     path = segment_path(collection, number)
     rebuilt: list[str] = []
     payload: Mapping[str, npt.NDArray[Any]] | Sections
@@ -171,11 +178,46 @@ def open_segment(
         except _DAMAGE as fault:
             _check_damage(path / GRAPH, fault)
             rebuilt.append(GRAPH)
-            index = build_graph(config, vectors["vectors"], threads=threads)
+            n = len(rows["rows"])
+            with budget.reserve(f"making {path / GRAPH} anew", lambda: graph_memory(config, n)):
+                index = build_graph(config, vectors["vectors"], threads=threads)
             if repair:
                 _set_aside(path / GRAPH, fault)
                 index.save(path / GRAPH, vectors=False)
-        return SealedSegment(number, index, store, rows, payload, rebuilt)
+        return SealedSegment(number, index, store, rows, payload, rebuilt, budget=budget)
+
+
+def graph_memory(config: CollectionConfig, n: int) -> int:
+    """Bytes of memory that a graph over n mapped rows takes while it is made."""
+    linked = n if n > FLAT_MAX else 0
+    found = index_bytes(
+        n, linked=linked, dim=config.dim, metric=config.metric, dtype=config.dtype, M=config.M
+    )
+    return found.graph_held + (grown(found.rows) if linked == 0 else 0)
+
+
+def rewrite_memory(
+    config: CollectionConfig, sources: Sequence[Segment], more: Sequence[bytes] = ()
+) -> int:
+    """Bytes of memory that writing a segment of their live rows takes beside them.
+
+    more : payloads of rows that are about to be added.
+    """
+    n = sum(s.n - len(s.dead) for s in sources) + len(more)
+    payload = sum(s.payload_bytes * (s.n - len(s.dead)) // max(1, s.n) for s in sources)
+    payload += sum(map(len, more))
+    # Row numbers, id keys and payloads are gathered before they are written.
+    return graph_memory(config, n) + payload + GATHERED_BYTES * n
+
+
+def link_memory(config: CollectionConfig, index: GraphIndex, rows: int) -> int:
+    """Bytes of memory that linking so many more rows of an index takes."""
+    n, linked = index.n, min(index.n, index.n_linked + rows)
+    after = index_bytes(
+        n, linked=linked, dim=config.dim, metric=config.metric, dtype=config.dtype, M=config.M
+    )
+    held = index.memory_bytes - index.mapped_bytes - after.rows
+    return max(0, after.graph_held - held)
 
 
 def segment_bytes(

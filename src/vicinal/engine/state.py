@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +21,35 @@ import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
 from vicinal.engine.expiry import Expiry
+from vicinal.engine.loss import LostSegment, describe
+from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.records import LogRecord, encode_log, unpack_rows
-from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment
+from vicinal.engine.segment import Rows, SealedSegment, Segment, TailSegment, held_bytes
+from vicinal.engine.segment_files import rewrite_memory
 from vicinal.index import GraphIndex
+from vicinal.index.footprint import SMALL_STEP_BYTES, grown
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
+    CorruptionError,
     InternalError,
+    MemoryLimitError,
     ReadOnlyError,
     StorageError,
     invariant,
 )
 from vicinal.model.status import SERVING, Health, Status
 from vicinal.storage.store import Store
+from vicinal.telemetry.log import get_logger
+
+SHED_BUFFERS_MIN = 2**20
+"""Write buffers of less stay in memory: many small tables would cost more than they give back."""
+
+ENTRY_BYTES = 100
+"""What an entry of a write buffer takes beside its key and value."""
+
+_log = get_logger("engine.memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,28 @@ class View:
                 yield segment, places, local[places]
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch that is in the store: what commit was given."""
+
+    points: Sequence[tuple[bytes, bytes | None]]
+    record: LogRecord
+    payloads: Sequence[bytes]
+    updates: Mapping[int, bytes] | None
+    olds: Sequence[bytes | None]
+
+
+class _Staging:
+    """Batches that become durable and visible together, and the memory that is kept for them."""
+
+    def __init__(self, now_ms: int, room: ExitStack) -> None:
+        self.now_ms = now_ms
+        self.room = room
+        self.batches: list[_Batch] = []
+        self.began = False
+        """Whether anything was tried in the store."""
+
+
 class CollectionState:
     """Shared by the reader, the writer and the maintenance of one collection."""
 
@@ -72,12 +111,14 @@ class CollectionState:
         read_only: bool,
         clock: Clock = SYSTEM_CLOCK,
         wake: Callable[[], None] = lambda: None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.store = store
         self.read_only = read_only
+        self.budget = budget or MemoryBudget()
         self.expiry = Expiry(store, clock)
         self.wake = wake
         """Tells the background thread that there may be work."""
@@ -96,6 +137,10 @@ class CollectionState:
         """Monotonic time of the last batch."""
         self.closed = False
         self.failure: str | None = None
+        self._refused: MemoryLimitError | None = None
+        self._staging: _Staging | None = None
+        self.lost: tuple[LostSegment, ...] = ()
+        """Segments that could not be opened; while there are any, nothing is written."""
         self.view = View((), None, self.new_tail(0))
 
     def new_index(self) -> GraphIndex:
@@ -111,12 +156,13 @@ class CollectionState:
 
     def new_tail(self, base: int) -> TailSegment:
         """An empty tail whose first row will be base."""
-        return TailSegment(self.new_index(), self.store, base)
+        return TailSegment(self.new_index(), self.store, base, self.budget)
 
     @property
     def next_row(self) -> int:
-        """The global number that the next added point gets."""
-        return self.view.tail.base + self.view.tail.n
+        """The global number that the next added point gets, behind those that are staged."""
+        staged = () if self._staging is None else self._staging.batches
+        return self.view.tail.base + self.view.tail.n + sum(len(b.record.keys) for b in staged)
 
     def check_open(self) -> None:
         """Raise where the collection is closed or its memory lags behind its store."""
@@ -132,6 +178,8 @@ class CollectionState:
         """What the collection can do now."""
         if self.failure is not None:
             return Status(Health.QUARANTINED, self.failure)
+        if self.lost:
+            return Status(Health.DEGRADED, describe(self.lost))
         if self.store.failure is not None:
             return Status(
                 Health.READ_ONLY,
@@ -139,6 +187,8 @@ class CollectionState:
             )
         if self.store.space.refusal is not None:
             return Status(Health.FULL, self.store.space.refusal)
+        if self._refused is not None and not self.budget.fits(self._refused.needed):
+            return Status(Health.FULL, str(self._refused))
         return SERVING
 
     def check_writable(self) -> None:
@@ -148,6 +198,8 @@ class CollectionState:
             raise ReadOnlyError(
                 f"collection {self.name!r} was opened read-only; open the database without read_only"
             )
+        if self.lost:
+            raise CorruptionError(f"collection {self.name!r} takes no write: {describe(self.lost)}")
 
     def begin_read(self) -> int:
         """Raise where reading is not possible; hide what has expired. Returns the time in ms."""
@@ -163,6 +215,8 @@ class CollectionState:
 
     def begin_write(self) -> int:
         """Raise where writing is not possible; hide what has expired. Called with the lock held; returns the time."""
+        if self._staging is not None:  # what expires now may be staged, and could not be hidden yet
+            return self._staging.now_ms
         self.check_writable()
         return self.begin_read()
 
@@ -179,23 +233,145 @@ class CollectionState:
         """Make a batch durable and then visible: the one place where that happens. Called with the lock held.
 
         olds : the records that points replace, in their order, None where there was none.
+
+        Raises MemoryLimitError or StorageError where the budget or the disk has no room: nothing was changed.
         """
+        batch = _Batch(points, record, payloads, updates, olds)
+        with nullcontext(self._staging) if self._staging else self.together() as staging:
+            self._stage(staging, batch, due)
+
+    def _stage(
+        self, staging: _Staging, batch: _Batch, due: Sequence[tuple[bytes, bytes | None]]
+    ) -> None:
+        points = batch.points
         frees = all(value is None for _, value in points)
-        with uninterrupted():
-            self.commits += 1
+        with ExitStack() as room:
+            if not frees:
+                room.enter_context(
+                    self._room_for(batch.record, points, batch.payloads, batch.updates)
+                )
+            # From here on the store is ahead of memory.
+            self.commits += not staging.began
+            staging.began = True
+            try:
+                raw = encode_log(batch.record)
+                self.store.write(points=points, log=raw, due=due, frees=frees, settle=False)
+            except StorageError:
+                if self.store.failure is not None:  # nobody knows whether the store has it
+                    staging.batches.append(batch)
+                raise
+            staging.batches.append(batch)
+            staging.room.push(room.pop_all())
+
+    @contextmanager
+    def together(self) -> Generator[_Staging]:
+        """Let the batches that are committed in the block share one sync. Called with the lock held.
+
+        They are durable and visible when the block is left, which raises where that failed, for all of them.
+        """
+        now_ms = self.begin_write()
+        with uninterrupted(), ExitStack() as room:
+            staging = self._staging = _Staging(now_ms, room)
             try:
                 try:
-                    self.store.write(points=points, log=encode_log(record), due=due, frees=frees)
-                except StorageError:
-                    if self.store.failure is not None:
-                        # Memory never gets this batch; so no look-up may show it either.
-                        keys = (key for key, _ in points)
-                        self.store.keep_acknowledged(dict(zip(keys, olds, strict=True)))
+                    yield staging
+                except BaseException:
+                    with suppress(StorageError):  # the store is read-only then, and says why
+                        self._publish(staging.batches)
                     raise
-                self.apply(record, payloads, updates)
+                self._publish(staging.batches)
             finally:
-                self.commits += 1
+                self._staging = None
+                self.commits += staging.began
             self.last_write_s = time.monotonic()
+
+    @property
+    def staged(self) -> int:
+        """Batches that are in the store and wait to become durable and visible."""
+        return 0 if self._staging is None else len(self._staging.batches)
+
+    def _publish(self, batches: Sequence[_Batch]) -> None:
+        """Make what was staged durable, then bring memory up to it."""
+        if not batches:
+            return
+        try:
+            self.store.settle()
+        except StorageError:
+            # Memory never gets these batches, so no look-up may show them either: of two, the first knew the truth.
+            for batch in reversed(batches):
+                keys = (key for key, _ in batch.points)
+                self.store.keep_acknowledged(dict(zip(keys, batch.olds, strict=True)))
+            raise
+        for batch in batches:
+            self.apply(batch.record, batch.payloads, batch.updates)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory that the collection holds, by structure."""
+        found = {"index": 0, "rows": 0, "payload_index": 0}
+        for segment in self.view.segments:
+            for structure, held in segment.memory().items():
+                found[structure] += held
+        found["store"] = self.store.memory_bytes()
+        return found
+
+    def mapped(self) -> dict[str, int]:
+        """Bytes of files that the collection maps, by structure."""
+        found = {"graph": 0, "vectors": 0, "rows": 0, "payload": 0}
+        for segment in self.view.segments:
+            for structure, held in segment.mapped().items():
+                found[structure] += held
+        return found
+
+    def shed_filters(self) -> None:
+        """Drop filter results and field indexes; they are made again when they are needed."""
+        for segment in self.view.segments:
+            segment.shed()
+
+    def shed_buffers(self) -> None:
+        """Write RocksDB's buffers to tables where they hold more than a little."""
+        try:
+            self.store.flush(at_least=SHED_BUFFERS_MIN)
+        except (
+            ClosedError,
+            StorageError,
+        ) as fault:  # then the next write of this collection says so
+            _log.warning("collection %r: its buffers stay in memory: %s", self.name, fault)
+
+    def room_for_rows(self, record: LogRecord) -> int:
+        """Bytes of memory that the rows of a record take in the tail, without their payloads."""
+        if not record.keys:
+            return 0
+        n, held = len(record.keys), self.view.tail.n * self.config.row_bytes
+        vectors = grown(held + len(record.vectors)) - held
+        # Their lengths and the live bits grow in steps of their own.
+        return vectors + 4 * n + 2 * SMALL_STEP_BYTES + held_bytes(record.keys) + 8 * n
+
+    @contextmanager
+    def _room_for(
+        self,
+        record: LogRecord,
+        points: Sequence[tuple[bytes, bytes | None]],
+        payloads: Sequence[bytes],
+        updates: Mapping[int, bytes] | None,
+    ) -> Generator[None]:
+        """Room for a batch, and spare room to seal the tail with it: sealing is what gives the memory back."""
+
+        def needed() -> int:
+            rows = self.room_for_rows(record) + held_bytes(payloads)
+            rows += held_bytes([*(updates or {}).values()])
+            batch = sum(len(key) + len(value or b"") + ENTRY_BYTES for key, value in points)
+            return rows + batch + len(record.vectors)
+
+        what = f"the write of {len(points)} points to {self.name!r}"
+        spare = partial(rewrite_memory, self.config, [self.view.tail], payloads)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.budget.reserve(what, needed, spare))
+            except MemoryLimitError as fault:
+                self._refused = fault
+                raise
+            self._refused = None
+            yield
 
     def _hide(self, rows: Sequence[int]) -> None:
         """Take rows that have expired out of everybody's sight."""
@@ -225,7 +401,9 @@ class CollectionState:
         try:
             tail = self.view.tail
             if record.keys and record.first_row >= tail.base:
-                invariant(record.first_row == self.next_row, "rows of the log follow each other")
+                invariant(
+                    record.first_row == tail.base + tail.n, "rows of the log follow each other"
+                )
                 tail.append(record.keys, self.decode_vectors(record), payloads)
             if record.killed:
                 for segment, _, local in self.view.locate(unpack_rows(record.killed)):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.engine.combining import Combiner, Request
 from vicinal.engine.expiry import NOTHING_DUE, due_key
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER, LogRecord, pack_rows
 from vicinal.engine.state import CollectionState
@@ -26,6 +29,8 @@ UPDATE_CHUNK = 50_000
 PURGE_CHUNK = 10_000
 """Expired points deleted in one batch."""
 
+T = TypeVar("T")
+
 _Due = list[tuple[bytes, bytes | None]]
 
 
@@ -34,12 +39,15 @@ class Writer:
 
     def __init__(self, state: CollectionState) -> None:
         self._state = state
+        self._combiner = Combiner(self._carry_out)
+        self._alone: int | None = None
+        """The thread that keeps the others out."""
 
     @contextmanager
     def exclusive(self, keys: list[bytes], conditions: Conditions) -> Generator[None]:
         """Keep other writers out while the block writes in several batches; check the conditions first."""
         state = self._state
-        with state.lock:
+        with self._others_out():
             now_ms = state.begin_write()
             conditions.check(keys, _versions(state.store.get_points(keys), now_ms))
             yield
@@ -62,8 +70,18 @@ class Writer:
         conditions : what must hold; see `Conditions.check` for the errors, after which nothing is written.
         expiries_ms : when each expires, NEVER_MS for never; None is never for all.
         """
-        state = self._state
         raws = payloads if payloads is not None else [EMPTY] * len(keys)
+        self._combined(partial(self._upsert, keys, vectors, raws, conditions, expiries_ms))
+
+    def _upsert(
+        self,
+        keys: list[bytes],
+        vectors: npt.NDArray[np.generic],
+        raws: Sequence[bytes],
+        conditions: Conditions,
+        expiries_ms: Sequence[int] | None,
+    ) -> None:
+        state = self._state
         expiries = expiries_ms if expiries_ms is not None else [NEVER_MS] * len(keys)
         with state.lock:
             now_ms = state.begin_write()
@@ -102,6 +120,9 @@ class Writer:
 
     def delete(self, keys: list[bytes], conditions: Conditions = ANY) -> int:
         """Delete points; ids that are not there are skipped. Returns how many were there."""
+        return self._combined(partial(self._delete, keys, conditions))
+
+    def _delete(self, keys: list[bytes], conditions: Conditions) -> int:
         state = self._state
         with state.lock:
             now_ms = state.begin_write()
@@ -133,7 +154,7 @@ class Writer:
         More than DELETE_CHUNK points go in several batches; the points are fixed when the call begins.
         """
         state = self._state
-        with state.lock:
+        with self._others_out():
             state.begin_write()
             keys = self._matching(where)
             count = 0
@@ -143,8 +164,11 @@ class Writer:
 
     def update(self, keys: list[bytes], change: Change, conditions: Conditions = ANY) -> int:
         """Change the payload of points; ids that are not there are skipped. Returns how many were there."""
-        state = self._state
         encode_payload(change.fields)
+        return self._combined(partial(self._update, keys, change, conditions))
+
+    def _update(self, keys: list[bytes], change: Change, conditions: Conditions) -> int:
+        state = self._state
         with state.lock:
             now_ms = state.begin_write()
             olds = state.store.get_points(keys)
@@ -183,7 +207,7 @@ class Writer:
         """
         state = self._state
         encode_payload(change.fields)
-        with state.lock:
+        with self._others_out():
             state.begin_write()
             keys = self._matching(where)
             chunks = [keys[i : i + UPDATE_CHUNK] for i in range(0, len(keys), UPDATE_CHUNK)]
@@ -219,6 +243,41 @@ class Writer:
                 state.commit(points, record, (), due=due, olds=olds)
             state.expiry.to_purge = len(expired) == PURGE_CHUNK
             return bool(expired)
+
+    @contextmanager
+    def _others_out(self) -> Generator[None]:
+        """Let no other writer in while the block writes in batches of its own."""
+        with self._state.lock:
+            before, self._alone = self._alone, threading.get_ident()
+            try:
+                yield
+            finally:
+                self._alone = before
+
+    def _combined(self, write: Callable[[], T]) -> T:
+        """Carry a batch out together with those of other writers."""
+        if self._alone == threading.get_ident():
+            return write()
+        return self._combiner.run(write)
+
+    def _carry_out(self, group: Sequence[Request]) -> None:
+        """Carry out some batches, in order, with one sync for all; one that is refused fails alone."""
+        state = self._state
+        unsettled = set(map(id, group))
+        try:
+            with state.lock, state.together():
+                for request in group:
+                    before = state.staged
+                    try:
+                        request.value = request.write()
+                    except BaseException as fault:
+                        request.error = fault
+                    if state.staged == before:  # nothing of it waits for the sync
+                        unsettled.discard(id(request))
+        except BaseException as fault:
+            for request in group:
+                if id(request) in unsettled and request.error is None:
+                    request.error = fault
 
     @staticmethod
     def _effects(

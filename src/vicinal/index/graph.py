@@ -318,6 +318,11 @@ class GraphIndex:
         return self._open.memory_bytes
 
     @property
+    def mapped_bytes(self) -> int:
+        """How much of `memory_bytes` a file backs: pages that the system takes back when it needs memory."""
+        return self._open.mapped_bytes
+
+    @property
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self._open.config[0]

@@ -50,3 +50,8 @@ class CollectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     def columns(self) -> int:
         """Elements of a stored row: dim, or dim / 8 bytes for bit."""
         return self.dtype.columns(self.dim)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a stored row."""
+        return self.columns * self.dtype.numpy.itemsize

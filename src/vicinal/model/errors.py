@@ -20,6 +20,7 @@ VicinalError
 ├── FormatVersionError                        written by a newer Vicinal
 ├── CorruptionError                           a file failed its checks; names the file
 ├── StorageError                              the operating system refused (disk full, I/O error)
+├── MemoryLimitError                        the memory budget has no room; has .needed, .used, .limit
 ├── CancelledError                            the caller's progress callback asked to stop
 ├── UnauthenticatedError                      a server wants a key, or does not know this one
 ├── ForbiddenError                            the key does not allow it
@@ -161,6 +162,27 @@ class CorruptionError(VicinalError):
 
 class StorageError(VicinalError, OSError):
     """The operating system refused an operation."""
+
+
+class MemoryLimitError(VicinalError):
+    """The memory budget of the database has no room for it; nothing was changed.
+
+    Attributes
+    ----------
+    needed : bytes that it needs beyond what is used.
+    used : bytes that the database uses now.
+    limit : the budget, in bytes.
+    """
+
+    def __init__(self, what: str, needed: int, used: int, limit: int) -> None:
+        super().__init__(
+            f"{what} needs {needed} bytes of memory; {used} of the memory_budget of {limit} are used and "
+            "nothing was changed. Reading and deleting go on; call optimize(), delete points, drop a collection, "
+            "or open the database with a larger memory_budget"
+        )
+        self.needed = needed
+        self.used = used
+        self.limit = limit
 
 
 class CancelledError(VicinalError):

@@ -27,5 +27,6 @@ INT_ID_MIN, INT_ID_MAX = -(2**63), 2**63 - 1
 TTL_S_MAX = 100 * 366 * 86_400
 EXPIRES_AT_S_MAX = 253_402_300_799
 """The last second of the year 9999, where datetimes end."""
+MEMORY_BUDGET_BYTES_MIN = 16 * 2**20
 BUNDLE_FILES_MAX = 1_000_000
 BUNDLE_MANIFEST_BYTES_MAX = 256 * 2**20

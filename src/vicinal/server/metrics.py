@@ -75,7 +75,10 @@ class _Collections(Collector):
             "vicinal_indexed_ratio", "Share of rows that the graph holds", labels=["collection"]
         )
         memory = GaugeMetricFamily(
-            "vicinal_memory_bytes", "Memory of indexes", labels=["collection", "kind"]
+            "vicinal_memory_bytes", "Memory of its own", labels=["collection", "kind"]
+        )
+        mapped = GaugeMetricFamily(
+            "vicinal_mapped_bytes", "Files that are mapped", labels=["collection", "kind"]
         )
         try:
             names = self._database.collections()[:COLLECTIONS_MAX]
@@ -90,7 +93,9 @@ class _Collections(Collector):
             indexed.add_metric([name], figures["indexed_ratio"])
             for kind, value in figures["memory_bytes"].items():
                 memory.add_metric([name, kind], value)
-        yield from (points, indexed, memory)
+            for kind, value in figures["mapped_bytes"].items():
+                mapped.add_metric([name, kind], value)
+        yield from (points, indexed, memory, mapped)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing at registration, so that no collection is looked at then."""

@@ -11,6 +11,19 @@ from vicinal.model.errors import ClosedError
 CLOSE_WAIT_S = 60.0
 
 
+class _Process:
+    """Counts the forks that led to this process: asking the system for its number would be a call for each entry."""
+
+    forks = 0
+
+
+def _forked() -> None:
+    _Process.forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Gate:
     """A context manager that callers pass through; `shut` waits until the last one is out.
 
@@ -23,7 +36,7 @@ class Gate:
         self._empty = threading.Event()
         self._inside = 0
         self._shut = False
-        self._pid = os.getpid()
+        self._forks = _Process.forks
 
     @property
     def is_shut(self) -> bool:
@@ -31,7 +44,7 @@ class Gate:
         return self._shut
 
     def __enter__(self) -> None:
-        if self._pid != os.getpid():
+        if self._forks != _Process.forks:
             raise ClosedError(f"{self._name} was opened before a fork; open it again in the child")
         with self._lock:
             if self._shut:

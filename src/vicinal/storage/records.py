@@ -10,6 +10,8 @@ besides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vicinal.model.errors import CorruptionError
 from vicinal.storage.checksum import crc32c
 
@@ -29,25 +31,40 @@ def encode_record(seq: int, payload: bytes) -> bytes:
     return b"".join((checksum.to_bytes(4, "little"), number, payload))
 
 
-def decode_record(key: bytes, value: bytes, *, expected: int, where: str) -> bytes:
-    """Return the payload of record `expected`; CorruptionError names the first fault."""
-    if len(key) != 8:
-        raise CorruptionError(f"{where}: a log key has {len(key)} bytes, expected 8; {_REMEDY}")
+def decode_records(
+    entries: Sequence[tuple[bytes, bytes]], *, first: int, where: str
+) -> list[bytes]:
+    """Return the payloads of records that follow each other from number `first`; CorruptionError names a fault."""
+    payloads: list[bytes] = []
+    keep, checksum_of = payloads.append, crc32c
+    for expected, (key, value) in enumerate(entries, first):
+        payload = value[RECORD_HEADER_BYTES:]
+        # The key is in the value too, so that this one comparison proves the number of both.
+        if (
+            value[4:RECORD_HEADER_BYTES] != key
+            or key != expected.to_bytes(8, "big")
+            or checksum_of(key, checksum_of(payload)).to_bytes(4, "little") != value[:4]
+        ):
+            raise _fault(key, value, expected, where)
+        keep(payload)
+    return payloads
+
+
+def _fault(key: bytes, value: bytes, expected: int, where: str) -> CorruptionError:
+    """What is wrong with a record."""
     seq = int.from_bytes(key, "big")
-    if seq != expected:
-        raise CorruptionError(
-            f"{where}: log record {expected} is missing, the next one is {seq}; {_REMEDY}"
+    if len(key) != 8:
+        fault = f"a log key has {len(key)} bytes, expected 8"
+    elif seq != expected:
+        fault = f"log record {expected} is missing, the next one is {seq}"
+    elif len(value) < RECORD_HEADER_BYTES:
+        fault = (
+            f"log record {seq} has {len(value)} bytes, fewer than its header of "
+            f"{RECORD_HEADER_BYTES}"
         )
-    if len(value) < RECORD_HEADER_BYTES:
-        raise CorruptionError(
-            f"{where}: log record {seq} has {len(value)} bytes, "
-            f"fewer than its header of {RECORD_HEADER_BYTES}; {_REMEDY}"
-        )
-    payload = value[RECORD_HEADER_BYTES:]
-    checksum = crc32c(value[4:RECORD_HEADER_BYTES], crc32c(payload))
-    if value[4:RECORD_HEADER_BYTES] != key or checksum != int.from_bytes(value[:4], "little"):
-        raise CorruptionError(f"{where}: log record {seq} fails its checksum; {_REMEDY}")
-    return payload
+    else:
+        fault = f"log record {seq} fails its checksum"
+    return CorruptionError(f"{where}: {fault}; {_REMEDY}")
 
 
 _REMEDY = "restore the collection from a snapshot or a replica"

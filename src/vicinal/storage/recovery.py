@@ -10,7 +10,7 @@ from rocksdict import Rdict, ReadOptions
 from vicinal.model.errors import CorruptionError, StorageError
 from vicinal.storage.files import FileSystem, os_errors
 from vicinal.storage.records import SEQ_MAX
-from vicinal.storage.rocks import Handles, is_missing_file, open_rocks, translate
+from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, open_rocks, translate
 
 OWN = b"\x00"
 """Meta keys that begin so are the store's own."""
@@ -39,10 +39,11 @@ def is_fresh(fs: FileSystem, path: Path) -> bool:
     return True
 
 
-def open_handles(path: Path, *, read_only: bool, create: bool) -> Handles:
+def open_handles(path: Path, *, read_only: bool, create: bool, memory: StoreMemory) -> Handles:
+    """Open RocksDB, again where a live writer replaced a file meanwhile; see `open_rocks` for the errors."""
     for attempt in range(_READ_ONLY_OPEN_TRIES):
         try:
-            return open_rocks(path, read_only=read_only, create=create)
+            return open_rocks(path, read_only=read_only, create=create, memory=memory)
         except StorageError as error:
             # A live writer may delete files between our reading of the manifest and of them.
             if not (read_only and is_missing_file(error)) or attempt + 1 == _READ_ONLY_OPEN_TRIES:

@@ -40,7 +40,33 @@ MEMTABLES_TOTAL_BYTES = 384 * 2**20
 BLOCK_CACHE_BYTES = 64 * 2**20
 WAL_TOTAL_BYTES_MAX = 256 * 2**20
 OPEN_FILES_MAX = 256
+BUFFER_BYTES_MIN = 2**20
+BUFFERS_AT_REST_BYTES = 2 * 2**20
+"""What empty write buffers of a store take, their filters included."""
 BLOOM_BITS_PER_KEY = 10
+
+
+class StoreMemory:
+    """The write buffers and the cache of blocks that the stores of one database share.
+
+    limit : the database's memory budget, of which they take an eighth and a sixteenth at most; None is the
+        figures above, shared by all such databases of the process.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is None:
+            self.buffer_bytes = MEMTABLE_BYTES
+            self.manager, self.cache = _memtable_budget(), _block_cache()
+        else:
+            self.buffer_bytes = max(BUFFER_BYTES_MIN, min(MEMTABLE_BYTES, limit // 32))
+            total = max(2 * BUFFER_BYTES_MIN, min(MEMTABLES_TOTAL_BYTES, limit // 8))
+            self.manager = WriteBufferManager(total, False)
+            self.cache = Cache(min(BLOCK_CACHE_BYTES, limit // 16))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the cache of blocks holds now."""
+        return self.cache.get_usage()
 
 
 class Handles:
@@ -82,7 +108,7 @@ class Handles:
                 _logger.warning("closing RocksDB: %s; the write-ahead log keeps the data", error)
 
 
-def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
+def open_rocks(path: Path, *, read_only: bool, create: bool, memory: StoreMemory) -> Handles:
     """Open the RocksDB at path with its three families.
 
     Raises
@@ -91,8 +117,12 @@ def open_rocks(path: Path, *, read_only: bool, create: bool) -> Handles:
     CorruptionError : RocksDB found damage it cannot recover from.
     StorageError : the operating system refused.
     """
-    families = {POINTS: _points_options(), LOG: _log_options(), META: _meta_options()}
-    options = _database_options(read_only=read_only)
+    families = {
+        POINTS: _points_options(memory),
+        LOG: _log_options(memory),
+        META: _meta_options(memory),
+    }
+    options = _database_options(memory, read_only=read_only)
     options.create_if_missing(create)
     # Also of an existing store: a crash may have come between creating it and its families.
     options.create_missing_column_families(not read_only)
@@ -139,9 +169,9 @@ def _block_cache() -> Cache:
     return Cache(BLOCK_CACHE_BYTES)
 
 
-def _database_options(*, read_only: bool) -> Options:
+def _database_options(memory: StoreMemory, *, read_only: bool) -> Options:
     options = Options(raw_mode=True)
-    options.set_write_buffer_manager(_memtable_budget())
+    options.set_write_buffer_manager(memory.manager)
     # A reader opens every table at once: the descriptors then outlive the writer's compactions.
     options.set_max_open_files(-1 if read_only else OPEN_FILES_MAX)
     options.set_max_total_wal_size(WAL_TOTAL_BYTES_MAX)
@@ -168,9 +198,9 @@ def _database_options(*, read_only: bool) -> Options:
     return options
 
 
-def _table_options(*, bloom: bool) -> BlockBasedOptions:
+def _table_options(memory: StoreMemory, *, bloom: bool) -> BlockBasedOptions:
     table = BlockBasedOptions()
-    table.set_block_cache(_block_cache())
+    table.set_block_cache(memory.cache)
     table.set_block_size(16 * 1024)
     table.set_format_version(5)
     if bloom:
@@ -181,9 +211,9 @@ def _table_options(*, bloom: bool) -> BlockBasedOptions:
     return table
 
 
-def _family_options() -> Options:
+def _family_options(memory: StoreMemory) -> Options:
     options = Options(raw_mode=True)
-    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_write_buffer_size(memory.buffer_bytes)
     options.set_max_write_buffer_number(4)
     # rocksdict holds the GIL through a write, so a RocksDB stall would stop all of Python: the
     # triggers lie far out and Store waits in Python before they are reached.
@@ -196,10 +226,10 @@ def _family_options() -> Options:
     return options
 
 
-def _points_options() -> Options:
-    options = _family_options()
+def _points_options(memory: StoreMemory) -> Options:
+    options = _family_options(memory)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_block_based_table_factory(_table_options(bloom=True))
+    options.set_block_based_table_factory(_table_options(memory, bloom=True))
     # New ids are looked up at every upsert; the filter answers those from memory, also in the
     # memtable.
     options.set_memtable_whole_key_filtering(True)
@@ -207,19 +237,19 @@ def _points_options() -> Options:
     return options
 
 
-def _log_options() -> Options:
-    options = _family_options()
+def _log_options(memory: StoreMemory) -> Options:
+    options = _family_options(memory)
     # Vectors do not compress. Keys only grow, so compaction has nothing to merge and moves files
     # as they are: blob files saved no write, and a reader beside a live writer could not keep
     # them open, as it does tables.
     options.set_compression_type(DBCompressionType.none())
-    options.set_block_based_table_factory(_table_options(bloom=False))
+    options.set_block_based_table_factory(_table_options(memory, bloom=False))
     return options
 
 
-def _meta_options() -> Options:
-    options = _family_options()
-    options.set_write_buffer_size(4 * 2**20)
+def _meta_options(memory: StoreMemory) -> Options:
+    options = _family_options(memory)
+    options.set_write_buffer_size(min(4 * 2**20, memory.buffer_bytes))
     options.set_max_write_buffer_number(2)
-    options.set_block_based_table_factory(_table_options(bloom=False))
+    options.set_block_based_table_factory(_table_options(memory, bloom=False))
     return options

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ _RESERVE_SHARE = 8
 MARGIN_BYTES = 256 * 2**10
 # With so much free nobody asks how much the memtables hold; they are bounded by less.
 PLENTY_BYTES = 2**30
+# With several times that the answer is believed for a moment, less what was written meanwhile.
+ABUNDANCE_BYTES = 4 * PLENTY_BYTES
+BELIEVED_S = 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class Space:
         self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._reserved = fs.exists(self._file)
+        self._believed_bytes = 0
+        self._believed_until = 0.0
         self.refusal: str | None = None
         """Why the last write was refused; None once one fits again."""
         if reserve_bytes:
@@ -71,7 +77,12 @@ class Space:
         backlog : how many bytes wait in memory for room in a table; asked only where space is short.
         frees : the write deletes; it may use the reserve.
         """
+        now = time.monotonic()
+        if now < self._believed_until and self._believed_bytes >= ABUNDANCE_BYTES:
+            self._believed_bytes -= 2 * batch_bytes
+            return
         free = self.free_bytes()
+        self._believed_bytes, self._believed_until = free, now + BELIEVED_S
         if free >= PLENTY_BYTES + 2 * batch_bytes:
             self.refusal = None
             if not self._reserved and self._reserve_bytes:

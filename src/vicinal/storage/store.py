@@ -22,6 +22,7 @@ from pathlib import Path
 from rocksdict import Checkpoint, ReadOptions, WriteBatch, WriteOptions
 
 from vicinal.model.errors import (
+    ClosedError,
     CorruptionError,
     InvalidArgumentError,
     NotFoundError,
@@ -44,9 +45,9 @@ from vicinal.storage.mark import (
     keep_wal,
     read_mark,
 )
-from vicinal.storage.records import decode_record, encode_record, seq_key
+from vicinal.storage.records import decode_records, encode_record, seq_key
 from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
-from vicinal.storage.rocks import Handles, is_missing_file, translate
+from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, translate
 from vicinal.storage.space import Space
 
 _logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Store:
         accept_loss: bool = False,
         fs: FileSystem = REAL,
         space: Space | None = None,
+        memory: StoreMemory | None = None,
     ) -> Store:
         """Open the store in directory `path`, creating it where `create` allows.
 
@@ -87,6 +89,7 @@ class Store:
         sync_interval_ms : 1..60000; for `Durability.INTERVAL` only.
         accept_loss : open a store that lost acknowledged writes to damage, keeping what is left.
         space : the disk, shared with other stores; None is one of its own without a reserve.
+        memory : write buffers and cache, shared with other stores; None is those without a budget.
 
         Raises
         ------
@@ -117,7 +120,9 @@ class Store:
                 keep_wal(fs, path)
             if not fresh:
                 guard_logs(fs, path, read_only=read_only)
-        handles = open_handles(path, read_only=read_only, create=fresh)
+        handles = open_handles(
+            path, read_only=read_only, create=fresh, memory=memory or StoreMemory()
+        )
         try:
             disk = Space(path, reserve_bytes=0, fs=fs) if space is None else space
             store = cls(
@@ -265,6 +270,29 @@ class Store:
             self._cursors.add(rows)
         return self._scan_due(rows)
 
+    def memory_bytes(self) -> int:
+        """Bytes in memory that no table file holds yet; 0 when closed."""
+        try:
+            with self._gate:
+                return self._open_handles().memtable_bytes()
+        except ClosedError:
+            return 0
+
+    def flush(self, at_least: int = 0) -> None:
+        """Write the memtables out to tables where they hold so many bytes or more."""
+        if self.read_only:
+            return
+        with self._gate:
+            self._refuse_after_failure()
+            handles = self._open_handles()
+            if handles.memtable_bytes() < at_least:
+                return
+            try:
+                for family in (handles.log, handles.points, handles.meta):
+                    family.flush(True)
+            except Exception as error:
+                raise self._translated(error, "writing memtables out") from error
+
     def disk_bytes(self) -> int:
         """Bytes of disk that the store occupies now."""
         with self._gate:
@@ -281,6 +309,7 @@ class Store:
         due: Iterable[tuple[bytes, bytes | None]] = (),
         trim_log_through: int | None = None,
         frees: bool = False,
+        settle: bool = True,
     ) -> int:
         """Write one batch, all or nothing; return when it is as safe as the durability promises.
 
@@ -292,6 +321,7 @@ class Store:
         due : (key, value) to put into the index of what is due, (key, None) to delete from it.
         trim_log_through : removes the log records up to this number, this batch's own not included.
         frees : the batch makes room in the long run, so it may use the reserve of a full disk.
+        settle : False returns before that; `settle()` waits for all batches so written.
 
         Returns
         -------
@@ -331,9 +361,16 @@ class Store:
                     raise self._fail(self._translated(error, "writing")) from error
                 self._seq, self._trimmed, self._seq_known = seq, trimmed, True
                 ticket = handles.db.latest_sequence_number()
-            if self.durability is Durability.SYNC:
+            if settle and self.durability is Durability.SYNC:
                 self._commit.wait(ticket)
             return seq
+
+    def settle(self) -> None:
+        """Return when everything written before is as safe as the durability promises; errors as of `write`."""
+        if self.durability is Durability.SYNC:
+            self.sync()
+        else:
+            self._refuse_after_failure()
 
     def sync(self) -> None:
         """Return when everything written before is on the disk, under any durability."""
@@ -357,10 +394,9 @@ class Store:
             return
         with self._gate:
             self._refuse_after_failure()
+            self.flush()
             handles = self._open_handles()
             try:
-                for family in (handles.log, handles.points, handles.meta):
-                    family.flush(True)
                 handles.log.compact_range(None, None)
                 handles.points.compact_range(None, None)
             except Exception as error:
@@ -479,9 +515,9 @@ class Store:
 
     def _decode_log(self, rows: Cursor, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         expected, where = first, str(self.path)
-        for key, value in self._scan(rows, "reading the log"):
-            yield expected, decode_record(key, value, expected=expected, where=where)
-            expected += 1
+        for chunk in self._chunks(rows, "reading the log"):
+            yield from enumerate(decode_records(chunk, first=expected, where=where), expected)
+            expected += len(chunk)
         if expected != last + 1:
             raise CorruptionError(
                 f"{where}: log records {expected} to {last} are missing; "
@@ -498,6 +534,10 @@ class Store:
             rows.drop()
 
     def _scan(self, rows: Cursor, doing: str) -> Iterator[tuple[bytes, bytes]]:
+        for chunk in self._chunks(rows, doing):
+            yield from chunk
+
+    def _chunks(self, rows: Cursor, doing: str) -> Iterator[list[tuple[bytes, bytes]]]:
         while True:
             with self._gate:
                 try:
@@ -506,7 +546,7 @@ class Store:
                     raise self._translated(error, doing) from error
             if not chunk:
                 return
-            yield from chunk
+            yield chunk
 
 
 def _fill(

@@ -22,6 +22,7 @@ from vicinal.model.errors import (
     InvalidArgumentError,
     LimitError,
     LockedError,
+    MemoryLimitError,
     NotFoundError,
     OverloadedError,
     ReadOnlyError,
@@ -50,6 +51,7 @@ _STATUSES: dict[type[VicinalError], tuple[int, str]] = {
     OverloadedError: (503, "UNAVAILABLE"),
     UnavailableError: (503, "UNAVAILABLE"),
     DeadlineError: (504, "DEADLINE_EXCEEDED"),
+    MemoryLimitError: (507, "RESOURCE_EXHAUSTED"),
     VicinalError: (500, "INTERNAL"),
 }
 """HTTP status and the name of the gRPC status."""

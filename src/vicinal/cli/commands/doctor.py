@@ -17,6 +17,13 @@ def doctor(
         bool,
         typer.Option("--repair", help="Make damaged derived files anew; drops no data."),
     ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Drop the points that cannot be read any more, and keep their files; includes --repair.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Check every file and invariant of a database, and explain what is wrong. Exits with 1 where something is."""
@@ -24,8 +31,9 @@ def doctor(
 
     from vicinal.cli.console import print_json, remark
     from vicinal.engine.doctor import examine
+    from vicinal.model.findings import Level
 
-    report = examine(database, repair=repair, tell=remark)
+    report = examine(database, repair=repair, accept_loss=accept_loss, tell=remark)
     if json:
         print_json({**msgspec.to_builtins(report), "healthy": report.healthy})
     else:
@@ -35,7 +43,7 @@ def doctor(
             place = " ".join(filter(None, (finding.collection, finding.place)))
             state = "mended" if finding.mended else finding.level.value
             print(f"{state}: {place}: {finding.what}")
-            if not finding.mended:
+            if not finding.mended or finding.level is Level.DAMAGE:
                 print(f"  {finding.remedy}")
         print("healthy" if report.healthy else "not healthy")
     if not report.healthy:

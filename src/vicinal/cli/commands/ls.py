@@ -22,8 +22,9 @@ def ls(database: DatabaseArgument, json: JsonOption = False) -> None:
             listed.append({"name": name, "status": s.health.value, "reason": s.reason})
         print_json(sorted(listed, key=lambda entry: entry["name"]))
         return
-    for name, s in damaged.items():
-        remark(f"{name} is quarantined: {s.reason}")
+    for name, s in status.items():
+        if s.health in (Health.QUARANTINED, Health.DEGRADED):
+            remark(f"{name} is {s.health.value}: {s.reason}")
     print_table(
         ["collection", "#points", "#dim", "metric", "dtype", "#indexed", "#disk"],
         [

@@ -41,6 +41,10 @@ def serve(
     key_rate: Annotated[
         float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
     ] = 0.0,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option("--memory-budget", help="The most its collections hold, such as 2GiB."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a database over REST and gRPC: the same API for every `vicinal.open("http://...")` or `"grpc://..."`."""
@@ -63,7 +67,9 @@ def serve(
         }
     )
     mode = None if read_only else durability
-    with vicinal.open(database, read_only=read_only, durability=mode) as db:
+    with vicinal.open(
+        database, read_only=read_only, durability=mode, memory_budget=memory_budget
+    ) as db:
         running = Running(db.engine, config)
 
         def started() -> None:
