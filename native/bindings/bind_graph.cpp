@@ -101,12 +101,22 @@ std::size_t remove_rows(Graph& self, const AnyArray& rows) {
   return self.index.remove(v.as<std::int64_t>(), v.rows);
 }
 
+nb::tuple compact(Graph& self, unsigned threads) {
+  std::vector<std::int64_t> kept;
+  std::unique_ptr<GraphIndex> made;
+  {
+    const nb::gil_scoped_release release;
+    made = self.index.compact(threads, kept);
+  }
+  NewArray<std::int64_t> rows = new_array<std::int64_t>({kept.size()});
+  std::copy(kept.begin(), kept.end(), rows.data);
+  return nb::make_tuple(nb::cast(new Graph(std::move(made)), nb::rv_policy::take_ownership), std::move(rows.array));
+}
+
 nb::object rows_of(Graph& self, const AnyArray& rows) {
-  const GraphConfig& c = self.index.config();
   const View v = vector<std::int64_t>(rows, "rows");
   const std::size_t width = self.index.row_bytes();
   NewArray<std::uint8_t> out = new_array<std::uint8_t>({v.rows, width});
-  static_cast<void>(c);
   {
     const nb::gil_scoped_release release;
     self.index.copy_rows(v.as<std::int64_t>(), v.rows, reinterpret_cast<std::byte*>(out.data));
@@ -216,6 +226,7 @@ void init_graph(nb::module_& m) {
             return self.index.repair(threads);
           },
           "threads"_a)
+      .def("compact", &compact, "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto")

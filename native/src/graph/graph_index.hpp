@@ -73,6 +73,9 @@ class GraphIndex {
   std::size_t remove(const std::int64_t* rows, std::size_t n);
   // Reconnects the graph around removed rows; returns how many rows changed.
   std::size_t repair(unsigned threads);
+  // A repaired copy without the removed rows; row i of it is kept[i] here. What is appended or linked while it is made
+  // waits, what is removed meanwhile is removed from both.
+  [[nodiscard]] std::unique_ptr<GraphIndex> compact(unsigned threads, std::vector<std::int64_t>& kept);
 
   // out_rows and out_distances hold n_queries * k entries, padded with -1 and infinity.
   void search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
@@ -114,10 +117,15 @@ class GraphIndex {
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
+  void grow_graph(std::size_t n);  // room for n linked rows
   void choose_entries(std::size_t n);
   bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive,
                      std::vector<std::uint32_t>& near) const;
+  void search_own(const std::vector<std::uint32_t>& rows, std::size_t n, std::size_t ef, bool exclude, unsigned threads,
+                  const std::function<void(std::size_t, const BeamTask&)>& take) const;
+  void attach(const std::vector<std::uint32_t>& lost, std::size_t n, int round, unsigned threads);
   void attach_unreachable(std::size_t n, unsigned threads);
+  void attach_unfound(std::size_t first, std::size_t last, unsigned threads);
 
   // Searches linked rows alone in the given form (null: codes), for the trial.
   void search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,

@@ -153,6 +153,19 @@ class GraphIndex:
         _check_range("threads", threads, 0, THREADS_MAX)
         return self._open.repair(threads)
 
+    def compact(self, *, threads: int = 1) -> tuple[GraphIndex, NDArray[np.int64]]:
+        """Return a repaired copy without the removed rows, and the rows (n_live,) int64 that its rows have here.
+
+        Nothing is linked anew: it costs about one pass over the memory. This index stays as it is, and searches of it go
+        on; close it when the copy has taken its place. Rows appended meanwhile wait and are not in the copy; rows
+        removed meanwhile are removed from both.
+        """
+        _check_range("threads", threads, 0, THREADS_MAX)
+        native, rows = self._open.compact(threads)
+        index = type(self).__new__(type(self))
+        index._native, index._dtype = native, self._dtype
+        return index, rows
+
     def search(
         self,
         queries: Rows,
