@@ -11,8 +11,12 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy.typing as npt
+
+from vicinal.engine.reader import Found
+from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     DeadlineError,
     InvalidArgumentError,
@@ -24,6 +28,7 @@ from vicinal.wire import operations as ops
 from vicinal.wire.operations import Operation
 
 A = TypeVar("A", bound=m.Answer)
+T = TypeVar("T")
 P = TypeVar("P")
 
 PAUSE_S, PAUSE_S_MAX = 0.05, 2.0
@@ -52,10 +57,24 @@ class RetryingChannel(ABC, Generic[P]):
             operation, deadline, lambda left_s: self._send(operation, prepared, left_s, answer)
         )
 
-    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+    def upload(
+        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
+    ) -> None:
         """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+        del config  # messages have no columns of a type
         for part in parts:
             self.call(ops.UPSERT, collection, part(), m.Counted)
+
+    def search_batch(
+        self,
+        collection: str,
+        config: CollectionConfig,
+        queries: Sequence[npt.NDArray[Any]],
+        options: dict[str, Any],
+    ) -> Found | None:
+        """Batches of queries by a way of the channel's own; None where messages are the way."""
+        del collection, config, queries, options
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -119,11 +119,26 @@ class Gateway:
 
     async def handle(self, call: Call) -> bytes:
         """The encoded answer. Raises VicinalError; a bug becomes InternalError and a line in the log."""
+        return await self._observed(call, self._handle)
+
+    async def run(self, call: Call, work: Callable[[ClientCollection], T]) -> T:
+        """What work gives for the collection, done in a thread as the call's operation: for protocols whose bodies are
+        arrays rather than messages. Raises as `handle` does."""
+
+        async def carry_out(call: Call) -> T:
+            engine = await self._find(call)
+            docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+            return await self._in_thread(self._work, call, lambda: work(docs))
+
+        return await self._observed(call, carry_out)
+
+    async def _observed(self, call: Call, answer: Callable[[Call], Awaitable[T]]) -> T:
+        """The answer, allowed, counted and timed."""
         began = time.perf_counter()
         code = "ok"
         try:
             self._authorize(call)
-            return await self._handle(call)
+            return await answer(call)
         except VicinalError as fault:
             code = code_of(type(fault))
             raise

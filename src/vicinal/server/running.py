@@ -48,7 +48,7 @@ class Running:
         _check_open_door(config, self._keys)
         self._socket = _listen(config)
         self._port: int = self._socket.getsockname()[1]
-        self._grpc_port = config.grpc_port
+        self._grpc_port, self._flight_port = config.grpc_port, config.flight_port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started, self._stopped = threading.Event(), threading.Event()
@@ -68,6 +68,11 @@ class Running:
     def grpc_url(self) -> str | None:
         """What `vicinal.open` takes to connect by gRPC; None where that is not served."""
         return None if self._grpc_port is None else self._url("grpc", self._grpc_port)
+
+    @property
+    def flight_url(self) -> str | None:
+        """What `vicinal.open` takes to connect by Arrow Flight; None where that is not served."""
+        return None if self._flight_port is None else self._url("flight", self._flight_port)
 
     @property
     def asks_for_keys(self) -> bool:
@@ -146,6 +151,7 @@ class Running:
                 self._loop.add_signal_handler(number, self._stop.set)
         gateway = Gateway(self._database, self._config, self._keys)
         rpc: Any = None
+        flight: Any = None
         servers: list[_Server] = [
             HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
         ]
@@ -153,11 +159,18 @@ class Running:
             from vicinal.server.rpc import RpcServer
 
             servers.append(rpc := RpcServer(gateway, self._config.host, self._config.grpc_port))
+        if self._config.flight_port is not None:
+            from vicinal.server.flight import FlightServer
+
+            flight = FlightServer(gateway, self._config.host, self._config.flight_port)
+            servers.append(flight)
         try:
             for server in servers:
                 await server.start()
             if rpc is not None:
                 self._grpc_port = rpc.port
+            if flight is not None:
+                self._flight_port = flight.port
             self._started.set()
             started()
             await self._stop.wait()
