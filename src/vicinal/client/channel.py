@@ -88,7 +88,7 @@ class RetryingChannel(ABC, Generic[P]):
     def _send(self, operation: Operation, prepared: P, left_s: float, answer: type[A]) -> A:
         """One try within left_s seconds. Raises NotSentError where nothing can have happened."""
 
-    def _again(self, operation: Operation, deadline: float, send: Callable[[float], A]) -> A:
+    def _again(self, operation: Operation, deadline: float, send: Callable[[float], T]) -> T:
         """Call send with the seconds that are left, again where that is harmless."""
         tries = 0
         while True:

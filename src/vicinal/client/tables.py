@@ -108,8 +108,8 @@ def found_of(batches: Sequence[Any], counts: Sequence[int], config: CollectionCo
     names = batches[0].schema.names
     for batch, n in zip(batches, counts, strict=True):
         whole = batch.num_rows // n
-        rows = np.arange(n * whole).reshape(n, whole)[:, :width].reshape(-1)
-        parts.append(batch if whole == width else batch.take(pa.array(rows)))
+        kept = [i for i in range(n * whole) if i % whole < width] if whole > width else None
+        parts.append(batch if kept is None else batch.take(pa.array(kept)))
     ids = [id_values(part.column(ID)) for part in parts]
     whole_ids = (
         np.concatenate(ids)

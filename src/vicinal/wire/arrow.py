@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow
 import pyarrow.flight
-import pyarrow.ipc
 
 from vicinal.model.errors import InvalidArgumentError
 

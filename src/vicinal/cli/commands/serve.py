@@ -24,7 +24,16 @@ def serve(
             help="Port of gRPC; the one after REST's if not said, 0 is any free one.",
         ),
     ] = None,
-    rest_only: Annotated[bool, typer.Option("--rest-only", help="Serve no gRPC.")] = False,
+    flight_port: Annotated[
+        int | None,
+        typer.Option(
+            "--flight-port",
+            help="Port of Arrow Flight; the second after REST's if not said, 0 is any free one.",
+        ),
+    ] = None,
+    rest_only: Annotated[
+        bool, typer.Option("--rest-only", help="Serve neither gRPC nor Flight.")
+    ] = False,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask nobody for a key, whoever can reach the port.")
     ] = False,
@@ -43,7 +52,8 @@ def serve(
     ] = 0.0,
     json: JsonOption = False,
 ) -> None:
-    """Serve a database over REST and gRPC: the same API for every `vicinal.open("http://...")` or `"grpc://..."`."""
+    """Serve a database over REST, gRPC and Arrow Flight: the same API for every `vicinal.open("http://...")`,
+    `"grpc://..."` and `"flight://..."`."""
     from json import dumps
 
     import vicinal
@@ -56,6 +66,7 @@ def serve(
             "host": host,
             "http_port": http_port,
             "grpc_port": None if rest_only else _port(grpc_port, http_port, 1),
+            "flight_port": None if rest_only else _port(flight_port, http_port, 2),
             "auth": False if no_auth else None,
             "cache_bytes_max": cache_mb * 1_000_000,
             "requests_max": requests_max,
@@ -72,12 +83,14 @@ def serve(
                 record = {
                     "url": running.url,
                     "grpc_url": running.grpc_url,
+                    "flight_url": running.flight_url,
                     "database": db.address,
                     "keys": running.asks_for_keys,
                 }
                 print(dumps(record), flush=True)
                 return
-            places = " and ".join(url for url in (running.url, running.grpc_url) if url)
+            urls = (running.url, running.grpc_url, running.flight_url)
+            places = " ".join(url for url in urls if url)
             print(f"serving {db.address} at {places} ({keys}); Ctrl-C stops", flush=True)
 
         running.run(started)
