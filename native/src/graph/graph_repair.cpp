@@ -34,21 +34,13 @@ std::size_t GraphIndex::repair(unsigned threads) {
   ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
     Pruner pruner(fns, g.kind);
     std::vector<std::uint32_t> near;
-    std::vector<std::int32_t> keys;
     std::vector<Candidate> candidates;
     Candidate chosen[kDegreeMax];
     for (std::size_t r = begin; r < end; ++r) {
       const auto row = static_cast<std::uint32_t>(r);
       if (!test_bit(alive.data(), row)) continue;
       if (!gather_around(row, alive, near)) continue;
-      keys.resize(near.size());
-      fns.keys(g, g.code(row), near.data(), near.size(), keys.data());
-      candidates.resize(near.size());
-      for (std::size_t i = 0; i < near.size(); ++i) candidates[i] = {keys[i], near[i]};
-      std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-        return a.key < b.key || (a.key == b.key && a.row < b.row);
-      });
-      const std::size_t count = pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
+      const std::size_t count = choose_among(g, pruner, row, near, candidates, chosen);
       const RowLocks::Guard guard(locks_, row);
       linker.write(row, chosen, count);
       changed.fetch_add(1, std::memory_order_relaxed);
@@ -96,6 +88,19 @@ bool GraphIndex::gather_around(std::uint32_t row, const std::vector<std::uint64_
   return true;
 }
 
+// The row's new neighbours, chosen among `near`; returns how many.
+std::size_t GraphIndex::choose_among(const GraphView& g, Pruner& pruner, std::uint32_t row,
+                                     const std::vector<std::uint32_t>& near, std::vector<Candidate>& candidates,
+                                     Candidate* chosen) const {
+  std::vector<std::int32_t> keys(near.size() + kSlotPad);
+  beam_fns(best_isa()).keys(g, g.code(row), near.data(), near.size(), keys.data());
+  candidates.resize(near.size());
+  for (std::size_t i = 0; i < near.size(); ++i) candidates[i] = {keys[i], near[i]};
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.key < b.key || (a.key == b.key && a.row < b.row); });
+  return pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
+}
+
 // Searches the graph for each listed row's own code and hands on what it finds: the nearest row, or with `exclude` the
 // nearest others.
 void GraphIndex::search_own(const std::vector<std::uint32_t>& rows, std::size_t n, std::size_t ef, bool exclude,
@@ -104,29 +109,30 @@ void GraphIndex::search_own(const std::vector<std::uint32_t>& rows, std::size_t 
   const GraphView g = view(static_cast<std::uint32_t>(n));
   const std::vector<std::uint32_t> entries = entry_points();
   const std::size_t keep = exclude ? ef : 1;
-  ThreadPool::instance().parallel_for(rows.size(), threads, kOwnGrain, [&](std::size_t begin, std::size_t end, unsigned) {
-    const auto lease = scratches_.lease();
-    Scratch& s = *lease;
-    s.prepare(kInFlight, n, ef);
-    s.tasks.assign(end - begin, {});
-    s.rows.resize((end - begin) * keep);
-    s.keys.resize((end - begin) * keep);
-    for (std::size_t i = begin; i < end; ++i) {
-      BeamTask& task = s.tasks[i - begin];
-      task.code = g.code(rows[i]);
-      task.rows = s.rows.data() + (i - begin) * keep;
-      task.keys = s.keys.data() + (i - begin) * keep;
-      if (exclude) task.exclude = rows[i];
-    }
-    BeamRequest request;
-    request.entries = entries.data();
-    request.n_entries = entries.size();
-    request.ef = ef;
-    request.keep = keep;
-    request.pass = live() < size() ? live_words() : nullptr;
-    fns.beam(g, request, s.tasks.data(), end - begin, s.slots(), kInFlight);
-    for (std::size_t i = begin; i < end; ++i) take(i, s.tasks[i - begin]);
-  });
+  ThreadPool::instance().parallel_for(rows.size(), threads, kOwnGrain,
+                                      [&](std::size_t begin, std::size_t end, unsigned) {
+                                        const auto lease = scratches_.lease();
+                                        Scratch& s = *lease;
+                                        s.prepare(kInFlight, n, ef);
+                                        s.tasks.assign(end - begin, {});
+                                        s.rows.resize((end - begin) * keep);
+                                        s.keys.resize((end - begin) * keep);
+                                        for (std::size_t i = begin; i < end; ++i) {
+                                          BeamTask& task = s.tasks[i - begin];
+                                          task.code = g.code(rows[i]);
+                                          task.rows = s.rows.data() + (i - begin) * keep;
+                                          task.keys = s.keys.data() + (i - begin) * keep;
+                                          if (exclude) task.exclude = rows[i];
+                                        }
+                                        BeamRequest request;
+                                        request.entries = entries.data();
+                                        request.n_entries = entries.size();
+                                        request.ef = ef;
+                                        request.keep = keep;
+                                        request.pass = live() < size() ? live_words() : nullptr;
+                                        fns.beam(g, request, s.tasks.data(), end - begin, s.slots(), kInFlight);
+                                        for (std::size_t i = begin; i < end; ++i) take(i, s.tasks[i - begin]);
+                                      });
 }
 
 // Gives each of the rows an edge from a row at which a search for it ends.

@@ -37,6 +37,10 @@ Progress = Callable[[int, int], bool | None]
 
 _DAMAGE = (CorruptionError, OSError)
 
+REUSE_LINKED_MIN = 0.9
+REUSE_SHARE_MIN = 0.5
+"""A graph is grown, not built anew, from a whole one that holds this share of the new rows: linking is what costs."""
+
 _log = get_logger("engine.segments")
 
 
@@ -75,7 +79,7 @@ def write_segment(
             {"dim": config.dim, "dtype": config.dtype.value},
         )
         with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
-            index = build_graph(config, files["vectors"], threads=threads, progress=progress)
+            index = _graph_of(config, files["vectors"], sources, threads=threads, progress=progress)
             index.save(temporary / GRAPH, vectors=False)
         with os_errors(f"renaming {temporary}"):
             REAL.rename(temporary, target)
@@ -83,6 +87,25 @@ def write_segment(
     except BaseException:
         remove_tree(temporary)
         raise
+
+
+def _graph_of(
+    config: CollectionConfig,
+    vectors: npt.NDArray[Any],
+    sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+    *,
+    threads: int,
+    progress: Progress | None,
+) -> GraphIndex:
+    """The index of a new segment: grown from the first source's graph if that holds most rows, else built anew."""
+    first, local = sources[0]
+    if first.index.n_linked < REUSE_LINKED_MIN * first.index.n or len(
+        local
+    ) < REUSE_SHARE_MIN * len(vectors):
+        return build_graph(config, vectors, threads=threads, progress=progress)
+    index, _ = first.index.compact(keep=local, vectors=vectors, threads=threads)
+    index.link(threads=threads, progress=progress)
+    return index
 
 
 def build_graph(

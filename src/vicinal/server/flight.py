@@ -1,8 +1,8 @@
 """Arrow Flight over the gateway: points and hits as columns, every other operation as an action.
 
 The service is spoken here rather than by pyarrow's own server, which takes messages of any size, reads before it
-asks who calls, and waits for idle streams when it is stopped; see docs/decisions/0008-flight.md. Query and point vectors
-reach the native call as they lie in the message.
+asks who calls, and waits for idle streams when it is stopped; see docs/decisions/0008-flight.md. Vectors of queries and
+points reach the native call as they lie in the message.
 """
 
 from __future__ import annotations

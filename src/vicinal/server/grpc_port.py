@@ -167,7 +167,7 @@ class GrpcPort(ABC):
         """Read the request of a call that has one, and begin it with `entered`; it counts as under way while it comes,
         too."""
         admission = self.gateway.admission
-        admission.enter(None if caller.key is None else caller.key.id)
+        admission.enter(caller.key)
         try:
             task = begin(await self.read_one(context))
         except BaseException:  # not begun: refused, or its caller went away
@@ -213,7 +213,7 @@ class GrpcPort(ABC):
         not its caller still waits; so what waits for it shields it."""
         admission = self.gateway.admission
         if not entered:
-            admission.enter(None if caller.key is None else caller.key.id)
+            admission.enter(caller.key)
         try:
             admission.take_bytes(size, size)
         except VicinalError:

@@ -92,6 +92,7 @@ def serve(
             urls = (running.url, running.grpc_url, running.flight_url)
             places = " ".join(url for url in urls if url)
             print(f"serving {db.address} at {places} ({keys}); Ctrl-C stops", flush=True)
+            remark(f"a page to look at it: {running.url}/ui")
 
         running.run(started)
         remark("stopped; every acknowledged write is kept")
