@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.client.batch import Batch, Progress
+from vicinal.client.channel import ChannelOptions
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
 from vicinal.engine.reader import Found
@@ -82,7 +83,7 @@ class Channel(Protocol):
         ...
 
 
-def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int) -> RemoteDatabase:
+def connect(address: str, options: ChannelOptions) -> RemoteDatabase:
     """Connect to a server and ask who it is.
 
     Raises
@@ -91,11 +92,9 @@ def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int
     UnavailableError, UnauthenticatedError : nobody is there, or it wants another key.
     """
     scheme = urlsplit(address).scheme
-    if not isinstance(timeout_s, int | float) or not timeout_s > 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgumentError(f"timeout_s is {timeout_s!r}; it is a number of seconds above 0")
-    if type(retries) is not int or not 0 <= retries <= 20:
-        raise InvalidArgumentError(f"retries is {retries!r}; it is an int of 0 to 20")
-    channel = _channel(scheme)(address, api_key=api_key, timeout_s=timeout_s, retries=retries)
+    make = _channel(scheme)
+    options.check(secure=scheme.endswith("s"))
+    channel = make(address, options)
     try:
         info = channel.call(ops.INFO, None, m.Empty(), m.ServerInfo)
     except BaseException:
@@ -104,18 +103,18 @@ def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int
     return RemoteDatabase(channel, info)
 
 
-def _channel(scheme: str) -> Callable[..., Channel]:
+def _channel(scheme: str) -> Callable[[str, ChannelOptions], Channel]:
     """The channel of a scheme. Each is imported when it is asked for, and may need what is not installed."""
     try:
         if scheme in ("http", "https"):
             from vicinal.client.http import HttpChannel
 
             return HttpChannel
-        if scheme == "grpc":
+        if scheme in ("grpc", "grpcs"):
             from vicinal.client.rpc import GrpcChannel
 
             return GrpcChannel
-        if scheme == "flight":
+        if scheme in ("flight", "flights"):
             from vicinal.client.flight import FlightChannel
 
             return FlightChannel

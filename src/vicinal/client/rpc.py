@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
-from vicinal.client.channel import RetryingChannel, check_key
+from vicinal.client.channel import ChannelOptions, RetryingChannel
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -52,13 +53,11 @@ class GrpcChannel(RetryingChannel[bytes]):
     port = PORT
     """Of an address that names none."""
 
-    def __init__(
-        self, address: str, *, api_key: str | None, timeout_s: float, retries: int
-    ) -> None:
-        super().__init__(address, timeout_s=timeout_s, retries=retries)
-        check_key(api_key)
+    def __init__(self, address: str, options: ChannelOptions) -> None:
+        super().__init__(address, options)
+        api_key = options.api_key
         self._metadata = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
-        self._channel: Any = grpc.insecure_channel(host_and_port(address, self.port), OPTIONS)
+        self._channel: Any = _connect(address, self.port, options)
         self._calls: dict[str, Any] = {}
         self._closed = False
 
@@ -173,6 +172,18 @@ class GrpcChannel(RetryingChannel[bytes]):
         return UnavailableError(
             f"{self.address}: gRPC status {code.name}, which is not a Vicinal server's answer: {details[:200]!r}"
         )
+
+
+def _connect(address: str, port: int, options: ChannelOptions) -> Any:
+    """A channel, which connects when it is first used."""
+    target = host_and_port(address, port)
+    if not address.partition("://")[0].endswith("s"):
+        return grpc.insecure_channel(target, OPTIONS)
+    options.context()  # says which file is wrong
+    files = (options.tls_ca, options.tls_key, options.tls_cert)
+    pems = [None if file is None else Path(file).read_bytes() for file in files]
+    credentials: Any = grpc.ssl_channel_credentials(*pems)
+    return grpc.secure_channel(target, credentials, OPTIONS)
 
 
 def host_and_port(address: str, default: int) -> str:

@@ -22,6 +22,7 @@ from vicinal.client.collection import Collection
 from vicinal.model.errors import DeadlineError, InvalidArgumentError, StorageError, VicinalError
 from vicinal.server.gateway import Call, Gateway
 from vicinal.server.keys import Key
+from vicinal.server.tls import Tls
 from vicinal.wire.codec import Codec
 from vicinal.wire.faults import grpc_status, to_fault
 from vicinal.wire.operations import Operation
@@ -67,8 +68,9 @@ class GrpcPort(ABC):
 
     option = "grpc_port"
 
-    def __init__(self, gateway: Gateway, host: str, port: int) -> None:
-        self.gateway, self.config = gateway, gateway.config
+    def __init__(self, gateway: Gateway, port: int, tls: Tls | None) -> None:
+        self.gateway, self.config, self._tls = gateway, gateway.config, tls
+        host = self.config.host
         bracketed = f"[{host}]" if ":" in host else host
         self._address = f"{bracketed}:{port}"
         self._server: Any = None
@@ -100,7 +102,7 @@ class GrpcPort(ABC):
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self.reflect(server, (health.SERVICE_NAME, reflection.SERVICE_NAME))
         try:
-            self.port = server.add_insecure_port(self._address)
+            self.port = self._listen(server)
         except RuntimeError as fault:
             raise StorageError(
                 f"listening on {self._address}: {fault}; is the port in use? choose another with {self.option}"
@@ -108,6 +110,16 @@ class GrpcPort(ABC):
         await server.start()
         for name in ("", *services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _listen(self, server: Any) -> int:
+        if self._tls is None:
+            return server.add_insecure_port(self._address)
+        credentials: Any = grpc.ssl_server_credentials(
+            [(self._tls.key, self._tls.cert)],
+            self._tls.client_ca,
+            require_client_auth=self._tls.client_ca is not None,
+        )
+        return server.add_secure_port(self._address, credentials)
 
     def reflect(self, server: Any, others: tuple[str, ...]) -> None:
         """Add the reflection service, where descriptors are known."""

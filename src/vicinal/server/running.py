@@ -20,6 +20,7 @@ from vicinal.engine.database import Database
 from vicinal.model.errors import InvalidArgumentError, UnavailableError
 from vicinal.server.config import ServerConfig, server_config
 from vicinal.server.keys import KeyStore
+from vicinal.server.tls import read_tls
 from vicinal.storage.files import storage_error
 
 START_S_MAX = 30.0
@@ -46,6 +47,7 @@ class Running:
         self._database, self._config = database, config
         self._keys = KeyStore(Path(database.path))
         _check_open_door(config, self._keys)
+        self._tls = read_tls(config)
         self._socket = _listen(config)
         self._port: int = self._socket.getsockname()[1]
         self._grpc_port, self._flight_port = config.grpc_port, config.flight_port
@@ -128,6 +130,7 @@ class Running:
     def _url(self, scheme: str, port: int) -> str:
         host = self._config.host
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+        scheme = scheme if self._tls is None else f"{scheme}s"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _run(self, started: Callable[[], None] = lambda: None, *, signals: bool = False) -> None:
@@ -152,17 +155,15 @@ class Running:
         gateway = Gateway(self._database, self._config, self._keys)
         rpc: Any = None
         flight: Any = None
-        servers: list[_Server] = [
-            HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
-        ]
+        servers: list[_Server] = [HttpServer(RestApp(gateway), self._socket, self._config)]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
 
-            servers.append(rpc := RpcServer(gateway, self._config.host, self._config.grpc_port))
+            servers.append(rpc := RpcServer(gateway, self._config.grpc_port, self._tls))
         if self._config.flight_port is not None:
             from vicinal.server.flight import FlightServer
 
-            flight = FlightServer(gateway, self._config.host, self._config.flight_port)
+            flight = FlightServer(gateway, self._config.flight_port, self._tls)
             servers.append(flight)
         try:
             for server in servers:
@@ -205,6 +206,8 @@ def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 
 def _check_open_door(config: ServerConfig, keys: KeyStore) -> None:
     """Nothing is served to the network without keys by mistake."""
+    if config.jwt_key is not None:
+        return
     if config.auth is None and not config.local and not keys:
         raise InvalidArgumentError(
             f"host {config.host!r} is open to the network and the database has no API keys; make one with "

@@ -50,6 +50,31 @@ def serve(
     key_rate: Annotated[
         float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
     ] = 0.0,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", help="PEM file of a certificate: speak TLS.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", help="PEM file of the certificate's key.")
+    ] = None,
+    tls_client_ca: Annotated[
+        str | None,
+        typer.Option("--tls-client-ca", help="PEM file: clients need a certificate it signed."),
+    ] = None,
+    jwt_key: Annotated[
+        str | None,
+        typer.Option(
+            "--jwt-key", help="File of the key of tokens (JWT) to accept beside API keys."
+        ),
+    ] = None,
+    jwt_algorithm: Annotated[
+        str, typer.Option("--jwt-algorithm", help="RS256, ES256 or HS256.")
+    ] = "RS256",
+    jwt_audience: Annotated[
+        str | None, typer.Option("--jwt-audience", help="Whom tokens must be for.")
+    ] = None,
+    jwt_issuer: Annotated[
+        str | None, typer.Option("--jwt-issuer", help="Who must have made them.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a database over REST, gRPC and Arrow Flight: the same API for every `vicinal.open("http://...")`,
@@ -71,6 +96,13 @@ def serve(
             "cache_bytes_max": cache_mb * 1_000_000,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "tls_client_ca": tls_client_ca,
+            "jwt_key": jwt_key,
+            "jwt_algorithm": jwt_algorithm,
+            "jwt_audience": jwt_audience,
+            "jwt_issuer": jwt_issuer,
         }
     )
     mode = None if read_only else durability
