@@ -37,7 +37,7 @@ def one_server() -> Iterator[tuple[vicinal.Database, Running]]:
     """A server of every protocol for all tests of a file, and its database; `empty_server` is for each test."""
     with (
         vicinal.open(":memory:") as local,
-        local.serve(http_port=0, grpc_port=0) as server,
+        local.serve(http_port=0, grpc_port=0, flight_port=0) as server,
     ):
         yield local, server
 

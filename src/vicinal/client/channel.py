@@ -8,11 +8,17 @@ broke is never sent twice: the error says that it may have happened.
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+import numpy.typing as npt
+
+from vicinal.engine.reader import Found
+from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     DeadlineError,
     InvalidArgumentError,
@@ -24,10 +30,55 @@ from vicinal.wire import operations as ops
 from vicinal.wire.operations import Operation
 
 A = TypeVar("A", bound=m.Answer)
+T = TypeVar("T")
 P = TypeVar("P")
 
 PAUSE_S, PAUSE_S_MAX = 0.05, 2.0
 """The pause before the n-th try is random, up to PAUSE_S * 2**n and PAUSE_S_MAX (full jitter)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """How to connect; see `vicinal.open`. Certificates are PEM files."""
+
+    api_key: str | None
+    timeout_s: float
+    retries: int
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+    def check(self, *, secure: bool) -> None:
+        """Raise InvalidArgumentError where a value is out of range or does not go with the others."""
+        if not isinstance(self.timeout_s, int | float) or not self.timeout_s > 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError(
+                f"timeout_s is {self.timeout_s!r}; it is a number of seconds above 0"
+            )
+        if type(self.retries) is not int or not 0 <= self.retries <= 20:
+            raise InvalidArgumentError(f"retries is {self.retries!r}; it is an int of 0 to 20")
+        key = self.api_key
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise InvalidArgumentError("api_key holds characters that no key has")
+        files = (self.tls_ca, self.tls_cert, self.tls_key)
+        if any(file is not None for file in files) and not secure:
+            raise InvalidArgumentError(
+                "tls_ca, tls_cert and tls_key go with https://, grpcs:// and flights://"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InvalidArgumentError("give both tls_cert and tls_key, or neither")
+
+    def context(self) -> ssl.SSLContext:
+        """Certificates as Python's ssl takes them. Raises InvalidArgumentError where a file is none."""
+        try:
+            made = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_cert is not None:
+                made.load_cert_chain(self.tls_cert, self.tls_key)
+        except OSError as fault:  # ssl.SSLError is one
+            named = [f for f in (self.tls_ca, self.tls_cert, self.tls_key) if f is not None]
+            raise InvalidArgumentError(
+                f"TLS: {', '.join(named)} cannot be used ({fault})"
+            ) from None
+        return made
 
 
 class NotSentError(UnavailableError):
@@ -38,9 +89,9 @@ class RetryingChannel(ABC, Generic[P]):
     """A channel to one server; see `vicinal.client.remote.Channel`. A subclass prepares a request once (as P), and
     sends it as often as it is tried. Thread-safe."""
 
-    def __init__(self, address: str, *, timeout_s: float, retries: int) -> None:
+    def __init__(self, address: str, options: ChannelOptions) -> None:
         self.address = address
-        self._timeout_s, self._retries = timeout_s, retries
+        self._timeout_s, self._retries = options.timeout_s, options.retries
 
     def call(
         self, operation: Operation, collection: str | None, request: m.Request, answer: type[A]
@@ -52,10 +103,24 @@ class RetryingChannel(ABC, Generic[P]):
             operation, deadline, lambda left_s: self._send(operation, prepared, left_s, answer)
         )
 
-    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+    def upload(
+        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
+    ) -> None:
         """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+        del config  # messages have no columns of a type
         for part in parts:
             self.call(ops.UPSERT, collection, part(), m.Counted)
+
+    def search_batch(
+        self,
+        collection: str,
+        config: CollectionConfig,
+        queries: Sequence[npt.NDArray[Any]],
+        options: dict[str, Any],
+    ) -> Found | None:
+        """Batches of queries by a way of the channel's own; None where messages are the way."""
+        del collection, config, queries, options
+        return None
 
     @abstractmethod
     def close(self) -> None:
@@ -69,7 +134,7 @@ class RetryingChannel(ABC, Generic[P]):
     def _send(self, operation: Operation, prepared: P, left_s: float, answer: type[A]) -> A:
         """One try within left_s seconds. Raises NotSentError where nothing can have happened."""
 
-    def _again(self, operation: Operation, deadline: float, send: Callable[[float], A]) -> A:
+    def _again(self, operation: Operation, deadline: float, send: Callable[[float], T]) -> T:
         """Call send with the seconds that are left, again where that is harmless."""
         tries = 0
         while True:
@@ -101,12 +166,6 @@ class RetryingChannel(ABC, Generic[P]):
         return NotSentError(
             f"{self.address}: no connection ({why}); is `vicinal serve` running there?"
         )
-
-
-def check_key(api_key: str | None) -> None:
-    """Raise InvalidArgumentError where it cannot be a header's value."""
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise InvalidArgumentError("api_key holds characters that no key has")
 
 
 def _unsure(operation: Operation) -> str:

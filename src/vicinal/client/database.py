@@ -39,6 +39,9 @@ def open(
     api_key: str | None = None,
     timeout_s: float | None = None,
     retries: int | None = None,
+    tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
     clock: Clock | None = None,
     memory_budget: int | str | None = None,
 ) -> Database:
@@ -47,7 +50,8 @@ def open(
     Parameters
     ----------
     path : a directory, ":memory:" for one that vanishes when it is closed, or the address of a server
-        (`http://host:7333`, `https://...`): the same API, the same answers and errors.
+        (`http://host:7333`, `grpc://host:7334`, `flight://host:7335`; over TLS `https`, `grpcs`, `flights`): the
+        same API, the same answers and errors.
     read_only : look without taking the lock, beside a process that writes; shows the state at the time of opening.
     durability : what an acknowledged write survives. "sync": power loss. "interval": a crash of
     the process; a power cut may take
@@ -58,6 +62,9 @@ def open(
         included. Default 30; larger for slow work such as `optimize`. retries : of a server: how often a call
         is tried again after the first time. Default 3. Only what is harmless is tried
         again: reads after a broken connection, anything that the server says it did not begin.
+    tls_ca : of a server over TLS: PEM file of who signed its certificate. Default: those whom the system (over
+        gRPC and Flight: the gRPC library) trusts. tls_cert, tls_key : PEM files of a certificate that this client
+        proves itself with.
     clock : returns seconds since the epoch; decides when points expire. For tests that move time.
     memory_budget : the most memory that its collections hold together, in bytes or as "512MiB", "2GiB"; None is no
         limit. A write or an index build that would go over it raises MemoryLimitError before anything is changed;
@@ -78,18 +85,22 @@ def open(
                 "read_only, durability, clock and memory_budget are the server's to decide; leave them out with an "
                 "address"
             )
+        from vicinal.client.channel import ChannelOptions
         from vicinal.client.remote import connect
 
-        transport = connect(
-            str(path),
+        options = ChannelOptions(
             api_key=api_key,
             timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
             retries=RETRIES if retries is None else retries,
+            tls_ca=None if tls_ca is None else str(tls_ca),
+            tls_cert=None if tls_cert is None else str(tls_cert),
+            tls_key=None if tls_key is None else str(tls_key),
         )
-        return Database(transport)
-    if api_key is not None or timeout_s is not None or retries is not None:
+        return Database(connect(str(path), options))
+    if any(o is not None for o in (api_key, timeout_s, retries, tls_ca, tls_cert, tls_key)):
         raise InvalidArgumentError(
-            f"api_key, timeout_s and retries go with an address such as http://localhost:7333, not with {str(path)!r}"
+            "api_key, timeout_s, retries, tls_ca, tls_cert and tls_key go with an address such as "
+            f"http://localhost:7333, not with {str(path)!r}"
         )
     try:
         mode = Durability.SYNC if durability is None else Durability(durability)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import select
-import ssl
 import threading
 import time
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
-from vicinal.client.channel import RetryingChannel, check_key
+from vicinal.client.channel import ChannelOptions, RetryingChannel
 from vicinal.model.errors import InvalidArgumentError, UnavailableError, VicinalError
 from vicinal.wire import messages as m
 from vicinal.wire.codec import MSGPACK, codec_of
@@ -33,9 +32,7 @@ _Prepared: TypeAlias = tuple[str, bytes | None]
 class HttpChannel(RetryingChannel[_Prepared]):
     """A channel to one HTTP server. Thread-safe."""
 
-    def __init__(
-        self, address: str, *, api_key: str | None, timeout_s: float, retries: int
-    ) -> None:
+    def __init__(self, address: str, options: ChannelOptions) -> None:
         parts = urlsplit(address)
         try:
             port = parts.port
@@ -45,15 +42,14 @@ class HttpChannel(RetryingChannel[_Prepared]):
             raise InvalidArgumentError(
                 f"address {address!r} is not of the form http://host:port; keys go into api_key="
             )
-        super().__init__(address, timeout_s=timeout_s, retries=retries)
+        super().__init__(address, options)
         self._host, self._secure = parts.hostname, parts.scheme == "https"
         self._port = port or (443 if self._secure else 7333)
         self._prefix = parts.path.rstrip("/")
         self._headers = {"Content-Type": MSGPACK_TYPE, "Accept": MSGPACK_TYPE}
-        check_key(api_key)
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._context = ssl.create_default_context() if self._secure else None
+        if options.api_key is not None:
+            self._headers["Authorization"] = f"Bearer {options.api_key}"
+        self._context = options.context() if self._secure else None
         self._lock = threading.Lock()
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
         self._closed = False

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.client.batch import Batch, Progress
+from vicinal.client.channel import ChannelOptions
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
 from vicinal.engine.reader import Found
@@ -62,8 +63,20 @@ class Channel(Protocol):
         """Send a request and return its answer; payloads in it are MessagePack. Raises the server's error."""
         ...
 
-    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+    def upload(
+        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
+    ) -> None:
         """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+        ...
+
+    def search_batch(
+        self,
+        collection: str,
+        config: CollectionConfig,
+        queries: Sequence[npt.NDArray[Any]],
+        options: dict[str, Any],
+    ) -> Found | None:
+        """Batches of queries by a way of the channel's own; None where messages are the way."""
         ...
 
     def close(self) -> None:
@@ -71,7 +84,7 @@ class Channel(Protocol):
         ...
 
 
-def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int) -> RemoteDatabase:
+def connect(address: str, options: ChannelOptions) -> RemoteDatabase:
     """Connect to a server and ask who it is.
 
     Raises
@@ -80,11 +93,9 @@ def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int
     UnavailableError, UnauthenticatedError : nobody is there, or it wants another key.
     """
     scheme = urlsplit(address).scheme
-    if not isinstance(timeout_s, int | float) or not timeout_s > 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgumentError(f"timeout_s is {timeout_s!r}; it is a number of seconds above 0")
-    if type(retries) is not int or not 0 <= retries <= 20:
-        raise InvalidArgumentError(f"retries is {retries!r}; it is an int of 0 to 20")
-    channel = _channel(scheme)(address, api_key=api_key, timeout_s=timeout_s, retries=retries)
+    make = _channel(scheme)
+    options.check(secure=scheme.endswith("s"))
+    channel = make(address, options)
     try:
         info = channel.call(ops.INFO, None, m.Empty(), m.ServerInfo)
     except BaseException:
@@ -93,17 +104,21 @@ def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int
     return RemoteDatabase(channel, info)
 
 
-def _channel(scheme: str) -> Callable[..., Channel]:
+def _channel(scheme: str) -> Callable[[str, ChannelOptions], Channel]:
     """The channel of a scheme. Each is imported when it is asked for, and may need what is not installed."""
     try:
         if scheme in ("http", "https"):
             from vicinal.client.http import HttpChannel
 
             return HttpChannel
-        if scheme == "grpc":
+        if scheme in ("grpc", "grpcs"):
             from vicinal.client.rpc import GrpcChannel
 
             return GrpcChannel
+        if scheme in ("flight", "flights"):
+            from vicinal.client.flight import FlightChannel
+
+            return FlightChannel
     except ImportError as fault:
         raise InvalidArgumentError(
             f"{scheme}:// needs {fault.name}: pip install 'vicinal[{scheme.removesuffix('s')}]'"
@@ -209,17 +224,14 @@ class RemoteDatabase:
         self, operation: Operation, collection: str | None, request: m.Request, answer: type[A]
     ) -> A:
         """Send one request."""
-        self._check_open()
-        return self._channel.call(operation, collection, request, answer)
+        return self.channel.call(operation, collection, request, answer)
 
-    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
-        """Send upserts one after the other."""
-        self._check_open()
-        self._channel.upload(collection, parts)
-
-    def _check_open(self) -> None:
+    @property
+    def channel(self) -> Channel:
+        """The way to the server; ClosedError where the database is closed."""
         if self._closed:
             raise ClosedError(f"database {self.address!r} is closed; call vicinal.open again")
+        return self._channel
 
 
 class RemoteCollection:
@@ -244,7 +256,9 @@ class RemoteCollection:
         parts = [(0, len(batch.keys))] if batch.conditions.any else batch.parts()
         requests = [partial(_upsert, batch, start, end) for start, end in parts]
         if progress is None:
-            self._of_collection(lambda: self._database.upload(self.name, requests))
+            self._of_collection(
+                lambda: self._database.channel.upload(self.name, self.config, requests)
+            )
             return
         for (_, end), request in zip(parts, requests, strict=True):
             self._call(ops.UPSERT, request(), m.Counted)
@@ -276,12 +290,18 @@ class RemoteCollection:
             request = m.Search(vector=queries[0].tobytes(), **options)
             results.append(self._call(ops.SEARCH, request, m.HitsOut))
         else:
+            options["threads"] = threads or None
             row_bytes = queries.shape[1] * queries.dtype.itemsize
-            for start, end in batches(len(queries), row_bytes, QUERY_BYTES_MAX, QUERIES_MAX):
-                part = m.SearchBatch(
-                    vectors=queries[start:end].tobytes(), threads=threads or None, **options
-                )
-                results += self._call(ops.SEARCH_BATCH, part, m.BatchOut).results
+            cuts = batches(len(queries), row_bytes, QUERY_BYTES_MAX, QUERIES_MAX)
+            parts = [queries[start:end] for start, end in cuts]
+            found = self._of_collection(
+                lambda: self._database.channel.search_batch(self.name, self.config, parts, options)
+            )
+            if found is not None:
+                return found
+            for part in parts:
+                request = m.SearchBatch(vectors=part.tobytes(), **options)
+                results += self._call(ops.SEARCH_BATCH, request, m.BatchOut).results
         return self._found(results, with_payload=with_payload, with_vectors=with_vectors)
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
-from vicinal.client.channel import RetryingChannel, check_key
+from vicinal.client.channel import ChannelOptions, RetryingChannel
+from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -48,13 +50,14 @@ OPTIONS: list[tuple[str, int]] = [
 class GrpcChannel(RetryingChannel[bytes]):
     """A channel to one gRPC server. Thread-safe."""
 
-    def __init__(
-        self, address: str, *, api_key: str | None, timeout_s: float, retries: int
-    ) -> None:
-        super().__init__(address, timeout_s=timeout_s, retries=retries)
-        check_key(api_key)
+    port = PORT
+    """Of an address that names none."""
+
+    def __init__(self, address: str, options: ChannelOptions) -> None:
+        super().__init__(address, options)
+        api_key = options.api_key
         self._metadata = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
-        self._channel: Any = grpc.insecure_channel(host_and_port(address, PORT), OPTIONS)
+        self._channel: Any = _connect(address, self.port, options)
         self._calls: dict[str, Any] = {}
         self._closed = False
 
@@ -63,56 +66,86 @@ class GrpcChannel(RetryingChannel[bytes]):
         self._closed = True
         self._channel.close()
 
-    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+    def upload(
+        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
+    ) -> None:
         """Send upserts as one stream: the next is on its way while the server writes the one before."""
         if len(parts) == 1:
-            self.call(ops.UPSERT, collection, parts[0](), m.Counted)
+            super().upload(collection, config, parts)
             return
+
+        def requests(done: int) -> Iterator[bytes]:
+            for part in parts[done:]:
+                yield encode_request(ops.UPSERT, collection, part())
+
+        self._upload(self._path("UpsertStream"), requests, len(parts))
+
+    def _upload(self, path: str, requests: Callable[[int], Iterator[bytes]], count: int) -> None:
+        """Send a stream of count upserts, which answers each; refused in its middle it goes on from there.
+        `requests` makes the messages from the one that was not answered."""
         done = 0
 
-        def send(left_s: float) -> m.Counted:
+        def send(left_s: float) -> None:
             nonlocal done
-            stop = threading.Event()
-
-            def requests() -> Iterator[bytes]:
-                for part in parts[done:]:
-                    if stop.is_set():
-                        return
-                    yield encode_request(ops.UPSERT, collection, part())
-
-            try:
-                stream = self._method("UpsertStream", self._channel.stream_stream)
-                for _ in stream(requests(), timeout=left_s, metadata=self._metadata):
-                    done += 1
-            except grpc.RpcError as fault:
-                raise self._error(ops.UPSERT, fault) from None
-            finally:
-                stop.set()
-            if done < len(parts):
+            for _ in self._stream(path, requests(done), left_s, ops.UPSERT):
+                done += 1
+            if done < count:
                 raise self._broken(ops.UPSERT, "the server ended the stream early")
-            return m.Counted(count=done)
 
-        self._again(ops.UPSERT, time.monotonic() + self._timeout_s * len(parts), send)
+        self._again(ops.UPSERT, time.monotonic() + self._timeout_s * count, send)
+
+    def _stream(
+        self, path: str, requests: Iterator[bytes], left_s: float, operation: Operation
+    ) -> Iterator[bytes]:
+        """The answers to a stream of messages."""
+        stopped = threading.Event()
+
+        def until_stopped() -> Iterator[bytes]:
+            for request in requests:
+                if stopped.is_set():
+                    return
+                yield request
+
+        try:
+            method = self._method(path, self._channel.stream_stream)
+            yield from method(until_stopped(), timeout=left_s, metadata=self._metadata)
+        except grpc.RpcError as fault:
+            raise self._error(operation, fault) from None
+        except ValueError as fault:
+            raise self._shut(fault) from None
+        finally:
+            stopped.set()
 
     def _prepare(self, operation: Operation, collection: str | None, request: m.Request) -> bytes:
         return encode_request(operation, collection, request)
 
     def _send(self, operation: Operation, prepared: bytes, left_s: float, answer: type[A]) -> A:
-        method = self._method(method_name(operation), self._channel.unary_unary)
+        return PROTO.decode(
+            self._unary(operation, self._path(method_name(operation)), prepared, left_s), answer
+        )
+
+    def _unary(self, operation: Operation, path: str, message: bytes, left_s: float) -> bytes:
+        method = self._method(path, self._channel.unary_unary)
         try:
-            raw = method(prepared, timeout=left_s, metadata=self._metadata)
+            return method(message, timeout=left_s, metadata=self._metadata)
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
-        except ValueError as fault:  # what grpc says of a closed channel
-            raise ClosedError(f"{self.address}: {fault}; call vicinal.open again") from None
-        return PROTO.decode(raw, answer)
+        except ValueError as fault:
+            raise self._shut(fault) from None
 
-    def _method(self, name: str, kind: Callable[[str], Any]) -> Any:
+    def _path(self, name: str) -> str:
+        return f"/{PACKAGE}.{SERVICE}/{name}"
+
+    def _method(self, path: str, kind: Callable[[str], Any]) -> Any:
         """The callable of a method, made once."""
-        found = self._calls.get(name)
+        found = self._calls.get(path)
         if found is None:
-            found = self._calls[name] = kind(f"/{PACKAGE}.{SERVICE}/{name}")
+            found = self._calls[path] = kind(path)
         return found
+
+    def _shut(self, fault: ValueError) -> ClosedError:
+        """What grpc says of a closed channel."""
+        return ClosedError(f"{self.address}: {fault}; call vicinal.open again")
 
     def _error(self, operation: Operation, fault: Any) -> VicinalError:
         """The error that the server sent, or what became of the connection."""
@@ -139,6 +172,18 @@ class GrpcChannel(RetryingChannel[bytes]):
         return UnavailableError(
             f"{self.address}: gRPC status {code.name}, which is not a Vicinal server's answer: {details[:200]!r}"
         )
+
+
+def _connect(address: str, port: int, options: ChannelOptions) -> Any:
+    """A channel, which connects when it is first used."""
+    target = host_and_port(address, port)
+    if not address.partition("://")[0].endswith("s"):
+        return grpc.insecure_channel(target, OPTIONS)
+    options.context()  # says which file is wrong
+    files = (options.tls_ca, options.tls_key, options.tls_cert)
+    pems = [None if file is None else Path(file).read_bytes() for file in files]
+    credentials: Any = grpc.ssl_channel_credentials(*pems)
+    return grpc.secure_channel(target, credentials, OPTIONS)
 
 
 def host_and_port(address: str, default: int) -> str:

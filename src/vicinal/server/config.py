@@ -8,7 +8,8 @@ from typing import Any
 
 from vicinal.model.errors import InvalidArgumentError
 
-HTTP_PORT, GRPC_PORT = 7333, 7334
+HTTP_PORT = 7333
+JWT_ALGORITHMS = ("HS256", "RS256", "ES256")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -16,24 +17,28 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class ServerConfig:
     """Options of a server.
 
-    Attributes ---------- host, http_port, grpc_port : where it listens; port 0 is any free one, and None of
-    gRPC is not served. auth : True asks for a key
-    always, False never; None asks wherever keys exist or the host is not this machine alone. search_threads :
-    searches carried out at the same time; 0 is one for each core. More wait and become batches. batch_max :
-    waiting searches with equal options that become one native call. cache_bytes_max : memory for results; 0 is
-    no cache. cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
-    requests_max : requests under way, waiting ones included; more are refused with 503. request_bytes_max : a
-    larger body is refused with 413. request_bytes_total_max : bytes of the bodies of all requests under way;
-    more are refused with 503. key_requests_per_s_max : of one key, with a burst of as many; more are refused
-    with 429. 0 is no limit. timeout_s_max : time for a request that names none, and the longest that one may
-    name. read_s_max : time for the headers of a request, and longest pause between two parts of its body;
-    slower senders are cut off. shutdown_s_max : time that requests under way are given when the server is asked
-    to stop.
+    Attributes ---------- host, http_port, grpc_port, flight_port : where it listens; port 0 is any free one, and
+    None of gRPC or Flight is not served. auth : True asks for a key always, False never; None asks wherever keys
+    exist or the host is not this machine alone. search_threads : searches carried out at the same time; 0 is one
+    for each core. More wait and become batches. batch_max : waiting searches with equal options that become one
+    native call. cache_bytes_max : memory for results; 0 is no cache. cache_ttl_s : seconds after which a cached
+    result is forgotten, though it would still be right. requests_max : requests under way, waiting ones included;
+    more are refused with 503. request_bytes_max : a larger body is refused with 413. request_bytes_total_max :
+    bytes of the bodies of all requests under way; more are refused with 503. key_requests_per_s_max : of one key,
+    with a burst of as many; more are refused with 429. 0 is no limit. timeout_s_max : time for a request that names
+    none, and the longest that one may name. read_s_max : time for the headers of a request, and longest pause
+    between two parts of its body; slower senders are cut off. shutdown_s_max : time that requests under way are
+    given when the server is asked to stop. tls_cert, tls_key : PEM files of a certificate, with those that it is
+    signed by, and of its key; every protocol speaks TLS then. tls_client_ca : PEM file; clients need a certificate
+    that it signed. jwt_key : file with the secret (HS256) or public key (RS256, ES256) of JSON Web Tokens that are
+    accepted beside API keys. jwt_algorithm : the one that they are signed by. jwt_audience : whom they must be for.
+    jwt_issuer : who must have made them; None is anybody with the key.
     """
 
     host: str = "127.0.0.1"
     http_port: int = HTTP_PORT
     grpc_port: int | None = None
+    flight_port: int | None = None
     auth: bool | None = None
     search_threads: int = 0
     batch_max: int = 64
@@ -46,12 +51,19 @@ class ServerConfig:
     timeout_s_max: float = 300.0
     read_s_max: float = 20.0
     shutdown_s_max: float = 10.0
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    jwt_key: str | None = None
+    jwt_algorithm: str = "RS256"
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
 
     def check(self) -> None:
         """Raise InvalidArgumentError where a value is out of range."""
+        optional = [n for n in ("grpc_port", "flight_port") if getattr(self, n) is not None]
         for name, low, high in (
-            ("http_port", 0, 65_535),
-            *(("grpc_port", 0, 65_535) for port in (self.grpc_port,) if port is not None),
+            *((name, 0, 65_535) for name in ("http_port", *optional)),
             ("search_threads", 0, 256),
             ("batch_max", 1, 4_096),
             ("cache_bytes_max", 0, 2**40),
@@ -68,6 +80,14 @@ class ServerConfig:
             kind = int if isinstance(low, int) else (int, float)
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
                 raise InvalidArgumentError(f"{name} is {value!r}; it is {low} to {high}")
+        if self.jwt_algorithm not in JWT_ALGORITHMS:
+            raise InvalidArgumentError(
+                f"jwt_algorithm is {self.jwt_algorithm!r}; known are {', '.join(JWT_ALGORITHMS)}"
+            )
+        if (self.jwt_key is None) != (self.jwt_audience is None):
+            raise InvalidArgumentError("give both jwt_key and jwt_audience, or neither")
+        if self.jwt_issuer is not None and self.jwt_key is None:
+            raise InvalidArgumentError("jwt_issuer needs jwt_key and jwt_audience")
 
     @property
     def local(self) -> bool:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vicinal.client.collection import Collection as ClientCollection
 from vicinal.client.collection import check_query, compile_where
@@ -49,6 +49,9 @@ from vicinal.wire import operations as ops
 from vicinal.wire.codec import Codec, one_vector
 from vicinal.wire.faults import code_of
 from vicinal.wire.operations import Operation, Role
+
+if TYPE_CHECKING:
+    from vicinal.server.tokens import TokenReader
 
 T = TypeVar("T")
 Flight = tuple[bytes, Hashable]
@@ -87,6 +90,11 @@ class Gateway:
 
     def __init__(self, database: Database, config: ServerConfig, keys: KeyStore) -> None:
         self.config, self.keys = config, keys
+        self._tokens: TokenReader | None = None
+        if config.jwt_key is not None:
+            from vicinal.server.tokens import TokenReader  # it needs the extra `jwt`
+
+            self._tokens = TokenReader(config)
         self._engine = database
         self._client = ClientDatabase(LocalDatabase(database))
         self.admission = Admission(config)
@@ -106,13 +114,18 @@ class Gateway:
         """
         if not self.keys.needed(self.config):
             return None
-        key = self.keys.find(token) if token else None
+        key = self._who(token) if token else None
         if key is None:
             raise UnauthenticatedError(
                 "an API key is needed, and this is none that is valid now; "
                 "send `Authorization: Bearer <key>`, made with `vicinal keys create`"
             )
         return key
+
+    def _who(self, token: str) -> Key | None:
+        if self._tokens is not None and token.count(".") == 2:  # an API key has no dots
+            return self._tokens.read(token)
+        return self.keys.find(token)
 
     @property
     def ready(self) -> bool:
@@ -121,11 +134,26 @@ class Gateway:
 
     async def handle(self, call: Call) -> bytes:
         """The encoded answer. Raises VicinalError; a bug becomes InternalError and a line in the log."""
+        return await self._observed(call, self._handle)
+
+    async def run(self, call: Call, work: Callable[[ClientCollection], T]) -> T:
+        """What work gives for the collection, done in a thread as the call's operation: for protocols whose bodies are
+        arrays rather than messages. Raises as `handle` does."""
+
+        async def carry_out(call: Call) -> T:
+            engine = await self._find(call)
+            docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+            return await self._in_thread(self._work, call, lambda: work(docs))
+
+        return await self._observed(call, carry_out)
+
+    async def _observed(self, call: Call, answer: Callable[[Call], Awaitable[T]]) -> T:
+        """The answer, allowed, counted and timed."""
         began = time.perf_counter()
         code = "ok"
         try:
             self._authorize(call)
-            return await self._handle(call)
+            return await answer(call)
         except VicinalError as fault:
             code = code_of(type(fault))
             raise

@@ -80,7 +80,7 @@ def upsert(
     options: dict[str, Any] = {
         "mode": request.mode,
         "if_version": request.if_version,
-        "expires_at": _times(request.expires_at),
+        "expires_at": times(request.expires_at),
     }
     if request.points is not None:
         if any(column is not None for column in columns):
@@ -277,7 +277,7 @@ def _point(point: Point, codec: Codec) -> m.PointOut:
     )
 
 
-def _times(
+def times(
     times: m.Time | list[m.Time | None] | None,
 ) -> ExpiresAt | list[ExpiresAt | None] | None:
     """When points expire, as `Collection.upsert` takes it."""

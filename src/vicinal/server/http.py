@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from vicinal.server.config import ServerConfig
 
 KEEP_ALIVE_S = 75
 """Longer than a client keeps an idle connection, so that it is the client who closes."""
@@ -19,9 +22,9 @@ HEAD_BYTES_MAX = 64 * 1024
 class HttpServer:
     """One listening socket."""
 
-    def __init__(self, app: Any, listener: socket.socket, read_s_max: float) -> None:
+    def __init__(self, app: Any, listener: socket.socket, options: ServerConfig) -> None:
         class Protocol(_BoundedProtocol):
-            head_s_max = read_s_max
+            head_s_max = options.read_s_max
 
         config = uvicorn.Config(
             app,
@@ -34,6 +37,10 @@ class HttpServer:
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             proxy_headers=False,
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
+            ssl_ca_certs=options.tls_client_ca,
+            ssl_cert_reqs=ssl.CERT_NONE if options.tls_client_ca is None else ssl.CERT_REQUIRED,
         )
         self._server = _Quiet(config)
         self._listener = listener

@@ -149,7 +149,7 @@ class KeyStore:
         """Whether a server so configured asks for keys: not where it was told to, nor on this machine without any."""
         if config.auth is not None:
             return config.auth
-        return not config.local or bool(self)
+        return not config.local or config.jwt_key is not None or bool(self)
 
     def __bool__(self) -> bool:
         return bool(self._current())

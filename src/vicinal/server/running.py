@@ -20,6 +20,7 @@ from vicinal.engine.database import Database
 from vicinal.model.errors import InvalidArgumentError, UnavailableError
 from vicinal.server.config import ServerConfig, server_config
 from vicinal.server.keys import KeyStore
+from vicinal.server.tls import read_tls
 from vicinal.storage.files import storage_error
 
 START_S_MAX = 30.0
@@ -46,9 +47,10 @@ class Running:
         self._database, self._config = database, config
         self._keys = KeyStore(Path(database.path))
         _check_open_door(config, self._keys)
+        self._tls = read_tls(config)
         self._socket = _listen(config)
         self._port: int = self._socket.getsockname()[1]
-        self._grpc_port = config.grpc_port
+        self._grpc_port, self._flight_port = config.grpc_port, config.flight_port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started, self._stopped = threading.Event(), threading.Event()
@@ -68,6 +70,11 @@ class Running:
     def grpc_url(self) -> str | None:
         """What `vicinal.open` takes to connect by gRPC; None where that is not served."""
         return None if self._grpc_port is None else self._url("grpc", self._grpc_port)
+
+    @property
+    def flight_url(self) -> str | None:
+        """What `vicinal.open` takes to connect by Arrow Flight; None where that is not served."""
+        return None if self._flight_port is None else self._url("flight", self._flight_port)
 
     @property
     def asks_for_keys(self) -> bool:
@@ -123,6 +130,7 @@ class Running:
     def _url(self, scheme: str, port: int) -> str:
         host = self._config.host
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+        scheme = scheme if self._tls is None else f"{scheme}s"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _run(self, started: Callable[[], None] = lambda: None, *, signals: bool = False) -> None:
@@ -146,18 +154,24 @@ class Running:
                 self._loop.add_signal_handler(number, self._stop.set)
         gateway = Gateway(self._database, self._config, self._keys)
         rpc: Any = None
-        servers: list[_Server] = [
-            HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
-        ]
+        flight: Any = None
+        servers: list[_Server] = [HttpServer(RestApp(gateway), self._socket, self._config)]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
 
-            servers.append(rpc := RpcServer(gateway, self._config.host, self._config.grpc_port))
+            servers.append(rpc := RpcServer(gateway, self._config.grpc_port, self._tls))
+        if self._config.flight_port is not None:
+            from vicinal.server.flight import FlightServer
+
+            flight = FlightServer(gateway, self._config.flight_port, self._tls)
+            servers.append(flight)
         try:
             for server in servers:
                 await server.start()
             if rpc is not None:
                 self._grpc_port = rpc.port
+            if flight is not None:
+                self._flight_port = flight.port
             self._started.set()
             started()
             await self._stop.wait()
@@ -192,6 +206,8 @@ def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 
 def _check_open_door(config: ServerConfig, keys: KeyStore) -> None:
     """Nothing is served to the network without keys by mistake."""
+    if config.jwt_key is not None:
+        return
     if config.auth is None and not config.local and not keys:
         raise InvalidArgumentError(
             f"host {config.host!r} is open to the network and the database has no API keys; make one with "

@@ -77,6 +77,8 @@ class Codec:
             return msgspec.json.decode(raw) if self._json else msgspec.msgpack.decode(raw)
         except msgspec.MsgspecError as fault:
             raise InvalidArgumentError(f"payload: {fault}") from None
+        except UnicodeDecodeError as fault:
+            raise InvalidArgumentError(f"payload is not UTF-8: {fault.reason}") from None
         except RecursionError:
             raise LimitError("payload is nested too deep; store the inner part as text") from None
 
@@ -91,6 +93,15 @@ class Codec:
 
 JSON = Codec("json", JSON_TYPE)
 MSGPACK = Codec("msgpack", MSGPACK_TYPE)
+
+
+JSON_FIRST_MAX = b"\x7f"
+"""A MessagePack object begins with a byte above; JSON text never does."""
+
+
+def codec_by_look(body: bytes | memoryview) -> Codec:
+    """The codec of a body that says by itself what it is: an object in MessagePack, or as JSON text."""
+    return MSGPACK if bytes(body[:1]) > JSON_FIRST_MAX else JSON
 
 
 def codec_of(content_type: str | None) -> Codec:

@@ -43,7 +43,7 @@ Payload: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 """A JSON object, decoded only when it is needed."""
 
 
-def _left_out() -> Any:
+def left_out() -> Any:
     """The field is absent: msgspec writes no UNSET. (Not `Raw | None`: msgspec knows no union with Raw.)"""
     return msgspec.UNSET
 
@@ -107,7 +107,7 @@ class NewPoint(Request):
 
     id: WireId
     vector: Vector
-    payload: Payload = msgspec.field(default_factory=_left_out)
+    payload: Payload = msgspec.field(default_factory=left_out)
 
 
 class Upsert(Request):
@@ -133,7 +133,7 @@ class Update(Request):
     ids: list[WireId] | None = None
     where: Where = None
     all: bool = False
-    payload: Payload = msgspec.field(default_factory=_left_out)
+    payload: Payload = msgspec.field(default_factory=left_out)
     replace: bool = False
     delete_keys: list[str] | None = None
     if_version: IfVersion = None
@@ -210,7 +210,7 @@ class HitOut(Answer, omit_defaults=True, gc=False):
 
     id: WireId
     distance: float
-    payload: Payload = msgspec.field(default_factory=_left_out)
+    payload: Payload = msgspec.field(default_factory=left_out)
     vector: Vector | None = None
 
 

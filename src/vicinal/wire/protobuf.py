@@ -21,7 +21,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.payload import decode_payload
 from vicinal.wire import messages as m
-from vicinal.wire.codec import Codec
+from vicinal.wire.codec import Codec, codec_by_look
 from vicinal.wire.operations import OPERATIONS, Operation
 from vicinal.wire.schema import (
     COLLECTION,
@@ -42,9 +42,6 @@ Read = Callable[[Any], Any]
 PROTO_TYPE = "application/grpc+proto"
 FAULT_KEY = "vicinal-fault-bin"
 """The trailer with the Fault of a call that failed."""
-
-JSON_FIRST_MAX = 0x7F
-"""A MessagePack object begins with a byte above; JSON text never does."""
 
 _D = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -158,17 +155,7 @@ class ProtoCodec(Codec):
         """The value of a payload in a request, MessagePack or JSON text."""
         if not isinstance(raw, msgspec.Raw):
             return raw
-        content = memoryview(raw)
-        try:
-            if content and content[0] > JSON_FIRST_MAX:
-                return msgspec.msgpack.decode(content)
-            return msgspec.json.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-            raise InvalidArgumentError(f"payload: {fault}") from None
-        except RecursionError:
-            raise InvalidArgumentError(
-                "payload is nested too deep; store the inner part as text"
-            ) from None
+        return codec_by_look(memoryview(raw)).load(raw)
 
     def payload(self, raw: bytes) -> Any:
         """A stored payload as this codec shows it."""

@@ -24,7 +24,16 @@ def serve(
             help="Port of gRPC; the one after REST's if not said, 0 is any free one.",
         ),
     ] = None,
-    rest_only: Annotated[bool, typer.Option("--rest-only", help="Serve no gRPC.")] = False,
+    flight_port: Annotated[
+        int | None,
+        typer.Option(
+            "--flight-port",
+            help="Port of Arrow Flight; the second after REST's if not said, 0 is any free one.",
+        ),
+    ] = None,
+    rest_only: Annotated[
+        bool, typer.Option("--rest-only", help="Serve neither gRPC nor Flight.")
+    ] = False,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask nobody for a key, whoever can reach the port.")
     ] = False,
@@ -45,9 +54,35 @@ def serve(
         str | None,
         typer.Option("--memory-budget", help="The most its collections hold, such as 2GiB."),
     ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", help="PEM file of a certificate: speak TLS.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", help="PEM file of the certificate's key.")
+    ] = None,
+    tls_client_ca: Annotated[
+        str | None,
+        typer.Option("--tls-client-ca", help="PEM file: clients need a certificate it signed."),
+    ] = None,
+    jwt_key: Annotated[
+        str | None,
+        typer.Option(
+            "--jwt-key", help="File of the key of tokens (JWT) to accept beside API keys."
+        ),
+    ] = None,
+    jwt_algorithm: Annotated[
+        str, typer.Option("--jwt-algorithm", help="RS256, ES256 or HS256.")
+    ] = "RS256",
+    jwt_audience: Annotated[
+        str | None, typer.Option("--jwt-audience", help="Whom tokens must be for.")
+    ] = None,
+    jwt_issuer: Annotated[
+        str | None, typer.Option("--jwt-issuer", help="Who must have made them.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Serve a database over REST and gRPC: the same API for every `vicinal.open("http://...")` or `"grpc://..."`."""
+    """Serve a database over REST, gRPC and Arrow Flight: the same API for every `vicinal.open("http://...")`,
+    `"grpc://..."` and `"flight://..."`."""
     from json import dumps
 
     import vicinal
@@ -60,10 +95,18 @@ def serve(
             "host": host,
             "http_port": http_port,
             "grpc_port": None if rest_only else _port(grpc_port, http_port, 1),
+            "flight_port": None if rest_only else _port(flight_port, http_port, 2),
             "auth": False if no_auth else None,
             "cache_bytes_max": cache_mb * 1_000_000,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "tls_client_ca": tls_client_ca,
+            "jwt_key": jwt_key,
+            "jwt_algorithm": jwt_algorithm,
+            "jwt_audience": jwt_audience,
+            "jwt_issuer": jwt_issuer,
         }
     )
     mode = None if read_only else durability
@@ -78,12 +121,14 @@ def serve(
                 record = {
                     "url": running.url,
                     "grpc_url": running.grpc_url,
+                    "flight_url": running.flight_url,
                     "database": db.address,
                     "keys": running.asks_for_keys,
                 }
                 print(dumps(record), flush=True)
                 return
-            places = " and ".join(url for url in (running.url, running.grpc_url) if url)
+            urls = (running.url, running.grpc_url, running.flight_url)
+            places = " ".join(url for url in urls if url)
             print(f"serving {db.address} at {places} ({keys}); Ctrl-C stops", flush=True)
             remark(f"a page to look at it: {running.url}/ui")
 

@@ -1,0 +1,92 @@
+"""The Arrow Flight channel: points and batches of queries as columns, every other call as an action."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy.typing as npt
+
+from vicinal.client import tables
+from vicinal.client.rpc import GrpcChannel
+from vicinal.engine.reader import Found
+from vicinal.model.config import CollectionConfig
+from vicinal.wire import messages as m
+from vicinal.wire import operations as ops
+from vicinal.wire.arrow import SERVICE, Inbound, fields_of, flight, pa, stream_of
+from vicinal.wire.codec import MSGPACK
+from vicinal.wire.commands import Command
+from vicinal.wire.operations import Operation
+
+A = TypeVar("A", bound=m.Answer)
+
+FLIGHT_PORT = 7335
+
+
+class FlightChannel(GrpcChannel):
+    """A channel to one Flight server. Thread-safe."""
+
+    port = FLIGHT_PORT
+
+    def upload(
+        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
+    ) -> None:
+        """Send upserts as record batches of one stream. What has conditions or times goes as a message."""
+        first = parts[0]()
+        if first.if_version is not None or first.expires_at is not None or first.mode != "upsert":
+            for part in parts:
+                self.call(ops.UPSERT, collection, part(), m.Counted)
+            return
+        descriptor = flight.FlightDescriptor.for_path(collection).serialize()
+
+        def made(done: int) -> Iterator[Any]:
+            for i in range(done, len(parts)):
+                yield tables.upsert_batch(first if i == 0 else parts[i](), config)
+
+        def requests(done: int) -> Iterator[bytes]:
+            return stream_of(tables.upsert_schema(config), made(done), descriptor)
+
+        self._upload(self._path("DoPut"), requests, len(parts))
+
+    def search_batch(
+        self,
+        collection: str,
+        config: CollectionConfig,
+        queries: Sequence[npt.NDArray[Any]],
+        options: dict[str, Any],
+    ) -> Found | None:
+        """Send queries as record batches of one stream; each is answered by one of hits."""
+        given = {name: value for name, value in options.items() if value is not None}
+        command = Command(collection=collection, request=msgspec.Raw(MSGPACK.encode(given)))
+        descriptor = flight.FlightDescriptor.for_command(MSGPACK.encode(command)).serialize()
+
+        def made() -> Iterator[Any]:
+            for part in queries:
+                yield pa.record_batch([tables.vector_column(part)], names=[tables.VECTOR])
+
+        def send(left_s: float) -> list[Any]:
+            schema = pa.schema([(tables.VECTOR, tables.vector_type(config, query=True))])
+            requests = stream_of(schema, made(), descriptor)
+            inbound = Inbound()
+            answers = self._stream(self._path("DoExchange"), requests, left_s, ops.SEARCH_BATCH)
+            found = [batch for batch in map(inbound.take, answers) if batch is not None]
+            if len(found) != len(queries):
+                raise self._broken(ops.SEARCH_BATCH, "the server ended the stream early")
+            return found
+
+        deadline = time.monotonic() + self._timeout_s * len(queries)
+        found = self._again(ops.SEARCH_BATCH, deadline, send)
+        return tables.found_of(found, [len(part) for part in queries], config)
+
+    def _prepare(self, operation: Operation, collection: str | None, request: m.Request) -> bytes:
+        command = Command(collection=collection, request=msgspec.Raw(MSGPACK.encode(request)))
+        return fields_of(operation.name.encode(), MSGPACK.encode(command))
+
+    def _send(self, operation: Operation, prepared: bytes, left_s: float, answer: type[A]) -> A:
+        raw = self._unary(operation, self._path("DoAction"), prepared, left_s)
+        return MSGPACK.decode(flight.Result.deserialize(raw).body, answer)
+
+    def _path(self, name: str) -> str:
+        return f"/{SERVICE}/{name}"
