@@ -13,6 +13,7 @@ from vicinal.client.collection import Collection
 from vicinal.client.local import LocalDatabase
 from vicinal.client.transport import DatabaseTransport
 from vicinal.engine.database import Database as EngineDatabase
+from vicinal.engine.slow import SlowLog
 from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
@@ -39,6 +40,7 @@ def open(
     timeout_s: float | None = None,
     retries: int | None = None,
     clock: Clock | None = None,
+    slow_query_ms: float | None = None,
 ) -> Database:
     """Open a database, making it where there is none; or connect to one that is served.
 
@@ -57,6 +59,8 @@ def open(
         is tried again after the first time. Default 3. Only what is harmless is tried
         again: reads after a broken connection, anything that the server says it did not begin.
     clock : returns seconds since the epoch; decides when points expire. For tests that move time.
+    slow_query_ms : searches that take longer are written to the logger `vicinal.slow` (Python's logging), with their
+        plan, costs and filter, without vectors. Default: none are.
 
     Raises
     ------
@@ -67,9 +71,10 @@ def open(
     UnavailableError, UnauthenticatedError : the server cannot be reached, or wants another key.
     """
     if "://" in str(path):
-        if read_only or durability is not None or clock is not None:
+        if read_only or not (durability is None and clock is None and slow_query_ms is None):
             raise InvalidArgumentError(
-                "read_only, durability and clock are the server's to decide; leave them out with an address"
+                "read_only, durability, clock and slow_query_ms are the server's to decide; leave them out with an "
+                "address"
             )
         from vicinal.client.remote import connect
 
@@ -91,7 +96,10 @@ def open(
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
+    slow = None if slow_query_ms is None else SlowLog(slow_query_ms)
     engine = EngineDatabase(path, read_only=read_only, durability=mode, clock=clock or SYSTEM_CLOCK)
+    if slow is not None:
+        engine.watchers.add(slow)
     return Database(LocalDatabase(engine))
 
 

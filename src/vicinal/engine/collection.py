@@ -17,6 +17,7 @@ from vicinal.engine.scroll import Scroller
 from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
+from vicinal.engine.watch import Watchers
 from vicinal.engine.writer import Writer
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
@@ -48,6 +49,7 @@ class Collection:
         on_write: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
         space: Space | None = None,
+        watchers: Watchers | None = None,
     ) -> None:
         """Open the collection at path, or make it with the configuration `create`."""
         store = Store.open(
@@ -75,6 +77,7 @@ class Collection:
         self.scroller = Scroller(self.state, self.reader)
         self.maintenance = Maintenance(self.state, self.writer.purge)
         self.on_write = on_write
+        self.watchers = Watchers() if watchers is None else watchers
 
     def close(self) -> None:
         """Give back files and memory; what was acknowledged is durable as the durability promises. Idempotent."""

@@ -16,6 +16,7 @@ import msgspec
 from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
 from vicinal.engine.segment_files import Progress, remove_tree
+from vicinal.engine.watch import Watchers
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
@@ -70,6 +71,7 @@ class Database:
         self.read_only = read_only
         self.durability = durability
         self._clock = clock
+        self.watchers = Watchers()
         self._lock = threading.RLock()
         self._collections: dict[str, Collection] = {}
         self._quarantined: dict[str, CorruptionError] = {}
@@ -258,6 +260,7 @@ class Database:
                     on_write=self.wake,
                     clock=self._clock,
                     space=self._space,
+                    watchers=self.watchers,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

@@ -28,7 +28,10 @@ class ServerConfig:
     with 429. 0 is no limit. timeout_s_max : time for a request that names none, and the longest that one may
     name. read_s_max : time for the headers of a request, and longest pause between two parts of its body;
     slower senders are cut off. shutdown_s_max : time that requests under way are given when the server is asked
-    to stop.
+    to stop. slow_query_ms : searches that take longer are logged with their plan; None is none. recall_share : of
+    the searches, how many are repeated exactly in the background to measure recall, at most one a second; 0 is none.
+    otlp_endpoint : collector that traces are sent to, such as http://localhost:4318; None sends nothing anywhere.
+    trace_share : of the requests that bring no trace context, how many are traced.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +49,10 @@ class ServerConfig:
     timeout_s_max: float = 300.0
     read_s_max: float = 20.0
     shutdown_s_max: float = 10.0
+    slow_query_ms: float | None = None
+    recall_share: float = 0.001
+    otlp_endpoint: str | None = None
+    trace_share: float = 1.0
 
     def check(self) -> None:
         """Raise InvalidArgumentError where a value is out of range."""
@@ -63,6 +70,8 @@ class ServerConfig:
             ("timeout_s_max", 0.001, 86_400.0),
             ("read_s_max", 0.001, 3_600.0),
             ("shutdown_s_max", 0.0, 3_600.0),
+            ("recall_share", 0.0, 1.0),
+            ("trace_share", 0.0, 1.0),
         ):
             value = getattr(self, name)
             kind = int if isinstance(low, int) else (int, float)

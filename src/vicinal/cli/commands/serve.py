@@ -41,15 +41,48 @@ def serve(
     key_rate: Annotated[
         float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
     ] = 0.0,
+    slow_query_ms: Annotated[
+        float | None,
+        typer.Option("--slow-query-ms", help="Log searches that take longer, with their plan."),
+    ] = None,
+    recall_share: Annotated[
+        float,
+        typer.Option(
+            "--recall-share",
+            help="Of the searches, how many are repeated exactly to measure recall; 0 is none.",
+        ),
+    ] = 0.001,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp-endpoint",
+            help="Send traces to this collector, such as http://localhost:4318; nowhere if not said.",
+        ),
+    ] = None,
+    trace_share: Annotated[
+        float,
+        typer.Option("--trace-share", help="Of the requests without a trace, how many get one."),
+    ] = 1.0,
+    log_format: Annotated[
+        str, typer.Option("--log-format", help="Of the lines on stderr: text or json.")
+    ] = "text",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            "--log-level", help="From which level on: debug (each request), info, warning, error."
+        ),
+    ] = "warning",
     json: JsonOption = False,
 ) -> None:
     """Serve a database over REST and gRPC: the same API for every `vicinal.open("http://...")` or `"grpc://..."`."""
+    import sys
     from json import dumps
 
     import vicinal
     from vicinal.cli.console import remark
     from vicinal.server.config import server_config
     from vicinal.server.running import Running
+    from vicinal.telemetry.log import configure
 
     config = server_config(
         {
@@ -60,8 +93,13 @@ def serve(
             "cache_bytes_max": cache_mb * 1_000_000,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
+            "slow_query_ms": slow_query_ms,
+            "recall_share": recall_share,
+            "otlp_endpoint": otlp_endpoint,
+            "trace_share": trace_share,
         }
     )
+    configure(log_format, log_level, sys.stderr)
     mode = None if read_only else durability
     with vicinal.open(database, read_only=read_only, durability=mode) as db:
         running = Running(db.engine, config)
