@@ -1,4 +1,4 @@
-"""What a server tells of itself: request ids, the audit log, metrics and the dashboard that shows them, `vicinal top`."""
+"""What a server tells of itself: request ids, audit log, metrics and the dashboard that shows them, `vicinal top`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_an_answer_has_the_id_of_its_request(local: vicinal.Database) -> None:
         made = {http_call(server.url, "POST", SEARCH, query)[2]["X-Request-Id"] for _ in range(5)}
         assert len(made) == 5
         for given in ("", "x" * 65, "a b", "a\tb", 'a"b', "ä"):
-            answer = http_call(server.url, "POST", SEARCH, query, **{"X-Request-Id": given.encode("latin-1")})  # type: ignore[arg-type]  # fmt: skip
+            answer = http_call(
+                server.url, "POST", SEARCH, query, **{"X-Request-Id": given.encode("latin-1")}
+            )  # type: ignore[arg-type]
             assert re.fullmatch(r"[0-9a-f]+-[0-9a-f]+", answer[2]["X-Request-Id"])
 
 
@@ -88,7 +90,10 @@ def test_lines_of_the_log_have_the_id_of_the_request(
     finally:
         unconfigure(handler)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    of = {i: {line["logger"] for line in lines if line.get("request_id") == i} for i in ("find-me", "break-me")}  # fmt: skip
+    of = {
+        i: {line["logger"] for line in lines if line.get("request_id") == i}
+        for i in ("find-me", "break-me")
+    }
     assert of == {
         "find-me": {"vicinal.slow", "vicinal.requests"},
         "break-me": {"vicinal.server", "vicinal.requests"},
@@ -180,7 +185,8 @@ def test_the_audit_log_begins_anew_before_it_is_too_large(
     log = AuditLog(tmp_path)
     for number in range(7):
         log.write("drop", "ok", number=number)
-    kept = [json.loads(line)["number"] for name in (AUDIT_FILE_OLD, AUDIT_FILE) for line in (tmp_path / name).read_text().splitlines()]  # fmt: skip
+    text = "".join((tmp_path / name).read_text() for name in (AUDIT_FILE_OLD, AUDIT_FILE))
+    kept = [json.loads(line)["number"] for line in text.splitlines()]
     assert kept == list(range(kept[0], 7))
     assert all((tmp_path / name).stat().st_size <= 300 for name in (AUDIT_FILE, AUDIT_FILE_OLD))
 
@@ -209,7 +215,8 @@ def test_refusals_are_counted_by_protocol_and_code(guarded: Any) -> None:
 def test_searches_are_counted_by_path_and_repeated_for_recall(tmp_path: Path) -> None:
     with vicinal.open(tmp_path / "db") as db:
         docs = db.collection("docs", dim=4, metric="l2")
-        docs.upsert(ids=range(3000), vectors=np.random.default_rng(0).standard_normal((3000, 4)), payload=[{"n": i} for i in range(3000)])  # fmt: skip
+        vectors = np.random.default_rng(0).standard_normal((3000, 4))
+        docs.upsert(ids=range(3000), vectors=vectors, payload=[{"n": i} for i in range(3000)])
         docs.optimize()
         with db.serve(http_port=0, recall_share=1.0, cache_bytes_max=0) as server:
             assert metric(server.url, 'vicinal_syncs_total{collection="docs"}') >= 1

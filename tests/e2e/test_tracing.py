@@ -1,4 +1,4 @@
-"""Traces: spans of a request, its stages and its segments reach a collector, below the caller's span; or nothing is sent."""
+"""Traces: spans of a request, its stages and segments reach a collector, below its caller; or nothing is sent."""
 
 from __future__ import annotations
 
@@ -128,13 +128,21 @@ def test_a_cached_answer_an_error_and_other_operations_have_their_stages(
         http_call(server.url, "POST", f"{SEARCH}/batch", {"vectors": [[0, 0], [1, 1]]})
     roots = [s for s in collector.spans if s.name.startswith("vicinal.")]
     assert [s.name for s in sorted(roots, key=lambda s: s.start_time_unix_nano)] == [
-        "vicinal.search", "vicinal.search", "vicinal.search", "vicinal.count", "vicinal.search_batch"
-    ]  # fmt: skip
-    by_root = {s.span_id: [c.name for c in collector.spans if c.parent_span_id == s.span_id] for s in roots}  # fmt: skip
+        "vicinal.search",
+        "vicinal.search",
+        "vicinal.search",
+        "vicinal.count",
+        "vicinal.search_batch",
+    ]
+    by_root = {
+        s.span_id: [c.name for c in collector.spans if c.parent_span_id == s.span_id] for s in roots
+    }
     ordered = [by_root[s.span_id] for s in sorted(roots, key=lambda s: s.start_time_unix_nano)]
     assert ordered[1] == ["gateway.read", "gateway.cache"]
     assert ordered[3] == ["gateway.read", "gateway.wait", "gateway.work"]
-    assert "engine.search" in {s.name for s in collector.spans if attributes(s).get("vicinal.queries") == 2}  # fmt: skip
+    assert "engine.search" in {
+        s.name for s in collector.spans if attributes(s).get("vicinal.queries") == 2
+    }
     (failed,) = [s for s in roots if s.status.code == 2]
     assert attributes(failed)["vicinal.code"] == "dimension"
 
@@ -155,12 +163,14 @@ def test_the_client_sends_the_span_that_its_caller_is_in(
     from opentelemetry.sdk.trace import TracerProvider
 
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("mine")
-    with local.serve(http_port=0, otlp_endpoint=collector.url, trace_share=0) as server:
-        with vicinal.open(server.url) as db:
-            docs = db.collection("docs")
-            assert current_traceparent() is None
-            with tracer.start_as_current_span("mine") as span:
-                docs.search([0, 0])
+    with (
+        local.serve(http_port=0, otlp_endpoint=collector.url, trace_share=0) as server,
+        vicinal.open(server.url) as db,
+    ):
+        docs = db.collection("docs")
+        assert current_traceparent() is None
+        with tracer.start_as_current_span("mine") as span:
+            docs.search([0, 0])
     ids = span.get_span_context()
     (root,) = [s for s in collector.spans if s.name == "vicinal.search"]
     assert int.from_bytes(root.trace_id) == ids.trace_id
@@ -169,8 +179,17 @@ def test_the_client_sends_the_span_that_its_caller_is_in(
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "00-" + "0" * 32 + "-b7ad6b7169203331-01", "00-" + "a" * 32 + "-" + "0" * 16 + "-01", PARENT[:-1], PARENT.upper(), PARENT + "-x", "01" + PARENT[2:]],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "00-" + "0" * 32 + "-b7ad6b7169203331-01",
+        "00-" + "a" * 32 + "-" + "0" * 16 + "-01",
+        PARENT[:-1],
+        PARENT.upper(),
+        PARENT + "-x",
+        "01" + PARENT[2:],
+    ],
+)
 def test_a_traceparent_that_is_none_is_ignored(text: str | None) -> None:
     assert parse_traceparent(text) is None
 

@@ -1,4 +1,4 @@
-"""The slow-query log: what is slow is written with its plan and filter, without vectors; when it is off nothing is timed."""
+"""The slow-query log: what is slow is written with plan and filter, without vectors; off, nothing is timed."""
 
 from __future__ import annotations
 
