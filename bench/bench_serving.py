@@ -1,6 +1,10 @@
 """What a served database answers a second: REST on one machine, with and without batching and cache.
 
     bench_serving.py --data DIR [--seconds 4] [--out results.json]
+    bench_serving.py --data DIR --open-loop [--seconds 60] [--factor 2] [--requests-max 128]
+
+The second form measures overload (bench/overload.py): searches that come at their own times, factor times as many as
+the server can answer.
 
 DIR holds base.npy, query.npy, gt.npy and meta.json. The server is a process of its own; the load is one more, on raw
 keep-alive connections, each sending its next search when the last is answered, so on a small machine both share the
@@ -24,7 +28,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import vicinal
+from bench.overload import overload
 from vicinal.server.config import ServerConfig
 from vicinal.server.running import Running
 
@@ -46,7 +53,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--open-loop", action="store_true")
+    parser.add_argument("--factor", type=float, default=2.0)
+    parser.add_argument("--requests-max", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--serve", default=None, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -61,12 +71,28 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "ingest_points_per_s": ingest(path, a.data),
         }
-        for name, kind, connections, options in CASES:
+        if a.open_loop:
+            options = {"cache_bytes_max": 0, "requests_max": a.requests_max}
+            server, url = start(path, options)
+            try:
+                port = int(url.rpartition(":")[2])
+                able = asyncio.run(load(port, "json", 64, 5.0, queries, truth))["searches_per_s"]
+                results["options"] = options
+                results["overload"] = asyncio.run(
+                    overload(
+                        port, search_requests(queries, "json"), able, a.factor, a.seconds or 60.0
+                    )
+                )
+                results["server_peak_bytes"] = peak_bytes(server.pid)
+            finally:
+                server.terminate()
+                server.wait()
+        for name, kind, connections, options in () if a.open_loop else CASES:
             server, url = start(path, options)
             try:
                 port = int(url.rpartition(":")[2])
                 results[name] = asyncio.run(
-                    load(port, kind, connections, a.seconds, queries, truth)
+                    load(port, kind, connections, a.seconds or 4.0, queries, truth)
                 )
             finally:
                 server.terminate()
@@ -115,10 +141,16 @@ def ingest(path: Path, data: Path) -> float:
     return round(len(base) / seconds)
 
 
-async def load(
-    port: int, kind: str, connections: int, seconds: float, queries: Any, truth: Any
-) -> dict[str, float]:
-    """Searches of `connections` clients; the first second is not counted."""
+def peak_bytes(pid: int) -> int | None:
+    """The most memory that a process has had; None where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return None
+    return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def search_requests(queries: Any, kind: str) -> list[bytes]:
+    """One HTTP request for each query."""
     codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
     content = "application/msgpack" if kind == "msgpack" else "application/json"
     requests: list[bytes] = []
@@ -130,6 +162,15 @@ async def load(
             f"Accept: {content}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         requests.append(head.encode() + body)
+    return requests
+
+
+async def load(
+    port: int, kind: str, connections: int, seconds: float, queries: Any, truth: Any
+) -> dict[str, float]:
+    """Searches of `connections` clients; the first second is not counted."""
+    codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
+    requests = search_requests(queries, kind)
     rng = np.random.default_rng(7)
     draws = rng.zipf(1.2, 200_000) % len(queries) if kind == "zipf" else None
     times: list[float] = []

@@ -450,8 +450,9 @@ def test_keys_of_the_command_line_open_a_served_database(tmp_path: Path) -> None
 def test_a_request_logs_nothing_and_a_fault_of_ours_does(
     local: vicinal.Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("INFO")
     with local.serve(http_port=0) as server, vicinal.open(server.url) as db:
+        caplog.clear()  # that it serves
         docs = db.collection("docs")
         docs.search([1.0, 0.0])
         docs.upsert([{"id": 1, "vector": [1, 0]}])

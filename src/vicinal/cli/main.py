@@ -29,6 +29,7 @@ from vicinal.cli.commands.optimize import optimize
 from vicinal.cli.commands.query import query
 from vicinal.cli.commands.restore import restore
 from vicinal.cli.commands.serve import serve
+from vicinal.cli.commands.top import top
 from vicinal.model.errors import VicinalError
 from vicinal.model.version import VERSION
 
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 COMMANDS = (
     demo, ls, info, estimate, query, explain, get, count, delete, export, optimize, backup, restore, doctor, bench,
-    serve,
+    serve, top,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -13,6 +13,7 @@ from vicinal.client.collection import Collection
 from vicinal.client.local import LocalDatabase
 from vicinal.client.transport import DatabaseTransport
 from vicinal.engine.database import Database as EngineDatabase
+from vicinal.engine.slow import SlowLog
 from vicinal.model.clock import SYSTEM_CLOCK, Clock, ttl_seconds
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
@@ -44,6 +45,7 @@ def open(
     tls_key: str | Path | None = None,
     clock: Clock | None = None,
     memory_budget: int | str | None = None,
+    slow_query_ms: float | None = None,
 ) -> Database:
     """Open a database, making it where there is none; or connect to one that is served.
 
@@ -69,6 +71,8 @@ def open(
     memory_budget : the most memory that its collections hold together, in bytes or as "512MiB", "2GiB"; None is no
         limit. A write or an index build that would go over it raises MemoryLimitError before anything is changed;
         searching, reading and deleting go on. Mapped files are not counted: see `Database.stats`.
+    slow_query_ms : searches that take longer are written to the logger `vicinal.slow` (Python's logging), with their
+        plan, costs and filter, without vectors. Default: none are.
 
     Raises
     ------
@@ -80,10 +84,11 @@ def open(
     UnavailableError, UnauthenticatedError : the server cannot be reached, or wants another key.
     """
     if "://" in str(path):
-        if read_only or any(given is not None for given in (durability, clock, memory_budget)):
+        local = (durability, clock, memory_budget, slow_query_ms)
+        if read_only or any(given is not None for given in local):
             raise InvalidArgumentError(
-                "read_only, durability, clock and memory_budget are the server's to decide; leave them out with an "
-                "address"
+                "read_only, durability, clock, memory_budget and slow_query_ms are the server's to decide; leave "
+                "them out with an address"
             )
         from vicinal.client.channel import ChannelOptions
         from vicinal.client.remote import connect
@@ -109,6 +114,7 @@ def open(
         raise InvalidArgumentError(
             f"unknown durability {durability!r}; known are {known}"
         ) from None
+    slow = None if slow_query_ms is None else SlowLog(slow_query_ms)
     engine = EngineDatabase(
         path,
         read_only=read_only,
@@ -116,6 +122,8 @@ def open(
         clock=clock or SYSTEM_CLOCK,
         memory_budget=None if memory_budget is None else parse_budget(memory_budget),
     )
+    if slow is not None:
+        engine.watchers.add(slow)
     return Database(LocalDatabase(engine))
 
 

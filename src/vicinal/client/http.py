@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from vicinal.client.channel import ChannelOptions, RetryingChannel
 from vicinal.model.errors import InvalidArgumentError, UnavailableError, VicinalError
+from vicinal.telemetry.trace import HEADER, current_traceparent
 from vicinal.wire import messages as m
 from vicinal.wire.codec import MSGPACK, codec_of
 from vicinal.wire.faults import from_fault
@@ -80,6 +81,9 @@ class HttpChannel(RetryingChannel[_Prepared]):
         path, body = prepared
         connection = self._connection(left_s)
         headers = {**self._headers, "Vicinal-Timeout-Ms": str(max(1, int(left_s * 1000)))}
+        trace = current_traceparent()
+        if trace is not None:
+            headers[HEADER] = trace
         try:
             connection.request(operation.method, path, body, headers)
             response = connection.getresponse()

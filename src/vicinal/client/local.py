@@ -15,6 +15,7 @@ from vicinal.engine.collection import Collection
 from vicinal.engine.database import Database
 from vicinal.engine.planner import default_ef
 from vicinal.engine.reader import Found
+from vicinal.engine.watch import watched
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS
 from vicinal.model.config import CollectionConfig
@@ -83,7 +84,8 @@ class LocalCollection:
         reader = self.engine.reader
         if where is not None:
             reader.check_fields(where)
-        return reader.search(
+        search = watched(self.engine) if self.engine.watchers else reader.search
+        return search(
             queries,
             k=k,
             where=where,

@@ -27,6 +27,7 @@ from vicinal.engine.scroll import Scroller
 from vicinal.engine.segment import SealedSegment
 from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
+from vicinal.engine.watch import Watchers
 from vicinal.engine.writer import Writer
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
@@ -63,6 +64,7 @@ class Collection:
         space: Space | None = None,
         budget: MemoryBudget | None = None,
         accept_loss: bool = False,
+        watchers: Watchers | None = None,
     ) -> None:
         """Open the collection at path, or make it with the configuration `create`.
 
@@ -113,6 +115,7 @@ class Collection:
         self.scroller = Scroller(self.state, self.reader)
         self.maintenance = Maintenance(self.state, self.writer.purge)
         self.on_write = on_write
+        self.watchers = Watchers() if watchers is None else watchers
 
     def close(self) -> None:
         """Give back files and memory; what was acknowledged is durable as the durability promises. Idempotent."""

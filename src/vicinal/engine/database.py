@@ -17,6 +17,7 @@ from vicinal.engine.background import Background
 from vicinal.engine.collection import Collection
 from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.segment_files import Progress, remove_tree
+from vicinal.engine.watch import Watchers
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
@@ -75,6 +76,7 @@ class Database:
         self.read_only = read_only
         self.durability = durability
         self._clock = clock
+        self.watchers = Watchers()
         self._lock = threading.RLock()
         self._collections: dict[str, Collection] = {}
         self._quarantined: dict[str, CorruptionError] = {}
@@ -279,6 +281,7 @@ class Database:
                     clock=self._clock,
                     space=self._space,
                     budget=self.budget,
+                    watchers=self.watchers,
                 )
             except FileNotFoundError:
                 if attempts <= 0:

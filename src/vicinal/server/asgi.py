@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +19,7 @@ from vicinal.model.errors import (
 )
 from vicinal.server.config import LOOPBACK
 from vicinal.server.gateway import Call, Gateway
+from vicinal.server.observing import new_request_id
 from vicinal.server.openapi import openapi_json
 from vicinal.server.page import Page
 from vicinal.wire import messages as m
@@ -59,8 +61,11 @@ class RestApp:
         headers: Headers = dict(scope["headers"])
         path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
         path = path.partition(b"?")[0]
+        request_id = new_request_id(_text(headers, b"x-request-id"))
+        client = scope.get("client")
+        came = _Came(request_id, client[0] if client else None, time.perf_counter())
         status, content_type, body, extra = await self._answer(
-            scope["method"], path, headers, receive
+            scope["method"], path, headers, receive, came
         )
         await send(
             {
@@ -70,6 +75,7 @@ class RestApp:
                     (b"content-type", content_type),
                     (b"content-length", b"%d" % len(body)),
                     (b"x-content-type-options", b"nosniff"),
+                    (b"x-request-id", request_id.encode()),
                     *extra,
                 ],
             }
@@ -78,7 +84,7 @@ class RestApp:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(
-        self, method: str, path: bytes, headers: Headers, receive: Receive
+        self, method: str, path: bytes, headers: Headers, receive: Receive, came: _Came
     ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """(status, content type, body, further headers)."""
         codec = JSON
@@ -90,9 +96,11 @@ class RestApp:
                 if page is not None:
                     return page
             codec = accepted(_text(headers, b"accept"), JSON)
-            body = await self._operation(method, path, headers, receive, codec)
+            body = await self._operation(method, path, headers, receive, codec, came)
             return 200, codec.content_type.encode(), body, []
         except VicinalError as fault:
+            if not came.handed_over:
+                self._gateway.observer.refused("http", fault)
             extra: list[tuple[bytes, bytes]] = []
             if isinstance(fault, OverloadedError):
                 extra.append((b"retry-after", b"%d" % max(1, round(fault.retry_after_s))))
@@ -110,7 +118,13 @@ class RestApp:
             )
 
     async def _operation(
-        self, method: str, path: bytes, headers: Headers, receive: Receive, codec: Codec
+        self,
+        method: str,
+        path: bytes,
+        headers: Headers,
+        receive: Receive,
+        codec: Codec,
+        came: _Came,
     ) -> bytes:
         gateway = self._gateway
         key = gateway.authenticate(_token(headers))
@@ -156,7 +170,12 @@ class RestApp:
                 key,
                 deadline,
                 "http",
+                came.request_id,
+                came.source,
+                _text(headers, b"traceparent"),
+                came.at_s,
             )
+            came.handed_over = True
             return await gateway.handle(call)
         finally:
             admission.leave(taken)
@@ -188,6 +207,16 @@ class RestApp:
                 f"host {host!r} is no name of this machine, and no keys are in use; "
                 "create a key to serve others"
             )
+
+
+@dataclass(slots=True)
+class _Came:
+    """A request as it came: its id, from which address, when, and whether the gateway has it."""
+
+    request_id: str
+    source: str | None
+    at_s: float
+    handed_over: bool = False
 
 
 _PLAIN_PATHS = frozenset({b"/livez", b"/healthz", b"/readyz", b"/metrics", b"/openapi.json"})

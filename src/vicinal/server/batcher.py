@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,11 @@ import numpy.typing as npt
 
 from vicinal.client.local import LocalCollection
 from vicinal.engine.reader import Found
+from vicinal.engine.watch import SearchRecord
 from vicinal.model.errors import DeadlineError
 from vicinal.model.filter import Filter
+from vicinal.server.tracing import Trace
+from vicinal.telemetry.log import REQUEST_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Waiting:
     query : (1, columns), checked.
     encode : makes the answer of (found, its place in it); runs in the search thread.
     keep : called with the version that the answer belongs to, where it may be kept.
+    trace : the request's, where it is traced.
+    came_s : by `time.perf_counter`.
     """
 
     query: npt.NDArray[Any]
@@ -53,6 +58,9 @@ class Waiting:
     encode: Callable[[Found, int], bytes]
     keep: Callable[[bytes, Hashable], None]
     future: asyncio.Future[bytes]
+    request_id: str
+    trace: Trace | None
+    came_s: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(slots=True)
@@ -65,10 +73,17 @@ class _Group:
 class SearchBatcher:
     """Runs searches in a few threads. `submit` belongs to the event loop's thread."""
 
-    def __init__(self, threads: int, batch_max: int, observe: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        batch_max: int,
+        observe: Callable[[list[Waiting]], None],
+        last_search: Callable[[], SearchRecord | None],
+    ) -> None:
+        """observe is told of each batch that begins; last_search knows what the thread searched, for traces."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
         self._free, self._batch_max = threads, batch_max
-        self._observe = observe
+        self._observe, self._last_search = observe, last_search
         self._groups: OrderedDict[SearchOptions, _Group] = OrderedDict()
 
     @property
@@ -99,7 +114,7 @@ class SearchBatcher:
             else:
                 del self._groups[options]
             self._free -= 1
-            self._observe(len(taken))
+            self._observe(taken)
             self._executor.submit(self._run, loop, group.collection, options, taken)
 
     def _run(
@@ -111,8 +126,9 @@ class SearchBatcher:
     ) -> None:
         """In a search thread: one native call, and the answers as bytes."""
         results: list[bytes | BaseException] = []
+        REQUEST_ID.set(",".join(waiting.request_id for waiting in taken))
         try:
-            results = _search(collection, options, taken)
+            results = self._search(collection, options, taken)
         except BaseException as fault:  # each waiting request gets it
             results = [fault] * len(taken)
         finally:
@@ -129,37 +145,43 @@ class SearchBatcher:
             else:
                 waiting.future.set_exception(result)
 
-
-def _search(
-    collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
-) -> list[bytes | BaseException]:
-    now = time.monotonic()
-    results: dict[int, bytes | BaseException] = {
-        i: DeadlineError("the request's time was over before a thread was free; allow it more")
-        for i, waiting in enumerate(taken)
-        if waiting.deadline <= now
-    }
-    live = [i for i in range(len(taken)) if i not in results]
-    if live:
-        engine = collection.engine
-        version = engine.version
-        queries = taken[live[0]].query
-        if len(live) > 1:
-            queries = np.concatenate([taken[i].query for i in live])
-        found = collection.search(
-            queries,
-            k=options.k,
-            where=options.where,
-            ef_search=options.ef_search,
-            exact=options.exact,
-            threads=1,
-            with_payload=options.with_payload,
-            with_vectors=options.with_vectors,
-        )
-        settled = engine.held_since(version)
-        for place, i in enumerate(live):
-            body = taken[i].encode(found, place)
-            results[i] = body
-            if settled:
-                taken[i].keep(body, version)
-    return [results[i] for i in range(len(taken))]
+    def _search(
+        self, collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
+    ) -> list[bytes | BaseException]:
+        now = time.monotonic()
+        results: dict[int, bytes | BaseException] = {
+            i: DeadlineError("the request's time was over before a thread was free; allow it more")
+            for i, waiting in enumerate(taken)
+            if waiting.deadline <= now
+        }
+        live = [i for i in range(len(taken)) if i not in results]
+        if live:
+            engine = collection.engine
+            version = engine.version
+            queries = taken[live[0]].query
+            if len(live) > 1:
+                queries = np.concatenate([taken[i].query for i in live])
+            began_s = time.perf_counter()
+            found = collection.search(
+                queries,
+                k=options.k,
+                where=options.where,
+                ef_search=options.ef_search,
+                exact=options.exact,
+                threads=1,
+                with_payload=options.with_payload,
+                with_vectors=options.with_vectors,
+            )
+            settled, found_s = engine.held_since(version), time.perf_counter()
+            record = self._last_search()
+            for place, i in enumerate(live):
+                body = taken[i].encode(found, place)
+                results[i] = body
+                trace = taken[i].trace
+                if trace is not None:
+                    trace.stage("wait", taken[i].came_s, began_s)
+                    trace.stage("search", began_s, found_s, record, batch=len(live))
+                    trace.stage("encode", found_s, time.perf_counter(), bytes=len(body))
+                if settled:
+                    taken[i].keep(body, version)
+        return [results[i] for i in range(len(taken))]

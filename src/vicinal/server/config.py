@@ -17,22 +17,36 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class ServerConfig:
     """Options of a server.
 
-    Attributes ---------- host, http_port, grpc_port, flight_port : where it listens; port 0 is any free one, and
-    None of gRPC or Flight is not served. auth : True asks for a key always, False never; None asks wherever keys
-    exist or the host is not this machine alone. search_threads : searches carried out at the same time; 0 is one
-    for each core. More wait and become batches. batch_max : waiting searches with equal options that become one
-    native call. cache_bytes_max : memory for results; 0 is no cache. cache_ttl_s : seconds after which a cached
-    result is forgotten, though it would still be right. requests_max : requests under way, waiting ones included;
-    more are refused with 503. request_bytes_max : a larger body is refused with 413. request_bytes_total_max :
-    bytes of the bodies of all requests under way; more are refused with 503. key_requests_per_s_max : of one key,
-    with a burst of as many; more are refused with 429. 0 is no limit. timeout_s_max : time for a request that names
-    none, and the longest that one may name. read_s_max : time for the headers of a request, and longest pause
-    between two parts of its body; slower senders are cut off. shutdown_s_max : time that requests under way are
-    given when the server is asked to stop. tls_cert, tls_key : PEM files of a certificate, with those that it is
-    signed by, and of its key; every protocol speaks TLS then. tls_client_ca : PEM file; clients need a certificate
-    that it signed. jwt_key : file with the secret (HS256) or public key (RS256, ES256) of JSON Web Tokens that are
-    accepted beside API keys. jwt_algorithm : the one that they are signed by. jwt_audience : whom they must be for.
+    Attributes
+    ----------
+    host, http_port, grpc_port, flight_port : where it listens; port 0 is any free one, and None of gRPC or Flight is
+        not served.
+    auth : True asks for a key always, False never; None asks wherever keys exist or the host is not this machine alone.
+    search_threads : searches carried out at the same time; 0 is one for each core. More wait and become batches.
+    batch_max : waiting searches with equal options that become one native call.
+    cache_bytes_max : memory for results; 0 is no cache.
+    cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
+    requests_max : requests under way, waiting ones included; more are refused with 503.
+    request_bytes_max : a larger body is refused with 413.
+    request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
+    key_requests_per_s_max : of one key, with a burst of as many; more are refused with 429. 0 is no limit.
+    timeout_s_max : time for a request that names none, and the longest that one may name.
+    read_s_max : time for the headers of a request, and longest pause between two parts of its body; slower senders
+        are cut off.
+    shutdown_s_max : time that requests under way are given when the server is asked to stop.
+    tls_cert, tls_key : PEM files of a certificate, with those that it is signed by, and of its key; every protocol
+        speaks TLS then.
+    tls_client_ca : PEM file; clients need a certificate that it signed.
+    jwt_key : file with the secret (HS256) or public key (RS256, ES256) of JSON Web Tokens that are accepted beside
+        API keys.
+    jwt_algorithm : the one that they are signed by.
+    jwt_audience : whom they must be for.
     jwt_issuer : who must have made them; None is anybody with the key.
+    slow_query_ms : searches that take longer are logged with their plan; None is none.
+    recall_share : of the searches, how many are repeated exactly in the background to measure recall, at most one a
+        second; 0 is none.
+    otlp_endpoint : collector that traces are sent to, such as http://localhost:4318; None sends nothing anywhere.
+    trace_share : of the requests that bring no trace context, how many are traced.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +72,10 @@ class ServerConfig:
     jwt_algorithm: str = "RS256"
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
+    slow_query_ms: float | None = None
+    recall_share: float = 0.001
+    otlp_endpoint: str | None = None
+    trace_share: float = 1.0
 
     def check(self) -> None:
         """Raise InvalidArgumentError where a value is out of range."""
@@ -75,6 +93,8 @@ class ServerConfig:
             ("timeout_s_max", 0.001, 86_400.0),
             ("read_s_max", 0.001, 3_600.0),
             ("shutdown_s_max", 0.0, 3_600.0),
+            ("recall_share", 0.0, 1.0),
+            ("trace_share", 0.0, 1.0),
         ):
             value = getattr(self, name)
             kind = int if isinstance(low, int) else (int, float)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -41,9 +42,10 @@ from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
 from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
-from vicinal.server.metrics import Metrics
+from vicinal.server.observing import Observer, new_request_id
 from vicinal.server.projection import project
-from vicinal.telemetry.log import get_logger
+from vicinal.server.tracing import Trace
+from vicinal.telemetry.log import REQUEST_ID, get_logger
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.codec import Codec, one_vector
@@ -73,6 +75,12 @@ class Call:
     ----------
     key : who asks; None where keys are not asked for.
     deadline : on the monotonic clock.
+    request_id : in every line that the log has of it.
+    source : the address that it came from, as far as it is known.
+    traceparent : the trace that its sender says it belongs to.
+    came_s : when its head came, by `time.perf_counter`.
+    trace : its spans, where it is traced.
+    details : what the audit log is told beside.
     """
 
     operation: Operation
@@ -83,6 +91,12 @@ class Call:
     key: Key | None
     deadline: float
     protocol: str
+    request_id: str = dataclass_field(default_factory=new_request_id)
+    source: str | None = None
+    traceparent: str | None = None
+    came_s: float = dataclass_field(default_factory=time.perf_counter)
+    trace: Trace | None = None
+    details: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
 
 
 class Gateway:
@@ -100,9 +114,15 @@ class Gateway:
         self.admission = Admission(config)
         self._cache = ResultCache(config.cache_bytes_max, config.cache_ttl_s)
         self._batcher = SearchBatcher(
-            config.threads, config.batch_max, lambda size: self.metrics.batch.observe(size)
+            config.threads,
+            config.batch_max,
+            lambda taken: self.metrics.begun(taken),
+            lambda: self.observer.last_search(),
         )
-        self.metrics = Metrics(database, lambda: self._batcher.waiting)
+        self.observer = Observer(
+            database, config, self.admission, self._cache, lambda: self._batcher.waiting
+        )
+        self.metrics = self.observer.metrics
         self._flights: dict[Flight, asyncio.Future[bytes]] = {}
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="vicinal-work")
         self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="vicinal-slow")
@@ -151,11 +171,16 @@ class Gateway:
         """The answer, allowed, counted and timed."""
         began = time.perf_counter()
         code = "ok"
+        REQUEST_ID.set(call.request_id)
+        call = self.observer.begin(call, began)
         try:
             self._authorize(call)
             return await answer(call)
         except VicinalError as fault:
             code = code_of(type(fault))
+            if isinstance(fault, ForbiddenError):
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._work, self.observer.forbidden, call)
             raise
         except TimeoutError:
             code = "deadline"
@@ -172,8 +197,7 @@ class Gateway:
                 f"{call.operation.name} failed by a fault of the server ({type(fault).__name__}); its log has the trace"
             ) from fault
         finally:
-            self.metrics.requests.labels(call.operation.name, call.protocol, code).inc()
-            self.metrics.seconds.labels(call.operation.name).observe(time.perf_counter() - began)
+            self.observer.end(call, code, time.perf_counter() - began)
 
     def close(self) -> None:
         """Finish what is under way and give threads back. The database stays open."""
@@ -181,18 +205,22 @@ class Gateway:
         self._work.shutdown(wait=True)
         self._slow.shutdown(wait=True)
         self._cache.clear()
+        self.observer.close()
 
     async def _handle(self, call: Call) -> bytes:
         operation = call.operation
+        noted = self.observer.audited
         if operation in ON_DATABASE:
             threads = self._slow if operation is ops.SNAPSHOT else self._work
-            return await self._in_thread(threads, call, lambda: self._on_database(call))
+            return await self._in_thread(
+                threads, call, noted(call, lambda: self._on_database(call))
+            )
         if operation in ON_KEYS:
-            return await self._in_thread(self._work, call, lambda: self._on_keys(call))
+            return await self._in_thread(self._work, call, noted(call, lambda: self._on_keys(call)))
         if operation is ops.OPEN:
-            return await self._in_thread(self._work, call, lambda: self._open(call))
+            return await self._in_thread(self._work, call, noted(call, lambda: self._open(call)))
         if operation is ops.DROP:
-            return await self._in_thread(self._work, call, lambda: self._drop(call))
+            return await self._in_thread(self._work, call, noted(call, lambda: self._drop(call)))
         engine = await self._find(call)
         if operation is ops.DESCRIBE:
             return call.answer_codec.encode(
@@ -201,18 +229,23 @@ class Gateway:
         if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
             return await self._search(call, engine)
         threads = self._slow if operation is ops.OPTIMIZE else self._work
-        return await self._in_thread(threads, call, lambda: self._on_collection(call, engine))
+        return await self._in_thread(
+            threads, call, noted(call, lambda: self._on_collection(call, engine))
+        )
 
     async def _search(self, call: Call, engine: Collection) -> bytes:
         """Cache, join, or begin."""
-        key = _digest(call, engine)
+        key, began_s = _digest(call, engine), time.perf_counter()
         while True:
             if engine.has_expired:
                 # In a thread, since hiding waits for a write under way.
                 await self._in_thread(self._work, call, engine.hide_expired)
             version = engine.version
             body = self._cache.get(key, version)
-            self.metrics.cache.labels("miss" if body is None else "hit").inc()
+            outcome = "miss" if body is None else "hit"
+            self.metrics.cache.labels(outcome).inc()
+            if call.trace is not None:
+                call.trace.stage("cache", began_s, time.perf_counter(), outcome=outcome)
             if body is not None:
                 return body
             flight = (key, version)
@@ -278,6 +311,8 @@ class Gateway:
                 lambda found, place: codec.encode(hits_out(found, place, codec)),
                 lambda body, version: self._cache.put(key, version, body),
                 future,
+                call.request_id,
+                call.trace,
             )
             self._batcher.submit(LocalCollection(engine), options, waiting)
         return future
@@ -285,12 +320,23 @@ class Gateway:
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Call, work: Callable[[], T]) -> T:
         """Run work unless the request's time is over before a thread is free. What has begun is waited for."""
 
+        came_s = time.perf_counter()
+
         def begin() -> T:
+            REQUEST_ID.set(call.request_id)
             if call.deadline <= time.monotonic():
                 raise DeadlineError(
                     "the request's time was over before a thread was free; nothing was done"
                 )
-            return work()
+            if call.trace is None:
+                return work()
+            began_s = time.perf_counter()
+            call.trace.stage("wait", came_s, began_s)
+            try:
+                return work()
+            finally:
+                record = self.observer.last_search()
+                call.trace.stage("work", began_s, time.perf_counter(), record)
 
         future = asyncio.get_running_loop().run_in_executor(threads, begin)
         if call.operation.role is not Role.READ:
@@ -316,6 +362,10 @@ class Gateway:
     def _on_database(self, call: Call) -> bytes:
         request = call.codec.decode(call.body, call.operation.request)
         answer = ON_DATABASE[call.operation](self._client, request)
+        if isinstance(answer, m.SnapshotTaken):
+            call.details["snapshot"] = answer.snapshot.name
+        elif isinstance(request, m.DropSnapshot):
+            call.details["snapshot"] = request.name
         if isinstance(answer, m.CollectionNames) and call.key is not None:
             answer.names = [n for n in answer.names if call.key.allows(Role.READ, n)]
         elif isinstance(answer, m.Statuses) and call.key is not None:
@@ -331,7 +381,11 @@ class Gateway:
     def _on_keys(self, call: Call) -> bytes:
         check_allowed(self.config)
         request = call.codec.decode(call.body, call.operation.request)
-        return call.answer_codec.encode(ON_KEYS[call.operation](self.keys, request))
+        answer = ON_KEYS[call.operation](self.keys, request)
+        for info in (answer, getattr(answer, "info", None)):
+            if isinstance(info, m.KeyInfo):
+                call.details.update(concerns=info.id, role=info.role, collections=info.collections)
+        return call.answer_codec.encode(answer)
 
     def _on_collection(self, call: Call, engine: Collection) -> bytes:
         request = call.codec.decode(call.body, call.operation.request)
@@ -359,6 +413,8 @@ class Gateway:
                 raise ForbiddenError(
                     f"there is no collection {name!r}, and this key may not make one; it takes the role admin"
                 ) from None
+        if request.dim is not None and name not in self._engine.collections():
+            call.details["made"] = True
         config = self._client.collection(name, **options).config
         return call.answer_codec.encode(m.CollectionInfo(name=name, config=config))
 

@@ -7,6 +7,7 @@ a signal comes (`vicinal serve`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -22,6 +23,9 @@ from vicinal.server.config import ServerConfig, server_config
 from vicinal.server.keys import KeyStore
 from vicinal.server.tls import read_tls
 from vicinal.storage.files import storage_error
+from vicinal.telemetry.log import event, get_logger
+
+_log = get_logger("server")
 
 START_S_MAX = 30.0
 SWITCH_S = 0.0005
@@ -173,12 +177,15 @@ class Running:
             if flight is not None:
                 self._flight_port = flight.port
             self._started.set()
+            event(_log, logging.INFO, "serving", url=self.url, grpc_url=self.grpc_url)
             started()
             await self._stop.wait()
         finally:
+            event(_log, logging.INFO, "stopping", under_way=gateway.admission.requests)
             gateway.admission.closing = True
             await asyncio.gather(*[s.stop(self._config.shutdown_s_max) for s in servers])
             await asyncio.to_thread(gateway.close)
+            event(_log, logging.INFO, "stopped")
 
     def _check(self) -> None:
         if self._failure is None:

@@ -9,6 +9,7 @@ come meanwhile wait for the next round. rocksdict holds the GIL during a synced 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 INTERVAL_BACKOFF_MAX = 4.0
@@ -30,7 +31,8 @@ class GroupCommit:
         self._leader = threading.Lock()
         self._safe = safe
         self._failure: Exception | None = None
-        self.rounds = 0
+        self.rounds, self.seconds = 0, 0.0
+        """Syncs that were done, and the time they took in all."""
 
     @property
     def safe(self) -> int:
@@ -48,11 +50,13 @@ class GroupCommit:
                 raise self._failure
             if self._safe >= ticket:
                 return
+            began = time.perf_counter()
             try:
                 self._safe = self._sync()
             except Exception as error:
                 self._failure = error
                 raise
+            self.seconds += time.perf_counter() - began
             self.rounds += 1
 
 

@@ -234,6 +234,11 @@ class Store:
         """Syncs of the write-ahead log since opening."""
         return self._commit.rounds
 
+    @property
+    def fsync_seconds(self) -> float:
+        """Seconds that they took in all."""
+        return self._commit.seconds
+
     def read_log(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (sequence, payload) of the records behind `after`, as of this call.
 

@@ -40,13 +40,15 @@ def create(
     """Make a key and show it, this once."""
     from vicinal.cli.console import print_json, remark
 
-    text, key = _store(database).create(
+    store = _store(database)
+    text, key = store.create(
         name=name,
         role=role,
         collections=tuple(collection) if collection else None,
         valid_s=None if expires is None else _seconds(expires),
         requests_per_s=rate,
     )
+    _note(database, "create_key", key)
     if json:
         print_json(_record(key) | {"key": text})
         return
@@ -89,6 +91,7 @@ def revoke(
     from vicinal.cli.console import print_json
 
     gone = _store(database).revoke(id)
+    _note(database, "revoke_key", gone)
     if json:
         print_json(_record(gone))
     else:
@@ -104,6 +107,20 @@ def _store(database: Path) -> KeyStore:
         raise CliError(f"{database}: there is no database; `vicinal serve {database}` makes one")
     vicinal.open(database, read_only=True).close()  # raises where it is something else
     return KeyStore(database)
+
+
+def _note(database: Path, action: str, key: Key) -> None:
+    """Into the audit log of the database, as a server's keys are."""
+    from vicinal.server.audit import AuditLog
+
+    AuditLog(database).write(
+        action,
+        "ok",
+        source="command line",
+        concerns=key.id,
+        role=key.role,
+        collections=key.collections,
+    )
 
 
 def _record(key: Key) -> dict[str, Any]:

@@ -79,16 +79,49 @@ def serve(
     jwt_issuer: Annotated[
         str | None, typer.Option("--jwt-issuer", help="Who must have made them.")
     ] = None,
+    slow_query_ms: Annotated[
+        float | None,
+        typer.Option("--slow-query-ms", help="Log searches that take longer, with their plan."),
+    ] = None,
+    recall_share: Annotated[
+        float,
+        typer.Option(
+            "--recall-share",
+            help="Of the searches, how many are repeated exactly to measure recall; 0 is none.",
+        ),
+    ] = 0.001,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp-endpoint",
+            help="Send traces to this collector, such as http://localhost:4318; nowhere if not said.",
+        ),
+    ] = None,
+    trace_share: Annotated[
+        float,
+        typer.Option("--trace-share", help="Of the requests without a trace, how many get one."),
+    ] = 1.0,
+    log_format: Annotated[
+        str, typer.Option("--log-format", help="Of the lines on stderr: text or json.")
+    ] = "text",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            "--log-level", help="From which level on: debug (each request), info, warning, error."
+        ),
+    ] = "warning",
     json: JsonOption = False,
 ) -> None:
     """Serve a database over REST, gRPC and Arrow Flight: the same API for every `vicinal.open("http://...")`,
     `"grpc://..."` and `"flight://..."`."""
+    import sys
     from json import dumps
 
     import vicinal
     from vicinal.cli.console import remark
     from vicinal.server.config import server_config
     from vicinal.server.running import Running
+    from vicinal.telemetry.log import configure
 
     config = server_config(
         {
@@ -107,8 +140,13 @@ def serve(
             "jwt_algorithm": jwt_algorithm,
             "jwt_audience": jwt_audience,
             "jwt_issuer": jwt_issuer,
+            "slow_query_ms": slow_query_ms,
+            "recall_share": recall_share,
+            "otlp_endpoint": otlp_endpoint,
+            "trace_share": trace_share,
         }
     )
+    configure(log_format, log_level, sys.stderr)
     mode = None if read_only else durability
     with vicinal.open(
         database, read_only=read_only, durability=mode, memory_budget=memory_budget
