@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import churn, duel, filters, heldout, kernels, report, run, workload
+from bench import churn, duel, filters, heldout, kernels, recall, report, run, workload
 
 COMMANDS = {
     "run": run,
@@ -16,6 +16,7 @@ COMMANDS = {
     "churn": churn,
     "filters": filters,
     "heldout": heldout,
+    "recall": recall,
 }
 
 

@@ -53,8 +53,11 @@ def write_segment(
     *,
     threads: int,
     progress: Progress | None = None,
+    queries: npt.NDArray[Any] | None = None,
 ) -> None:
     """Write segment `number` from the given local rows of sources, whose global rows ascend.
+
+    queries : what calibrates its graph; None: the rows themselves.
 
     Raises StorageError where the disk refuses, CancelledError where progress returned False;
     either way nothing of it stays.
@@ -76,6 +79,7 @@ def write_segment(
         )
         with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
             index = build_graph(config, files["vectors"], threads=threads, progress=progress)
+            calibrate_given(index, queries, threads=threads)
             index.save(temporary / GRAPH, vectors=False)
         with os_errors(f"renaming {temporary}"):
             REAL.rename(temporary, target)
@@ -105,6 +109,15 @@ def build_graph(
     else:
         index.build(vectors, threads=threads, progress=progress, copy=False)
     return index
+
+
+def calibrate_given(index: GraphIndex, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+    """Calibrate a graph with the user's queries, if there are any and they have not done so."""
+    if queries is None or index.n_linked == 0:
+        return
+    table = index.calibration
+    if table is None or not table.given:
+        index.calibrate(queries, threads=threads)
 
 
 def open_segment(

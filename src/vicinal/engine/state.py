@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,8 @@ class CollectionState:
         self.next_segment = 1
         self.last_write_s = 0.0
         """Monotonic time of the last batch."""
+        self.given_queries: npt.NDArray[Any] | None = None
+        """Queries of the user that calibrate every graph, (n, columns); None: graphs measure themselves."""
         self.closed = False
         self.failure: str | None = None
         self.view = View((), None, self.new_tail(0))

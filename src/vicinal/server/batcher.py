@@ -32,6 +32,7 @@ class SearchOptions:
     k: int
     where: Filter | None
     ef_search: int | None
+    recall: float | None
     exact: bool
     with_payload: bool
     with_vectors: bool
@@ -151,6 +152,7 @@ def _search(
             k=options.k,
             where=options.where,
             ef_search=options.ef_search,
+            recall=options.recall,
             exact=options.exact,
             threads=1,
             with_payload=options.with_payload,

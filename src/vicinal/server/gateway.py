@@ -55,7 +55,7 @@ WORK_THREADS = 8
 """For everything but single searches."""
 
 SLOW_THREADS = 2
-"""For optimize and snapshots, which may take minutes."""
+"""For optimize, calibrate and snapshots, which may take minutes."""
 
 _log = get_logger("server")
 
@@ -168,7 +168,7 @@ class Gateway:
             )
         if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
             return await self._search(call, engine)
-        threads = self._slow if operation is ops.OPTIMIZE else self._work
+        threads = self._slow if operation in (ops.OPTIMIZE, ops.CALIBRATE) else self._work
         return await self._in_thread(threads, call, lambda: self._on_collection(call, engine))
 
     async def _search(self, call: Call, engine: Collection) -> bytes:
@@ -226,6 +226,7 @@ class Gateway:
                 one_vector(request.vector, engine.config, query=True),
                 request.k,
                 request.ef_search,
+                request.recall,
                 exact=request.exact,
             )
             where = None if request.where is None else compile_where(request.where)
@@ -234,6 +235,7 @@ class Gateway:
                 request.k,
                 where,
                 request.ef_search,
+                request.recall,
                 request.exact,
                 request.with_payload,
                 request.with_vectors,

@@ -183,6 +183,7 @@ class Search(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
     with_payload: bool = True
     with_vectors: bool = False
@@ -195,6 +196,7 @@ class SearchBatch(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
     with_payload: bool = True
     with_vectors: bool = False
@@ -211,9 +213,11 @@ class HitOut(Answer, omit_defaults=True, gc=False):
 
 
 class HitsOut(Answer):
-    """Results of one query, nearest first."""
+    """Results of one query, nearest first; `recall_estimate` is the share of the true nearest that are expected to be
+    among them, null where that is not known."""
 
     hits: list[HitOut]
+    recall_estimate: float | None = None
 
 
 class BatchOut(Answer):
@@ -253,6 +257,7 @@ class Explain(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
 
 
@@ -267,6 +272,8 @@ class Explained(Answer):
     matches: int
     total_ms: float
     segments: list[dict[str, Any]]
+    recall: float | None = None
+    recall_estimate: float | None = None
 
 
 class StatsOut(Answer):
@@ -279,6 +286,13 @@ class Optimize(Request):
     """Bring everything into one graph; `wait` answers when it is done."""
 
     wait: bool = True
+    threads: int | None = None
+
+
+class Calibrate(Request):
+    """Measure recall over the beam width with these queries, which are kept; null: with the points themselves."""
+
+    queries: Vectors | None = None
     threads: int | None = None
 
 

@@ -185,6 +185,15 @@ OPTIMIZE = Operation(
     "POST",
     ("optimize",),
 )
+CALIBRATE = Operation(
+    "calibrate",
+    "Measure recall over the beam width",
+    m.Calibrate,
+    m.Done,
+    Role.ADMIN,
+    "POST",
+    ("calibrate",),
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     INFO,
@@ -207,4 +216,5 @@ OPERATIONS: tuple[Operation, ...] = (
     EXPLAIN,
     STATS,
     OPTIMIZE,
+    CALIBRATE,
 )
