@@ -88,8 +88,8 @@ class GraphIndex {
   [[nodiscard]] static std::unique_ptr<GraphIndex> load(const std::string& path, bool map, const std::byte* rows,
                                                         std::size_t n);
 
-  // Measures recall over the beam width with the caller's queries, which replaces what link() measured with rows that it
-  // kept back. Nothing where no row is linked.
+  // Measures recall over the beam width with the caller's queries, which replaces what link() measured with rows that
+  // it kept back. Nothing where no row is linked.
   void calibrate(const std::byte* queries, std::size_t n, unsigned threads);
   // Null: not measured yet, or in a file of an older release.
   [[nodiscard]] std::shared_ptr<const Calibration> calibration() const;
