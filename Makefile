@@ -47,7 +47,7 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.built: $(VENV)/.tools $(NATIVE_SOURCES)
 	@echo "setup: building the extension"
 	@PATH="$(abspath $(BIN)):$$PATH" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-build-isolation \
-	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,backup,demo,server]'
+	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,backup,demo,grpc,jwt,server]'
 	@touch $@
 
 demo: setup
@@ -62,10 +62,10 @@ test-native: setup
 	fi
 
 test: test-native
-	@$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-long: test-native
-	@VICINAL_RANDOM=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@VICINAL_RANDOM=1 $(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 torture: setup
 	@$(BIN)/python tests/torture $(PART)

@@ -47,7 +47,7 @@ class Points(Protocol):
 
 
 class IndexPoints:
-    """`GraphIndex`: rows are removed, the graph mended, and the vectors added as new rows."""
+    """`GraphIndex`: rows are removed, the rest compacted, and the vectors added as new rows."""
 
     def __init__(self, data: datasets.Dataset, *, optimize: bool) -> None:
         if optimize:
@@ -59,7 +59,11 @@ class IndexPoints:
 
     def replace(self, chosen: np.ndarray) -> None:
         self._index.remove(self._row[chosen])
-        self._index.repair(threads=0)
+        compacted, kept = self._index.compact(threads=0)
+        place = np.full(self._index.n, -1)
+        place[kept] = np.arange(len(kept))
+        self._index.close()
+        self._index, self._row = compacted, place[self._row]
         self._row[chosen] = self._index.add(self._data.base[chosen])
 
     def distances(self, queries: np.ndarray, k: int, ef: int) -> np.ndarray:

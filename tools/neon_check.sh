@@ -21,9 +21,8 @@ trap 'rm -rf "$build"' EXIT
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$root/tools/aarch64-toolchain.cmake" \
   -DVICINAL_PYTHON=OFF -DVICINAL_TESTS=ON >/dev/null
 cmake --build "$build" -j "${JOBS:-2}"
-# qemu-user cannot start threads in a forked child, and keeps a table for every page reserved: a limit on addresses makes
-# the growing blocks reserve less.
-(cd "$build" && ulimit -v $((24 << 20)) && VICINAL_TEST_NO_FORK=1 ctest --output-on-failure)
+# qemu-user cannot start threads in a forked child, and keeps a table for every page reserved.
+(cd "$build" && VICINAL_RESERVE_MIB=64 VICINAL_TEST_NO_FORK=1 VICINAL_SANITIZED=1 ctest --output-on-failure)
 
 listing=$build/listing.txt
 aarch64-linux-gnu-objdump -d "$build/libvicinal_native.a" >"$listing"

@@ -103,12 +103,39 @@ std::size_t remove_rows(Graph& self, const AnyArray& rows) {
   return self.index.remove(v.as<std::int64_t>(), v.rows);
 }
 
-nb::object rows_of(Graph& self, const AnyArray& rows) {
+nb::tuple compact(Graph& self, nb::handle keep, nb::handle vectors, unsigned threads) {
   const GraphConfig& c = self.index.config();
+  std::vector<std::int64_t> kept;
+  AnyArray array;
+  View rows{};
+  if (!vectors.is_none()) {
+    array = nb::cast<AnyArray>(vectors);
+    rows = row_matrix(array, c.dtype, "vectors");
+    check_columns(c, rows, "vectors");
+  }
+  if (keep.is_none()) {
+    kept = self.index.live_rows();
+  } else {
+    const auto listed = nb::cast<AnyArray>(keep);
+    const View v = vector<std::int64_t>(listed, "keep");
+    kept.assign(v.as<std::int64_t>(), v.as<std::int64_t>() + v.rows);
+  }
+  std::unique_ptr<GraphIndex> made;
+  {
+    const nb::gil_scoped_release release;
+    made = self.index.compact(kept, vectors.is_none() ? nullptr : rows.data, rows.rows, threads);
+  }
+  auto graph = std::make_unique<Graph>(std::move(made));
+  if (!vectors.is_none()) graph->rows_owner = nb::borrow(vectors);
+  NewArray<std::int64_t> out = new_array<std::int64_t>({kept.size()});
+  std::copy(kept.begin(), kept.end(), out.data);
+  return nb::make_tuple(nb::cast(graph.release(), nb::rv_policy::take_ownership), std::move(out.array));
+}
+
+nb::object rows_of(Graph& self, const AnyArray& rows) {
   const View v = vector<std::int64_t>(rows, "rows");
   const std::size_t width = self.index.row_bytes();
   NewArray<std::uint8_t> out = new_array<std::uint8_t>({v.rows, width});
-  static_cast<void>(c);
   {
     const nb::gil_scoped_release release;
     self.index.copy_rows(v.as<std::int64_t>(), v.rows, reinterpret_cast<std::byte*>(out.data));
@@ -272,6 +299,7 @@ void init_graph(nb::module_& m) {
             return self.index.repair(threads);
           },
           "threads"_a)
+      .def("compact", &compact, "keep"_a.none(), "vectors"_a.none(), "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto")

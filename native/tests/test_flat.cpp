@@ -11,7 +11,7 @@
 #include "check.hpp"
 #include "flat/flat_index.hpp"
 #include "flat/flat_scan.hpp"
-#include "flat/topk.hpp"
+#include "base/topk.hpp"
 
 namespace {
 

@@ -89,6 +89,24 @@ void everything_at_once(std::size_t n, Metric metric) {
     }
   });
   threads.emplace_back([&] {
+    while (!done.load()) {
+      const std::vector<std::int64_t> keep = index.live_rows();
+      const auto copy = index.compact(keep, nullptr, 0, 1);
+      CHECK_HERE(copy->size() == keep.size());
+      CHECK_HERE(copy->live() <= keep.size());
+      std::int64_t found = -1;
+      float distance = 0.0F;
+      SearchParameters exact;
+      exact.k = 1;
+      exact.exact = true;
+      const std::int64_t last = keep.back();
+      copy->search(bytes(rows.data() + static_cast<std::size_t>(last) * kDim), 1, exact, &found, &distance);
+      CHECK_HERE(metric == Metric::ip || !copy->is_live(static_cast<std::uint32_t>(keep.size()) - 1) ||
+                 distance == 0.0F);
+      std::this_thread::yield();
+    }
+  });
+  threads.emplace_back([&] {
     const std::string path = "/tmp/vicinal_stress_" + std::to_string(::getpid());
     while (!done.load()) {
       index.save(path, true);

@@ -24,6 +24,8 @@ LEFTOVERS = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
 FORBIDDEN_FOLDERS = {"utils", "common", "helpers", "misc", "core"}
 HEAVY_MODULES = (
     "pyarrow",
+    "grpc",
+    "google.protobuf",
     "pandas",
     "polars",
     "typer",

@@ -49,6 +49,8 @@ def test_import_contracts_hold(copy: Path) -> None:
         ("engine/planner.py", "import vicinal.native", "only index touches the extension"),
         ("storage/names.py", "import vicinal.native", "storage knows no distances"),
         ("model/metric.py", "from vicinal import open", "layers point down"),
+        ("engine/planner.py", "import grpc", "protocols stay at the door"),
+        ("client/database.py", "import google.protobuf", "protocols stay at the door"),
     ],
 )
 def test_a_planted_violation_fails(copy: Path, file: str, statement: str, contract: str) -> None:

@@ -18,11 +18,9 @@ class TestRest(Conformance):
     """`http://`, the server in a thread of this process."""
 
     @pytest.fixture
-    def db(self) -> Iterator[Any]:
-        with vicinal.open(":memory:") as local, local.serve(http_port=0) as server:
-            db = vicinal.open(server.url)
+    def db(self, empty_server: Any) -> Iterator[Any]:
+        with vicinal.open(empty_server.url) as db:
             yield db
-            db.close()
 
 
 @pytest.fixture

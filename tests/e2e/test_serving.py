@@ -407,6 +407,8 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert record["keys"] is False
         with vicinal.open(record["url"]) as db:
             db.collection("docs", dim=2).upsert([{"id": 1, "vector": [1, 2]}])
+        with vicinal.open(record["grpc_url"]) as db:
+            assert db.collection("docs").count() == 1
         with pytest.raises(vicinal.LockedError):
             vicinal.open(path)
         process.send_signal(signal.SIGTERM)

@@ -13,9 +13,9 @@
 #include "base/aligned_buffer.hpp"
 #include "base/error.hpp"
 #include "base/thread_pool.hpp"
+#include "base/topk.hpp"
 #include "distance/metric.hpp"
 #include "distance/rows.hpp"
-#include "flat/topk.hpp"
 
 namespace vicinal {
 namespace {

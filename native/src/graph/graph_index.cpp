@@ -93,6 +93,16 @@ std::size_t GraphIndex::append(const std::byte* rows, std::size_t n) {
   return first;
 }
 
+// Serves n rows of an empty index from the caller's memory.
+void GraphIndex::attach_rows(const std::byte* rows, std::size_t n) {
+  const std::lock_guard lock(append_mutex_);
+  if (n > kRowsMax) throw Error(ErrorCode::capacity, std::to_string(n) + " rows pass the limit of 4294967294");
+  rows_.attach(rows, n);
+  set_live(0, n);
+  live_count_.store(n, std::memory_order_relaxed);
+  size_.store(n, std::memory_order_release);
+}
+
 void GraphIndex::build(const std::byte* rows, std::size_t n, unsigned threads, bool copy, const Progress& progress) {
   if (size() != 0) {
     throw Error(ErrorCode::invalid_argument,
@@ -101,13 +111,8 @@ void GraphIndex::build(const std::byte* rows, std::size_t n, unsigned threads, b
   if (copy) {
     append(rows, n);
   } else {
-    const std::lock_guard lock(append_mutex_);
-    if (n > kRowsMax) throw Error(ErrorCode::capacity, std::to_string(n) + " rows pass the limit of 4294967294");
     rows_.check(rows, n);
-    rows_.attach(rows, n);
-    set_live(0, n);
-    live_count_.store(n, std::memory_order_relaxed);
-    size_.store(n, std::memory_order_release);
+    attach_rows(rows, n);
   }
   if (n < kGraphRowsMin) return;
   try {

@@ -75,6 +75,12 @@ class GraphIndex {
   std::size_t remove(const std::int64_t* rows, std::size_t n);
   // Reconnects the graph around removed rows; returns how many rows changed.
   std::size_t repair(unsigned threads);
+  // A copy of the listed rows (ascending): row i of it is keep[i] here and removed where that is. It gets its rows
+  // from `rows`, unless null, which the caller keeps alive and unchanged: n_rows of them, any new ones behind, pending.
+  // Linking and repairing wait meanwhile.
+  [[nodiscard]] std::unique_ptr<GraphIndex> compact(const std::vector<std::int64_t>& keep, const std::byte* rows,
+                                                    std::size_t n_rows, unsigned threads) const;
+  [[nodiscard]] std::vector<std::int64_t> live_rows() const;
 
   // out_rows and out_distances hold n_queries * k entries, padded with -1 and infinity.
   void search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
@@ -123,10 +129,21 @@ class GraphIndex {
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }
   void set_live(std::size_t first, std::size_t n);
+  void attach_rows(const std::byte* rows, std::size_t n);
+  void copy_graph(GraphIndex& to, const std::vector<std::int64_t>& keep, const std::vector<std::uint32_t>& places,
+                  std::size_t n_linked, unsigned threads) const;
+  void grow_graph(std::size_t n);  // room for n linked rows
   void choose_entries(std::size_t n);
   bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive,
                      std::vector<std::uint32_t>& near) const;
+  std::size_t choose_among(const GraphView& g, Pruner& pruner, std::uint32_t row,
+                           const std::vector<std::uint32_t>& near, std::vector<Candidate>& candidates,
+                           Candidate* chosen) const;
+  void search_own(const std::vector<std::uint32_t>& rows, std::size_t n, std::size_t ef, bool exclude, unsigned threads,
+                  const std::function<void(std::size_t, const BeamTask&)>& take) const;
+  void attach(const std::vector<std::uint32_t>& lost, std::size_t n, int round, unsigned threads);
   void attach_unreachable(std::size_t n, unsigned threads);
+  void attach_unfound(std::size_t first, std::size_t last, unsigned threads);
 
   // Searches linked rows alone in the given form (null: codes), for the trial.
   void search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
@@ -155,6 +172,8 @@ class GraphIndex {
   std::size_t neighbours(std::uint32_t row, std::uint32_t* out) const noexcept;
   void pack(std::size_t n, unsigned threads);
   [[nodiscard]] std::shared_ptr<qgraph::QGraph> make_packed(std::size_t n, unsigned threads);
+  void encode_own(qgraph::QGraph& q, const std::uint32_t* rows, std::size_t first, std::size_t n,
+                  unsigned threads) const;
   void encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const;
   void encode_changed(qgraph::QGraph& q, std::size_t n, unsigned threads);
   struct Trial {

@@ -208,6 +208,13 @@ void GraphIndex::choose_entries(std::size_t n) {
   entries_chosen_at_ = n;
 }
 
+void GraphIndex::grow_graph(std::size_t n) {
+  codes_.grow(n * codec_.stride() + kCacheLine);
+  edge_words_.grow(n * edges_.stride * sizeof(std::uint32_t));
+  in_degrees_.grow(n * sizeof(std::uint16_t));
+  changed_bits_.grow((n + 63) / 64 * sizeof(std::uint64_t));
+}
+
 std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progress& progress) {
   const std::lock_guard lock(link_mutex_);
   const std::size_t first = linked();
@@ -215,10 +222,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   if (first == last) return 0;
   ThreadPool& pool = ThreadPool::instance();
   if (!codec_.trained()) codec_.train(rows_, last);
-  codes_.grow(last * codec_.stride() + kCacheLine);
-  edge_words_.grow(last * edges_.stride * sizeof(std::uint32_t));
-  in_degrees_.grow(last * sizeof(std::uint16_t));
-  changed_bits_.grow((last + 63) / 64 * sizeof(std::uint64_t));
+  grow_graph(last);
   pool.parallel_for(last - first, threads, 256, [&](std::size_t begin, std::size_t end, unsigned) {
     std::vector<float> floats(codec_.scratch_floats());
     for (std::size_t row = first + begin; row < first + end; ++row) {
@@ -262,6 +266,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
     const std::size_t size = std::clamp<std::size_t>(inserted / kBatchShare, 1, kBatchMax);
     const std::size_t free = order.size() - held;
     if (held > 0 && at == free) {
+      set_calibration(nullptr);
       if (pack_anew) pack(last, threads);
       packed = this->packed();
       calibrate_with(&order[at], held, last, threads);
@@ -286,8 +291,9 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   }
   if (last >= 2 * entries_chosen_at_) choose_entries(last);
   if (bulk) attach_unreachable(last, threads);
+  attach_unfound(bulk ? 0 : first, last, threads);
+  if (packed != nullptr) encode_changed(*packed, last, threads);
   if (pack_anew && held == 0) pack(last, threads);
-  if (packed != nullptr && held > 0) encode_changed(*packed, last, threads);
   linked_.store(last, std::memory_order_release);
   if (progress) static_cast<void>(progress(order.size(), order.size()));
   return last - first;

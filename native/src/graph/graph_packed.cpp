@@ -68,21 +68,28 @@ std::vector<std::uint32_t> GraphIndex::breadth_first(std::size_t n) const {
   return order;
 }
 
-// Own vectors of rows [first, last), which become the nodes of the same numbers.
+// Own vectors of n rows: rows[i], or first + i where rows is null.
+void GraphIndex::encode_own(qgraph::QGraph& q, const std::uint32_t* rows, std::size_t first, std::size_t n,
+                            unsigned threads) const {
+  ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::vector<float> values(config_.dim);
+    AlignedBuffer<float> work(q.padded());
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto row = rows != nullptr ? rows[i] : static_cast<std::uint32_t>(first + i);
+      read_row(row, values.data());
+      q.encode_own(row, values.data(), work.data());
+    }
+  });
+}
+
+// Makes rows [first, last) nodes of the same numbers, without neighbours yet.
 void GraphIndex::encode_new(qgraph::QGraph& q, std::size_t first, std::size_t last, unsigned threads) const {
   q.grow(last);
   for (std::size_t row = first; row < last; ++row) {
     q.place(static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row));
   }
-  ThreadPool::instance().parallel_for(last - first, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
-    std::vector<float> values(config_.dim);
-    AlignedBuffer<float> work(q.padded());
-    for (std::size_t row = first + begin; row < first + end; ++row) {
-      read_row(row, values.data());
-      q.encode_own(static_cast<std::uint32_t>(row), values.data(), work.data());
-      q.encode_edges(static_cast<std::uint32_t>(row), nullptr, 0, true);
-    }
-  });
+  encode_own(q, nullptr, first, last - first, threads);
+  for (std::size_t row = first; row < last; ++row) q.encode_edges(static_cast<std::uint32_t>(row), nullptr, 0, true);
 }
 
 // Brings the nodes of all rows whose edges changed up to date.
@@ -137,16 +144,8 @@ std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned 
   q->grow(n);
   const std::vector<std::uint32_t> order = breadth_first(n);
   for (std::size_t node = 0; node < n; ++node) q->place(order[node], static_cast<std::uint32_t>(node));
-  ThreadPool& pool = ThreadPool::instance();
-  pool.parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
-    std::vector<float> values(config_.dim);
-    AlignedBuffer<float> work(q->padded());
-    for (std::size_t node = begin; node < end; ++node) {
-      read_row(order[node], values.data());
-      q->encode_own(order[node], values.data(), work.data());
-    }
-  });
-  pool.parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+  encode_own(*q, order.data(), 0, n, threads);
+  ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
     std::uint32_t near[kDegreeMax];
     for (std::size_t node = begin; node < end; ++node) {
       const std::size_t count = neighbours(order[node], near);
@@ -155,7 +154,8 @@ std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned 
   });
   std::fill_n(changed_bits_.as<std::uint64_t>(), (n + 63) / 64, std::uint64_t{0});
   const Trial trial = try_packed(*q, n);
-  packed_scale_.store(trial.scale);
+  // A table of calibration is in units of the scale it was measured with.
+  if (calibration() == nullptr || packed() == nullptr) packed_scale_.store(trial.scale);
   if (config_.format == Format::automatic && !trial.faster) return nullptr;
   return q;
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/thread_pool.hpp"
+#include "base/topk.hpp"
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
@@ -13,46 +14,6 @@
 
 namespace vicinal::graph {
 namespace {
-
-// The k nearest of what it is offered, ties to the smaller row.
-class TopK {
- public:
-  explicit TopK(std::size_t k) : k_(k) { heap_.reserve(k); }
-
-  void offer(float distance, std::uint32_t row) {
-    if (heap_.size() == k_) {
-      if (!less({distance, row}, heap_.front())) return;
-      std::pop_heap(heap_.begin(), heap_.end(), less);
-      heap_.back() = {distance, row};
-    } else {
-      heap_.push_back({distance, row});
-    }
-    std::push_heap(heap_.begin(), heap_.end(), less);
-  }
-
-  void write(std::int64_t* rows, float* distances) {
-    std::sort_heap(heap_.begin(), heap_.end(), less);
-    for (std::size_t i = 0; i < k_; ++i) {
-      rows[i] = i < heap_.size() ? static_cast<std::int64_t>(heap_[i].row) : -1;
-      distances[i] = i < heap_.size() ? heap_[i].distance : std::numeric_limits<float>::infinity();
-    }
-  }
-
-  void clear() noexcept { heap_.clear(); }
-  [[nodiscard]] std::size_t size() const noexcept { return heap_.size(); }
-
- private:
-  struct Hit {
-    float distance;
-    std::uint32_t row;
-  };
-  static bool less(const Hit& a, const Hit& b) noexcept {
-    return a.distance < b.distance || (a.distance == b.distance && a.row < b.row);
-  }
-
-  std::size_t k_;
-  std::vector<Hit> heap_;
-};
 
 // scan: exact distances of all matches; codes: their codes, then exact distances of the best; two_hop and gate: walks.
 enum class Plan : std::uint8_t { scan, codes, two_hop, gate };
@@ -100,16 +61,23 @@ struct GraphIndex::Search {
 
 namespace {
 
-// Smaller keys are nearer, equal distances order by row.
-std::uint64_t order_key(float distance, std::uint32_t row) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(distance + 0.0F);  // -0 is 0
-  const std::uint32_t ordered = (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
-  return std::uint64_t{ordered} << 32 | row;
+void write_top(TopK& top, std::size_t k, std::int64_t* rows, float* distances) {
+  const std::vector<std::uint64_t>& keys = top.sorted();
+  write_results(keys.data(), keys.size(), k, rows, distances);
+  top.clear();
 }
 
-float distance_of(std::uint64_t key) noexcept {
-  const auto ordered = static_cast<std::uint32_t>(key >> 32);
-  return std::bit_cast<float>((ordered >> 31) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
+// Calls take(row) for each set bit [first, last), ascending.
+template <class Take>
+void for_each_bit(const std::uint64_t* words, std::size_t first, std::size_t last, const Take& take) {
+  for (std::size_t word = first / 64; word * 64 < last; ++word) {
+    std::uint64_t bits = __atomic_load_n(&words[word], __ATOMIC_RELAXED);
+    if (word == first / 64) bits &= ~std::uint64_t{0} << (first % 64);
+    if (last - word * 64 < 64) bits &= (std::uint64_t{1} << (last - word * 64)) - 1;
+    for (; bits != 0; bits &= bits - 1) {
+      take(static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits))));
+    }
+  }
 }
 
 }  // namespace
@@ -122,25 +90,20 @@ void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_
     for (std::size_t at = first; at < last; at += block) {
       const std::size_t n = std::min(block, last - at);
       index.rows_.distances(q, nullptr, at, n, distances);
-      for (std::size_t i = 0; i < n; ++i) top.offer(distances[i], static_cast<std::uint32_t>(at + i));
+      top.offer(distances, nullptr, static_cast<std::uint32_t>(at), n);
     }
     return;
   }
   std::size_t n = 0;
   const auto flush = [&] {
     index.rows_.distances(q, rows, 0, n, distances);
-    for (std::size_t i = 0; i < n; ++i) top.offer(distances[i], rows[i]);
+    top.offer(distances, rows, 0, n);
     n = 0;
   };
-  for (std::size_t word = first / 64; word * 64 < last; ++word) {
-    std::uint64_t bits = __atomic_load_n(&pass[word], __ATOMIC_RELAXED);
-    if (word == first / 64) bits &= ~std::uint64_t{0} << (first % 64);
-    if (last - word * 64 < 64) bits &= (std::uint64_t{1} << (last - word * 64)) - 1;
-    for (; bits != 0; bits &= bits - 1) {
-      rows[n++] = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
-      if (n == block) flush();
-    }
-  }
+  for_each_bit(pass, first, last, [&](std::uint32_t row) {
+    rows[n++] = row;
+    if (n == block) flush();
+  });
   flush();
 }
 
@@ -154,8 +117,7 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   for (std::size_t i = 0; i < n; ++i) {
     const ExactQuery q = index.rows_.query(queries + i * index.query_bytes());
     scan(q, 0, size, top);
-    top.write(out_rows + i * p.k, out_distances + i * p.k);
-    top.clear();
+    write_top(top, p.k, out_rows + i * p.k, out_distances + i * p.k);
   }
 }
 
@@ -187,7 +149,7 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
         const std::size_t m = std::min(block, found - at);
         float near[block];
         index.rows_.distances(exact, rows + at, 0, m, near);
-        for (std::size_t i = 0; i < m; ++i) keys[n_keys++] = order_key(near[i], rows[at + i]);
+        for (std::size_t i = 0; i < m; ++i) keys[n_keys++] = candidate_key(near[i], rows[at + i]);
       }
       std::sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys));
       n_keys = static_cast<std::size_t>(std::unique(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n_keys)) -
@@ -199,23 +161,12 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
       std::int64_t* to_rows = out_rows + query * k;
       float* to_distances = out_distances + query * k;
       if (search.linked < search.size) {
-        for (std::size_t i = 0; i < n_keys; ++i) {
-          top.offer(distance_of(keys[i]), static_cast<std::uint32_t>(keys[i]));
-        }
+        for (std::size_t i = 0; i < n_keys; ++i) top.push_key(keys[i]);
         search.scan(exact, search.linked, search.size, top);
-        top.write(to_rows, to_distances);
-        top.clear();
+        write_top(top, k, to_rows, to_distances);
         return;
       }
-      const std::size_t n_written = std::min(k, n_keys);
-      for (std::size_t i = 0; i < n_written; ++i) {
-        to_rows[i] = static_cast<std::int64_t>(keys[i] & 0xFFFFFFFFU);
-        to_distances[i] = distance_of(keys[i]);
-      }
-      for (std::size_t i = n_written; i < k; ++i) {
-        to_rows[i] = -1;
-        to_distances[i] = std::numeric_limits<float>::infinity();
-      }
+      write_results(keys.data(), std::min(k, n_keys), k, to_rows, to_distances);
     }
   };
   const std::size_t ef = packed_beam_for(p.ef_search, scale, matches, size);
@@ -261,20 +212,15 @@ void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, s
       bound = std::max_element(best.begin(), best.end(), nearer)->key;
     }
   };
-  for (std::size_t word = 0; word * 64 < linked; ++word) {
-    std::uint64_t bits = __atomic_load_n(&pass[word], __ATOMIC_RELAXED);
-    if (linked - word * 64 < 64) bits &= (std::uint64_t{1} << (linked - word * 64)) - 1;
-    for (; bits != 0; bits &= bits - 1) {
-      const auto row = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
-      const auto* line = reinterpret_cast<const char*>(g.code(row));
-      for (const char* last = line + g.code_bytes; line < last; line += kCacheLine) {
-        __builtin_prefetch(line, 0, 2);
-        std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 would keep only the first
-      }
-      rows[n++] = row;
-      if (n == block) flush();
+  for_each_bit(pass, 0, linked, [&](std::uint32_t row) {
+    const auto* line = reinterpret_cast<const char*>(g.code(row));
+    for (const char* last = line + g.code_bytes; line < last; line += kCacheLine) {
+      __builtin_prefetch(line, 0, 2);
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 would keep only the first
     }
-  }
+    rows[n++] = row;
+    if (n == block) flush();
+  });
   flush();
   if (best.size() > wanted) {
     std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
@@ -389,14 +335,13 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
         n_near = best_rows.size();
       }
       rows.distances(exact[i], near, 0, n_near, s.distances.data());
-      for (std::size_t c = 0; c < n_near; ++c) top.offer(s.distances[c], near[c]);
+      top.offer(s.distances.data(), near, 0, n_near);
       if (linked < size) scan(exact[i], linked, size, top);
       if (top.size() < std::min(p.k, matches)) {
         top.clear();
         scan(exact[i], 0, size, top);
       }
-      top.write(out_rows + (first + i) * p.k, out_distances + (first + i) * p.k);
-      top.clear();
+      write_top(top, p.k, out_rows + (first + i) * p.k, out_distances + (first + i) * p.k);
     }
   }
 }

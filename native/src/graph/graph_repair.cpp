@@ -14,6 +14,9 @@ namespace vicinal::graph {
 namespace {
 
 constexpr std::size_t kGrain = 256;
+constexpr std::size_t kOwnGrain = 64;
+constexpr std::size_t kFindEfFirst = 12;
+constexpr std::size_t kFindEf = 48;  // rows are made findable by a beam of this width
 
 }  // namespace
 
@@ -31,21 +34,13 @@ std::size_t GraphIndex::repair(unsigned threads) {
   ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
     Pruner pruner(fns, g.kind);
     std::vector<std::uint32_t> near;
-    std::vector<std::int32_t> keys;
     std::vector<Candidate> candidates;
     Candidate chosen[kDegreeMax];
     for (std::size_t r = begin; r < end; ++r) {
       const auto row = static_cast<std::uint32_t>(r);
       if (!test_bit(alive.data(), row)) continue;
       if (!gather_around(row, alive, near)) continue;
-      keys.resize(near.size());
-      fns.keys(g, g.code(row), near.data(), near.size(), keys.data());
-      candidates.resize(near.size());
-      for (std::size_t i = 0; i < near.size(); ++i) candidates[i] = {keys[i], near[i]};
-      std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-        return a.key < b.key || (a.key == b.key && a.row < b.row);
-      });
-      const std::size_t count = pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
+      const std::size_t count = choose_among(g, pruner, row, near, candidates, chosen);
       const RowLocks::Guard guard(locks_, row);
       linker.write(row, chosen, count);
       changed.fetch_add(1, std::memory_order_relaxed);
@@ -56,6 +51,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
   if (changed.load() != 0 || !entries_live) {
     choose_entries(n);
     attach_unreachable(n, threads);
+    attach_unfound(0, n, threads);
   }
   if (const std::shared_ptr<qgraph::QGraph> q = packed()) encode_changed(*q, n, threads);
   return changed.load();
@@ -92,13 +88,84 @@ bool GraphIndex::gather_around(std::uint32_t row, const std::vector<std::uint64_
   return true;
 }
 
-// Gives every live row that no entry point leads to an edge from a reachable row near it.
-void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
+// The row's new neighbours, chosen among `near`; returns how many.
+std::size_t GraphIndex::choose_among(const GraphView& g, Pruner& pruner, std::uint32_t row,
+                                     const std::vector<std::uint32_t>& near, std::vector<Candidate>& candidates,
+                                     Candidate* chosen) const {
+  std::vector<std::int32_t> keys(near.size() + kSlotPad);
+  beam_fns(best_isa()).keys(g, g.code(row), near.data(), near.size(), keys.data());
+  candidates.resize(near.size());
+  for (std::size_t i = 0; i < near.size(); ++i) candidates[i] = {keys[i], near[i]};
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.key < b.key || (a.key == b.key && a.row < b.row); });
+  return pruner.choose(g, row, candidates.data(), candidates.size(), edges_.degree, chosen);
+}
+
+// Searches the graph for each listed row's own code and hands on what it finds: the nearest row, or with `exclude` the
+// nearest others.
+void GraphIndex::search_own(const std::vector<std::uint32_t>& rows, std::size_t n, std::size_t ef, bool exclude,
+                            unsigned threads, const std::function<void(std::size_t, const BeamTask&)>& take) const {
+  const BeamFns& fns = beam_fns(best_isa());
+  const GraphView g = view(static_cast<std::uint32_t>(n));
+  const std::vector<std::uint32_t> entries = entry_points();
+  const std::size_t keep = exclude ? ef : 1;
+  ThreadPool::instance().parallel_for(rows.size(), threads, kOwnGrain,
+                                      [&](std::size_t begin, std::size_t end, unsigned) {
+                                        const auto lease = scratches_.lease();
+                                        Scratch& s = *lease;
+                                        s.prepare(kInFlight, n, ef);
+                                        s.tasks.assign(end - begin, {});
+                                        s.rows.resize((end - begin) * keep);
+                                        s.keys.resize((end - begin) * keep);
+                                        for (std::size_t i = begin; i < end; ++i) {
+                                          BeamTask& task = s.tasks[i - begin];
+                                          task.code = g.code(rows[i]);
+                                          task.rows = s.rows.data() + (i - begin) * keep;
+                                          task.keys = s.keys.data() + (i - begin) * keep;
+                                          if (exclude) task.exclude = rows[i];
+                                        }
+                                        BeamRequest request;
+                                        request.entries = entries.data();
+                                        request.n_entries = entries.size();
+                                        request.ef = ef;
+                                        request.keep = keep;
+                                        request.pass = live() < size() ? live_words() : nullptr;
+                                        fns.beam(g, request, s.tasks.data(), end - begin, s.slots(), kInFlight);
+                                        for (std::size_t i = begin; i < end; ++i) take(i, s.tasks[i - begin]);
+                                      });
+}
+
+// Gives each of the rows an edge from a row at which a search for it ends.
+void GraphIndex::attach(const std::vector<std::uint32_t>& lost, std::size_t n, int round, unsigned threads) {
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(n));
   Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_,
                 changed_bits_.as<std::uint64_t>());
   const Pruner pruner(fns, g.kind);
+  search_own(lost, n, kFindEf, true, threads, [&](std::size_t i, const BeamTask& task) {
+    // Not always the nearest, so that lost twins do not push one another out of the same row.
+    const std::size_t tried = std::min<std::size_t>(task.found, 4);
+    if (tried == 0) return;
+    bool attached = false;
+    for (std::size_t c = 0; c < tried && !attached; ++c) {
+      if (linker.degree_of(task.rows[c]) < edges_.degree) {
+        attached = linker.add_edge(g, pruner, task.rows[c], {task.keys[c], lost[i]}, false);
+      }
+    }
+    if (!attached) {
+      const std::size_t c = (lost[i] + static_cast<std::size_t>(round)) % tried;
+      linker.add_edge(g, pruner, task.rows[c], {task.keys[c], lost[i]}, true);
+    }
+    if (linker.degree_of(lost[i]) == 0) {
+      const Candidate nearest{task.keys[0], task.rows[0]};
+      const RowLocks::Guard guard(locks_, lost[i]);
+      linker.write(lost[i], &nearest, 1);
+    }
+  });
+}
+
+// Gives every live row that no entry point leads to an edge from a reachable row near it.
+void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
   // An edge that attaches one row may push out another's last one, so a few rounds.
   for (int round = 0; round < 4; ++round) {
     std::vector<std::uint64_t> reached((n + 63) / 64, 0);
@@ -119,46 +186,33 @@ void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
       if (!test_bit(reached.data(), row) && is_live(row)) lost.push_back(row);
     }
     if (lost.empty()) return;
-    const std::vector<std::uint32_t> entries = entry_points();
-    ThreadPool::instance().parallel_for(lost.size(), threads, 8, [&](std::size_t begin, std::size_t end, unsigned) {
-      const auto lease = scratches_.lease();
-      Scratch& s = *lease;
-      constexpr std::size_t ef = 64;
-      s.prepare(1, n, ef);
-      s.rows.resize(ef);
-      s.keys.resize(ef);
-      for (std::size_t i = begin; i < end; ++i) {
-        BeamTask task;
-        task.code = g.code(lost[i]);
-        task.rows = s.rows.data();
-        task.keys = s.keys.data();
-        task.exclude = lost[i];
-        BeamRequest request;
-        request.entries = entries.data();
-        request.n_entries = entries.size();
-        request.ef = ef;
-        request.keep = ef;
-        request.pass = live_words();
-        fns.beam(g, request, &task, 1, s.slots(), 1);
-        // Not always the nearest, so that lost twins do not push one another out of the same row.
-        const std::size_t tried = std::min<std::size_t>(task.found, 4);
-        bool attached = false;
-        for (std::size_t c = 0; c < tried && !attached; ++c) {
-          if (linker.degree_of(task.rows[c]) < edges_.degree) {
-            attached = linker.add_edge(g, pruner, task.rows[c], {task.keys[c], lost[i]}, false);
-          }
-        }
-        if (!attached && task.found > 0) {
-          const std::size_t c = (lost[i] + static_cast<std::size_t>(round)) % tried;
-          linker.add_edge(g, pruner, task.rows[c], {task.keys[c], lost[i]}, true);
-        }
-        if (linker.degree_of(lost[i]) == 0 && task.found > 0) {
-          const Candidate nearest{task.keys[0], task.rows[0]};
-          const RowLocks::Guard guard(locks_, lost[i]);
-          linker.write(lost[i], &nearest, 1);
-        }
-      }
+    attach(lost, n, round, threads);
+  }
+}
+
+// Makes the live rows [first, last) findable: one that a search for its own code does not meet, nor a twin of it, gets
+// an edge from where that search ends. A narrow beam finds nearly all of them for little.
+void GraphIndex::attach_unfound(std::size_t first, std::size_t last, unsigned threads) {
+  std::vector<std::uint32_t> asked;
+  asked.reserve(last - first);
+  for (std::size_t row = first; row < last; ++row) {
+    if (is_live(static_cast<std::uint32_t>(row))) asked.push_back(static_cast<std::uint32_t>(row));
+  }
+  const auto unfound = [&](std::size_t ef) {
+    std::vector<std::uint8_t> found(asked.size(), 0);
+    search_own(asked, last, ef, false, threads, [&](std::size_t i, const BeamTask& task) {
+      found[i] = task.found > 0 && (task.keys[0] == 0 || task.rows[0] == asked[i]) ? 1 : 0;
     });
+    std::size_t left = 0;
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      if (found[i] == 0) asked[left++] = asked[i];
+    }
+    asked.resize(left);
+  };
+  unfound(kFindEfFirst);
+  for (int round = 0; round < 4 && !asked.empty(); ++round) {
+    unfound(kFindEf);
+    if (!asked.empty()) attach(asked, last, round, threads);
   }
 }
 

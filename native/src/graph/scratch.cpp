@@ -40,26 +40,4 @@ void Scratch::prepare(std::size_t n, std::size_t n_rows, std::size_t ef) {
   }
 }
 
-ScratchPool::Lease ScratchPool::lease() {
-  std::unique_ptr<Scratch> scratch;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-      scratch = std::move(free_.back());
-      free_.pop_back();
-    }
-  }
-  if (!scratch) scratch = std::make_unique<Scratch>();
-  return {*this, std::move(scratch)};
-}
-
-void ScratchPool::give_back(std::unique_ptr<Scratch> scratch) noexcept {
-  const std::lock_guard lock(mutex_);
-  try {
-    free_.push_back(std::move(scratch));
-  } catch (const std::bad_alloc&) {
-    scratch.reset();  // no room to remember it: it is only freed
-  }
-}
-
 }  // namespace vicinal::graph

@@ -3,11 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <mutex>
 #include <vector>
 
 #include "base/aligned_buffer.hpp"
+#include "base/pool.hpp"
 #include "graph/view.hpp"
 
 namespace vicinal::graph {
@@ -38,30 +37,6 @@ class Scratch {
   std::vector<Slot> slots_;
 };
 
-// Hands out scratches; a lease gives its scratch back when it ends. Thread-safe.
-class ScratchPool {
- public:
-  class Lease {
-   public:
-    Lease(ScratchPool& pool, std::unique_ptr<Scratch> scratch) noexcept : pool_(pool), scratch_(std::move(scratch)) {}
-    ~Lease() { pool_.give_back(std::move(scratch_)); }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    [[nodiscard]] Scratch& operator*() const noexcept { return *scratch_; }
-    [[nodiscard]] Scratch* operator->() const noexcept { return scratch_.get(); }
-
-   private:
-    ScratchPool& pool_;
-    std::unique_ptr<Scratch> scratch_;
-  };
-
-  [[nodiscard]] Lease lease();
-
- private:
-  void give_back(std::unique_ptr<Scratch> scratch) noexcept;
-
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Scratch>> free_;
-};
+using ScratchPool = Pool<Scratch>;
 
 }  // namespace vicinal::graph

@@ -24,19 +24,6 @@ constexpr float kAddMax = 4096.0F;
 // Own distances are off by quantisation: this many more than k get exact ones.
 std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
 
-class Borrowed {
- public:
-  explicit Borrowed(ScratchPool& pool) : pool_(pool), scratch_(pool.take()) {}
-  ~Borrowed() { pool_.give(std::move(scratch_)); }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-  Scratch& operator*() noexcept { return *scratch_; }
-
- private:
-  ScratchPool& pool_;
-  std::unique_ptr<Scratch> scratch_;
-};
-
 }  // namespace
 
 Loops loops_for(Isa isa) noexcept {
@@ -159,9 +146,9 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   context.mean = parameters_.mean.data();
   context.query_norm = parameters_.query_norm;
 
-  Borrowed scratch(scratches_);
-  (*scratch).prepare(context.graph, batch.ef, std::min(batch.interleave, nq));
-  (options.loops != nullptr ? *options.loops : loops_).search(context, batch, (*scratch).lanes(), 0, nq);
+  const auto scratch = scratches_.lease();
+  scratch->prepare(context.graph, batch.ef, std::min(batch.interleave, nq));
+  (options.loops != nullptr ? *options.loops : loops_).search(context, batch, scratch->lanes(), 0, nq);
 }
 
 }  // namespace vicinal::qgraph

@@ -63,21 +63,4 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
   padded_ = padded;
 }
 
-std::unique_ptr<Scratch> ScratchPool::take() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-      std::unique_ptr<Scratch> scratch = std::move(free_.back());
-      free_.pop_back();
-      return scratch;
-    }
-  }
-  return std::make_unique<Scratch>();
-}
-
-void ScratchPool::give(std::unique_ptr<Scratch> scratch) {
-  const std::lock_guard lock(mutex_);
-  free_.push_back(std::move(scratch));
-}
-
 }  // namespace vicinal::qgraph

@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
-#include <mutex>
-#include <vector>
 
 #include "base/aligned_buffer.hpp"
+#include "base/pool.hpp"
 #include "qgraph/search.hpp"
 
 namespace vicinal::qgraph {
@@ -25,15 +23,6 @@ class Scratch {
   std::uint32_t padded_ = 0;
 };
 
-// Hands out Scratch objects to concurrent searches.
-class ScratchPool {
- public:
-  [[nodiscard]] std::unique_ptr<Scratch> take();
-  void give(std::unique_ptr<Scratch> scratch);
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Scratch>> free_;
-};
+using ScratchPool = Pool<Scratch>;
 
 }  // namespace vicinal::qgraph

@@ -1,12 +1,14 @@
 """The transport to a served database: each call becomes a message of `wire`, sent through a channel.
 
 A channel carries one request and brings one answer, or raises the error that the server sent; HTTP is one
-(`client/http.py`). What a call means, how large ones are split, and what an answer becomes here is the same for all.
+(`client/http.py`), gRPC another (`client/rpc.py`). What a call means, how large ones are split, and what an answer
+becomes here is the same for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
@@ -35,6 +37,7 @@ from vicinal.wire.codec import from_wire_id, stored_dtype, to_wire_id, to_wire_t
 from vicinal.wire.operations import Operation
 
 A = TypeVar("A", bound=m.Answer)
+R = TypeVar("R")
 
 QUERY_BYTES_MAX = 8 * 2**20
 QUERIES_MAX = 4_096
@@ -58,6 +61,10 @@ class Channel(Protocol):
         """Send a request and return its answer; payloads in it are MessagePack. Raises the server's error."""
         ...
 
+    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+        """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+        ...
+
     def close(self) -> None:
         """Give connections back. Idempotent."""
         ...
@@ -76,19 +83,31 @@ def connect(address: str, *, api_key: str | None, timeout_s: float, retries: int
         raise InvalidArgumentError(f"timeout_s is {timeout_s!r}; it is a number of seconds above 0")
     if type(retries) is not int or not 0 <= retries <= 20:
         raise InvalidArgumentError(f"retries is {retries!r}; it is an int of 0 to 20")
-    if scheme not in ("http", "https"):
-        raise InvalidArgumentError(
-            f"address {address!r} has the scheme {scheme!r}; known are http and https"
-        )
-    from vicinal.client.http import HttpChannel
-
-    channel = HttpChannel(address, api_key=api_key, timeout_s=timeout_s, retries=retries)
+    channel = _channel(scheme)(address, api_key=api_key, timeout_s=timeout_s, retries=retries)
     try:
         info = channel.call(ops.INFO, None, m.Empty(), m.ServerInfo)
     except BaseException:
         channel.close()
         raise
     return RemoteDatabase(channel, info)
+
+
+def _channel(scheme: str) -> Callable[..., Channel]:
+    """The channel of a scheme. Each is imported when it is asked for, and may need what is not installed."""
+    try:
+        if scheme in ("http", "https"):
+            from vicinal.client.http import HttpChannel
+
+            return HttpChannel
+        if scheme == "grpc":
+            from vicinal.client.rpc import GrpcChannel
+
+            return GrpcChannel
+    except ImportError as fault:
+        raise InvalidArgumentError(
+            f"{scheme}:// needs {fault.name}: pip install 'vicinal[{scheme.removesuffix('s')}]'"
+        ) from fault
+    raise InvalidArgumentError(f"an address has the scheme http, https or grpc, not {scheme!r}")
 
 
 class RemoteDatabase:
@@ -177,9 +196,17 @@ class RemoteDatabase:
         self, operation: Operation, collection: str | None, request: m.Request, answer: type[A]
     ) -> A:
         """Send one request."""
+        self._check_open()
+        return self._channel.call(operation, collection, request, answer)
+
+    def upload(self, collection: str, parts: Sequence[Callable[[], m.Upsert]]) -> None:
+        """Send upserts one after the other."""
+        self._check_open()
+        self._channel.upload(collection, parts)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"database {self.address!r} is closed; call vicinal.open again")
-        return self._channel.call(operation, collection, request, answer)
 
 
 class RemoteCollection:
@@ -202,18 +229,12 @@ class RemoteCollection:
     def upsert(self, batch: Batch, progress: Progress | None) -> None:
         """Insert or replace points; with conditions in one request, for the server to check all of them first."""
         parts = [(0, len(batch.keys))] if batch.conditions.any else batch.parts()
-        for start, end in parts:
-            part = batch.part(start, end)
-            payloads, expires_ms = part.payloads, part.expires_ms
-            request = m.Upsert(
-                ids=_wire_ids(part.keys),
-                vectors=part.vectors.tobytes(),
-                payloads=None if payloads is None else [msgspec.Raw(raw) for raw in payloads],
-                mode=part.conditions.mode.value,
-                if_version=_versions(part.conditions),
-                expires_at=None if expires_ms is None else _times(expires_ms),
-            )
-            self._call(ops.UPSERT, request, m.Counted)
+        requests = [partial(_upsert, batch, start, end) for start, end in parts]
+        if progress is None:
+            self._of_collection(lambda: self._database.upload(self.name, requests))
+            return
+        for (_, end), request in zip(parts, requests, strict=True):
+            self._call(ops.UPSERT, request(), m.Counted)
             batch.report(end, progress)
 
     def search(
@@ -361,8 +382,13 @@ class RemoteCollection:
         self._call(ops.OPTIMIZE, m.Optimize(wait=False), m.Done)
 
     def _call(self, operation: Operation, request: m.Request, answer: type[A]) -> A:
+        return self._of_collection(
+            lambda: self._database.call(operation, self.name, request, answer)
+        )
+
+    def _of_collection(self, call: Callable[[], R]) -> R:
         try:
-            return self._database.call(operation, self.name, request, answer)
+            return call()
         except NotFoundError as fault:
             if fault.id is not None:
                 raise  # a point is missing, not the collection
@@ -418,6 +444,20 @@ def _row(vector: m.Vector, config: CollectionConfig) -> npt.NDArray[Any]:
         invariant(len(row) == config.columns, "a server sends whole vectors")
         return row
     return np.asarray(vector, dtype)
+
+
+def _upsert(batch: Batch, start: int, end: int) -> m.Upsert:
+    """The request of a part of a batch."""
+    part = batch.part(start, end)
+    payloads, expires_ms = part.payloads, part.expires_ms
+    return m.Upsert(
+        ids=_wire_ids(part.keys),
+        vectors=part.vectors.tobytes(),
+        payloads=None if payloads is None else [msgspec.Raw(raw) for raw in payloads],
+        mode=part.conditions.mode.value,
+        if_version=_versions(part.conditions),
+        expires_at=None if expires_ms is None else _times(expires_ms),
+    )
 
 
 def _wire_ids(keys: list[bytes]) -> list[m.WireId]:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.engine.maintenance import Maintenance
-from vicinal.engine.segment import SealedSegment, Segment
-from vicinal.engine.segment_files import calibrate_given
+from vicinal.engine.segment import SealedSegment
+from vicinal.engine.segment_files import calibrate_given, lacks_own_table
 from vicinal.engine.state import CollectionState
 from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import CorruptionError
@@ -92,7 +92,7 @@ class Calibrator:
         before = state.given_queries
         state.given_queries = None  # graphs that are built from here on measure themselves
         try:
-            self._maintenance.rebuild(_lacks_own, threads=threads)
+            self._maintenance.rebuild(lambda s: lacks_own_table(s.index), threads=threads)
             self._keep(None, None)
         except BaseException:
             state.given_queries = before
@@ -113,8 +113,3 @@ def _query_dtype(state: CollectionState) -> np.dtype[Any]:
     """As `GraphIndex.search` takes queries."""
     dtype = state.config.dtype
     return np.dtype(np.float32) if dtype is VectorType.F16 else dtype.numpy
-
-
-def _lacks_own(segment: Segment) -> bool:
-    table = segment.index.calibration
-    return segment.index.n_linked > 0 and (table is None or table.given)

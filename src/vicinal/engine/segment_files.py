@@ -37,6 +37,10 @@ Progress = Callable[[int, int], bool | None]
 
 _DAMAGE = (CorruptionError, OSError)
 
+REUSE_LINKED_MIN = 0.9
+REUSE_SHARE_MIN = 0.5
+"""A graph is grown, not built anew, from a whole one that holds this share of the new rows: linking is what costs."""
+
 _log = get_logger("engine.segments")
 
 
@@ -78,8 +82,13 @@ def write_segment(
             {"dim": config.dim, "dtype": config.dtype.value},
         )
         with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
-            index = build_graph(config, files["vectors"], threads=threads, progress=progress)
-            calibrate_given(index, queries, threads=threads)
+            vectors = files["vectors"]
+            if queries is None and lacks_own_table(sources[0][0].index):
+                index = build_graph(config, vectors, threads=threads, progress=progress)
+            else:
+                index = _graph_of(config, vectors, sources, threads=threads, progress=progress)
+            if queries is not None and index.n_linked:
+                index.calibrate(queries, threads=threads)
             index.save(temporary / GRAPH, vectors=False)
         with os_errors(f"renaming {temporary}"):
             REAL.rename(temporary, target)
@@ -87,6 +96,25 @@ def write_segment(
     except BaseException:
         remove_tree(temporary)
         raise
+
+
+def _graph_of(
+    config: CollectionConfig,
+    vectors: npt.NDArray[Any],
+    sources: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+    *,
+    threads: int,
+    progress: Progress | None,
+) -> GraphIndex:
+    """The index of a new segment: grown from the first source's graph if that holds most rows, else built anew."""
+    first, local = sources[0]
+    if first.index.n_linked < REUSE_LINKED_MIN * first.index.n or len(
+        local
+    ) < REUSE_SHARE_MIN * len(vectors):
+        return build_graph(config, vectors, threads=threads, progress=progress)
+    index, _ = first.index.compact(keep=local, vectors=vectors, threads=threads)
+    index.link(threads=threads, progress=progress)
+    return index
 
 
 def build_graph(
@@ -113,11 +141,14 @@ def build_graph(
 
 def calibrate_given(index: GraphIndex, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
     """Calibrate a graph with the user's queries, if there are any and they have not done so."""
-    if queries is None or index.n_linked == 0:
-        return
-    table = index.calibration
-    if table is None or not table.given:
+    if queries is not None and lacks_own_table(index, given=False):
         index.calibrate(queries, threads=threads)
+
+
+def lacks_own_table(index: GraphIndex, *, given: bool = True) -> bool:
+    """Whether a graph has no calibration, or the other kind: `given` by the user where that is True."""
+    table = index.calibration
+    return index.n_linked > 0 and (table is None or table.given == given)
 
 
 def open_segment(

@@ -167,6 +167,39 @@ class GraphIndex:
         _check_range("threads", threads, 0, THREADS_MAX)
         return self._open.repair(threads)
 
+    def compact(
+        self,
+        *,
+        keep: NDArray[np.int64] | None = None,
+        vectors: Rows | None = None,
+        threads: int = 1,
+    ) -> tuple[GraphIndex, NDArray[np.int64]]:
+        """Return a copy of some rows, and the rows (n,) int64 that its rows 0..n-1 have here.
+
+        Nothing is linked anew: it costs about one pass over the memory, and rows that lose neighbours get new ones.
+        This index stays as it is, and searches of it go on; close it when the copy has taken its place.
+
+        Parameters
+        ----------
+        keep : (n,) int64, ascending rows to take; None: all live rows. Those that are removed, or are removed
+            meanwhile, are removed in the copy.
+        vectors : (n or more, dim) rows in the stored dtype, C-contiguous: the kept rows in their order, any new ones
+            behind them, which are pending in the copy. Referenced, not copied, and not checked for NaN again. None: the
+            copy owns its rows.
+        threads : 0 means all.
+
+        Raises
+        ------
+        InvalidArgumentError : keep is not ascending or names a row that does not exist; vectors has too few rows.
+        """
+        _check_range("threads", threads, 0, THREADS_MAX)
+        native, rows = self._open.compact(
+            None if keep is None else _row_numbers(keep), vectors, threads
+        )
+        index = type(self).__new__(type(self))
+        index._native, index._dtype = native, self._dtype
+        return index, rows
+
     def search(
         self,
         queries: Rows,

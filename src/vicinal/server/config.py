@@ -8,7 +8,7 @@ from typing import Any
 
 from vicinal.model.errors import InvalidArgumentError
 
-HTTP_PORT = 7333
+HTTP_PORT, GRPC_PORT = 7333, 7334
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -16,7 +16,8 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class ServerConfig:
     """Options of a server.
 
-    Attributes ---------- host, http_port : where it listens; port 0 is any free one. auth : True asks for a key
+    Attributes ---------- host, http_port, grpc_port : where it listens; port 0 is any free one, and None of
+    gRPC is not served. auth : True asks for a key
     always, False never; None asks wherever keys exist or the host is not this machine alone. search_threads :
     searches carried out at the same time; 0 is one for each core. More wait and become batches. batch_max :
     waiting searches with equal options that become one native call. cache_bytes_max : memory for results; 0 is
@@ -32,6 +33,7 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     http_port: int = HTTP_PORT
+    grpc_port: int | None = None
     auth: bool | None = None
     search_threads: int = 0
     batch_max: int = 64
@@ -49,6 +51,7 @@ class ServerConfig:
         """Raise InvalidArgumentError where a value is out of range."""
         for name, low, high in (
             ("http_port", 0, 65_535),
+            *(("grpc_port", 0, 65_535) for port in (self.grpc_port,) if port is not None),
             ("search_threads", 0, 256),
             ("batch_max", 1, 4_096),
             ("cache_bytes_max", 0, 2**40),

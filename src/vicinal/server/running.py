@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from vicinal.engine.database import Database
 from vicinal.model.errors import InvalidArgumentError, UnavailableError
@@ -27,6 +27,18 @@ SWITCH_S = 0.0005
 BACKLOG = 2048
 
 
+class _Server(Protocol):
+    """What listens on one port."""
+
+    async def start(self) -> None:
+        """Return when it answers."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse what comes, finish what is under way within grace_s."""
+        ...
+
+
 class Running:
     """A server that runs; made by `Database.serve`. A context manager that stops it at the end."""
 
@@ -36,6 +48,7 @@ class Running:
         _check_open_door(config, self._keys)
         self._socket = _listen(config)
         self._port: int = self._socket.getsockname()[1]
+        self._grpc_port = config.grpc_port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started, self._stopped = threading.Event(), threading.Event()
@@ -49,9 +62,12 @@ class Running:
     @property
     def url(self) -> str:
         """What `vicinal.open` takes to connect."""
-        host = self._config.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self._url("http", self._port)
+
+    @property
+    def grpc_url(self) -> str | None:
+        """What `vicinal.open` takes to connect by gRPC; None where that is not served."""
+        return None if self._grpc_port is None else self._url("grpc", self._grpc_port)
 
     @property
     def asks_for_keys(self) -> bool:
@@ -104,6 +120,11 @@ class Running:
         state = "stopped" if self._stopped.is_set() else "running"
         return f"Running({self.url!r}, {state})"
 
+    def _url(self, scheme: str, port: int) -> str:
+        host = self._config.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
     def _run(self, started: Callable[[], None] = lambda: None, *, signals: bool = False) -> None:
         try:
             _loop_runner()(self._serve(started, signals=signals))
@@ -124,15 +145,25 @@ class Running:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(number, self._stop.set)
         gateway = Gateway(self._database, self._config, self._keys)
+        rpc: Any = None
+        servers: list[_Server] = [
+            HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
+        ]
+        if self._config.grpc_port is not None:
+            from vicinal.server.rpc import RpcServer
+
+            servers.append(rpc := RpcServer(gateway, self._config.host, self._config.grpc_port))
         try:
-            http = HttpServer(RestApp(gateway), self._socket, self._config.read_s_max)
-            await http.start()
+            for server in servers:
+                await server.start()
+            if rpc is not None:
+                self._grpc_port = rpc.port
             self._started.set()
             started()
             await self._stop.wait()
-            gateway.admission.closing = True
-            await http.stop(self._config.shutdown_s_max)
         finally:
+            gateway.admission.closing = True
+            await asyncio.gather(*[s.stop(self._config.shutdown_s_max) for s in servers])
             await asyncio.to_thread(gateway.close)
 
     def _check(self) -> None:

@@ -16,6 +16,7 @@ from vicinal.model.errors import (
     AlreadyExistsError,
     ClosedError,
     CollectionMismatchError,
+    CorruptionError,
     DeadlineError,
     ForbiddenError,
     InvalidArgumentError,
@@ -32,24 +33,26 @@ from vicinal.model.errors import (
 )
 from vicinal.wire.messages import Fault
 
-_STATUSES: dict[type[VicinalError], int] = {
-    RequestTooLargeError: 413,
-    InvalidArgumentError: 400,
-    LimitError: 400,
-    UnauthenticatedError: 401,
-    ForbiddenError: 403,
-    ReadOnlyError: 403,
-    NotFoundError: 404,
-    CollectionMismatchError: 409,
-    AlreadyExistsError: 409,
-    VersionConflictError: 409,
-    LockedError: 409,
-    ClosedError: 410,
-    OverloadedError: 503,
-    UnavailableError: 503,
-    DeadlineError: 504,
-    VicinalError: 500,
+_STATUSES: dict[type[VicinalError], tuple[int, str]] = {
+    RequestTooLargeError: (413, "RESOURCE_EXHAUSTED"),
+    InvalidArgumentError: (400, "INVALID_ARGUMENT"),
+    LimitError: (400, "INVALID_ARGUMENT"),
+    UnauthenticatedError: (401, "UNAUTHENTICATED"),
+    ForbiddenError: (403, "PERMISSION_DENIED"),
+    ReadOnlyError: (403, "FAILED_PRECONDITION"),
+    NotFoundError: (404, "NOT_FOUND"),
+    CollectionMismatchError: (409, "FAILED_PRECONDITION"),
+    AlreadyExistsError: (409, "ALREADY_EXISTS"),
+    VersionConflictError: (409, "ABORTED"),
+    LockedError: (409, "FAILED_PRECONDITION"),
+    ClosedError: (410, "FAILED_PRECONDITION"),
+    CorruptionError: (500, "DATA_LOSS"),
+    OverloadedError: (503, "UNAVAILABLE"),
+    UnavailableError: (503, "UNAVAILABLE"),
+    DeadlineError: (504, "DEADLINE_EXCEEDED"),
+    VicinalError: (500, "INTERNAL"),
 }
+"""HTTP status and the name of the gRPC status."""
 
 
 def code_of(kind: type[VicinalError]) -> str:
@@ -70,10 +73,14 @@ def http_status(error: VicinalError) -> int:
     """The HTTP status that an error answers with."""
     if isinstance(error, OverloadedError) and error.rate_limited:
         return 429
-    for kind in type(error).__mro__:
-        if kind in _STATUSES:
-            return _STATUSES[kind]
-    return 500
+    return _statuses(error)[0]
+
+
+def grpc_status(error: VicinalError) -> str:
+    """The name of the gRPC status that an error answers with."""
+    if isinstance(error, OverloadedError) and error.rate_limited:
+        return "RESOURCE_EXHAUSTED"
+    return _statuses(error)[1]
 
 
 def to_fault(error: VicinalError) -> Fault:
@@ -93,6 +100,11 @@ def from_fault(fault: Fault) -> VicinalError:
     error.args = (fault.message,)
     vars(error).update({name: _value(detail) for name, detail in fault.details.items()})
     return error
+
+
+def _statuses(error: VicinalError) -> tuple[int, str]:
+    kind = next(kind for kind in type(error).__mro__ if kind in _STATUSES)
+    return _STATUSES[kind]
 
 
 def _value(detail: Any) -> Any:

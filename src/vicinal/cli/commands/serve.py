@@ -17,6 +17,14 @@ def serve(
     http_port: Annotated[
         int, typer.Option("--http-port", help="Port of REST; 0 is any free one.")
     ] = 7333,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            "--grpc-port",
+            help="Port of gRPC; the one after REST's if not said, 0 is any free one.",
+        ),
+    ] = None,
+    rest_only: Annotated[bool, typer.Option("--rest-only", help="Serve no gRPC.")] = False,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask nobody for a key, whoever can reach the port.")
     ] = False,
@@ -35,7 +43,7 @@ def serve(
     ] = 0.0,
     json: JsonOption = False,
 ) -> None:
-    """Serve a database over HTTP: the same API for every `vicinal.open("http://...")`."""
+    """Serve a database over REST and gRPC: the same API for every `vicinal.open("http://...")` or `"grpc://..."`."""
     from json import dumps
 
     import vicinal
@@ -47,6 +55,7 @@ def serve(
         {
             "host": host,
             "http_port": http_port,
+            "grpc_port": None if rest_only else _port(grpc_port, http_port, 1),
             "auth": False if no_auth else None,
             "cache_bytes_max": cache_mb * 1_000_000,
             "requests_max": requests_max,
@@ -60,10 +69,23 @@ def serve(
         def started() -> None:
             keys = "keys are asked for" if running.asks_for_keys else "no keys are asked for"
             if json:
-                record = {"url": running.url, "database": db.address, "keys": running.asks_for_keys}
+                record = {
+                    "url": running.url,
+                    "grpc_url": running.grpc_url,
+                    "database": db.address,
+                    "keys": running.asks_for_keys,
+                }
                 print(dumps(record), flush=True)
                 return
-            print(f"serving {db.address} at {running.url} ({keys}); Ctrl-C stops", flush=True)
+            places = " and ".join(url for url in (running.url, running.grpc_url) if url)
+            print(f"serving {db.address} at {places} ({keys}); Ctrl-C stops", flush=True)
 
         running.run(started)
         remark("stopped; every acknowledged write is kept")
+
+
+def _port(given: int | None, http_port: int, place: int) -> int:
+    """The port that was given; else `place` after REST's, or any free one where that is."""
+    if given is not None:
+        return given
+    return 0 if http_port == 0 else http_port + place

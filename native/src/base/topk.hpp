@@ -43,6 +43,15 @@ class TopK {
     if (keys_.size() == capacity_) shrink();
   }
 
+  void clear() noexcept {
+    keys_.clear();
+    worst_ = std::numeric_limits<std::uint64_t>::max();
+    threshold_ = std::numeric_limits<float>::infinity();
+  }
+
+  // How many results there are.
+  [[nodiscard]] std::size_t size() const noexcept { return std::min(keys_.size(), k_); }
+
   // Offers n candidates; candidate i is rows[i], or first + i where rows is null.
   void offer(const float* distances, const std::uint32_t* rows, std::uint32_t first, std::size_t n) {
     constexpr std::size_t kGroup = 16;
@@ -55,7 +64,7 @@ class TopK {
     offer_each(distances, rows, first, i, n);
   }
 
-  // Sorts what was kept and returns it: at most k keys, ascending. The object is spent.
+  // Sorts what was kept and returns it: at most k keys, ascending. Only clear() may follow.
   [[nodiscard]] const std::vector<std::uint64_t>& sorted() {
     if (keys_.size() > k_) shrink();
     std::sort(keys_.begin(), keys_.end());
