@@ -212,9 +212,9 @@ class HitOut(Answer, omit_defaults=True, gc=False):
     vector: Vector | None = None
 
 
-class HitsOut(Answer):
+class HitsOut(Answer, omit_defaults=True):
     """Results of one query, nearest first; `recall_estimate` is the share of the true nearest that are expected to be
-    among them, null where that is not known."""
+    among them, absent where that is not known."""
 
     hits: list[HitOut]
     recall_estimate: float | None = None
