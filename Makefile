@@ -47,7 +47,7 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.built: $(VENV)/.tools $(NATIVE_SOURCES)
 	@echo "setup: building the extension"
 	@PATH="$(abspath $(BIN)):$$PATH" CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-build-isolation \
-	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,backup,demo,grpc,jwt,server]'
+	  -C build-dir=$(BUILD) -C cmake.define.CMAKE_EXPORT_COMPILE_COMMANDS=ON --editable '.[arrow,backup,demo,grpc,jwt,otel,server]'
 	@touch $@
 
 demo: setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import churn, duel, filters, heldout, kernels, recall, report, run, workload
+from bench import churn, duel, filters, heldout, kernels, limit, recall, report, run, workload
 
 COMMANDS = {
     "run": run,
@@ -17,6 +17,7 @@ COMMANDS = {
     "filters": filters,
     "heldout": heldout,
     "recall": recall,
+    "limit": limit,
 }
 
 

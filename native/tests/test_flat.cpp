@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/topk.hpp"
 #include "check.hpp"
 #include "flat/flat_index.hpp"
 #include "flat/flat_scan.hpp"
-#include "base/topk.hpp"
 
 namespace {
 

@@ -15,7 +15,7 @@ import vicinal
 from vicinal.server import keys as keys_module
 from vicinal.server.keys import KeyStore
 from vicinal.server.openapi import path_of
-from vicinal.wire.operations import DROP, OPERATIONS, Operation, Role
+from vicinal.wire.operations import DROP, OPERATIONS, REVOKE_KEY, Operation, Role
 
 BODIES = {
     "open": {"dim": 2},
@@ -27,6 +27,7 @@ BODIES = {
     "search_batch": {"vectors": [[1.0, 2.0]]},
     "explain": {"vector": [1.0, 2.0]},
     "drop_snapshot": {"name": "kept"},
+    "create_key": {"role": "read"},
 }
 JSON = {"Content-Type": "application/json"}
 
@@ -38,6 +39,7 @@ class Served:
     url: str
     store: KeyStore
     keys: dict[str, str]
+    spare: str = ""
 
     def send(
         self, method: str, path: str, body: bytes | None = None, **headers: str
@@ -54,7 +56,8 @@ class Served:
     def call(self, operation: Operation, key: str | None, collection: str = "docs") -> int:
         """The status of an operation, sent with a body that is right."""
         path = path_of(operation).replace("{collection}", collection)
-        body = msgspec.json.encode(BODIES.get(operation.name, {}))
+        sent = {"id": self.spare} if operation is REVOKE_KEY else BODIES.get(operation.name, {})
+        body = msgspec.json.encode(sent)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return self.send(operation.method, path, body, **headers)[0]
 
@@ -71,7 +74,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         keys["expired"] = store.create(role="admin", valid_s=1e-6)[0]
         keys["wrong"] = keys["admin"][:-2] + ("aa" if keys["admin"][-2:] != "aa" else "bb")
         with db.serve(http_port=0) as server:
-            yield Served(server.url, store, keys)
+            yield Served(server.url, store, keys, store.create()[1].id)
 
 
 OTHERS = [o for o in OPERATIONS if o is not DROP]

@@ -83,6 +83,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "ttl": st.one_of(st.floats(), COUNT),
     "name": st.one_of(st.sampled_from(["a", "..", "a/b", "x" * 200]), VALUE),
     "collections": st.lists(st.sampled_from(["docs", "none", "", 1]), max_size=2),
+    "sample": COUNT,
+    "seed": COUNT,
+    "color_by": st.sampled_from(["n", "", ".", "a.b", "id", "id.x", "x" * 2_000]),
     "order_by": st.sampled_from(["n", "", ".", "a.b", "id", "x" * 2_000]),
 }
 
@@ -182,7 +185,7 @@ def test_no_bytes_are_the_servers_fault(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]),
     path=st.lists(
         st.sampled_from(
-            ["v1", "collections", "docs", "points", "search", "", "%2F", "..", "é", "info"]
+            ["v1", "collections", "docs", "points", "search", "", "%2F", "..", "é", "info", "ui"]
         ),
         max_size=6,
     ).map(lambda parts: "/" + "/".join(parts)),

@@ -529,3 +529,23 @@ def test_ip_with_norms_of_all_sizes_finds_the_largest_products() -> None:
     Q = data("f32", N_QUERIES, 3)
     rows, _ = index.search(Q, k=10, ef_search=100)
     assert recall(rows, distances(Q, X, "ip"), 10) >= RECALL_FLOOR
+
+
+def test_a_replay_reads_what_the_searches_read_and_nothing_else() -> None:
+    X, queries = data("f32", N, 2), data("f32", N_QUERIES, 3, queries=True)
+    index = GraphIndex(DIM, format="rabitq")
+    index.build(X, threads=1)
+    nodes, compared, seconds = index.replay(queries, k=10, ef_search=64, passes=2)
+    assert 64 * N_QUERIES <= nodes <= 5 * 64 * N_QUERIES
+    assert 10 * N_QUERIES <= compared <= 20 * N_QUERIES
+    assert 0 < seconds < 10
+    wide, _, _ = index.replay(queries, k=10, ef_search=200, passes=1)
+    assert wide > nodes
+    codes = GraphIndex(DIM, format="sq8")
+    codes.build(X, threads=1)
+    with pytest.raises(InvalidArgumentError, match="rabitq"):
+        codes.replay(queries)
+    with pytest.raises(InvalidArgumentError, match="passes"):
+        index.replay(queries, passes=0)
+    with pytest.raises(DimensionError):
+        index.replay(queries[:, :-1].copy())

@@ -58,6 +58,14 @@ struct SearchParameters {
 // Throws Error{invalid_argument} or, above a limit, Error{capacity}.
 void check_parameters(const SearchParameters& p);
 
+// The memory side of some searches.
+struct Replay {
+  std::size_t visited = 0;   // nodes expanded, of all queries
+  std::size_t compared = 0;  // rows whose exact distances were computed
+  double seconds = 0.0;      // of reading the same, with no arithmetic: the best pass
+  std::uint64_t checksum = 0;
+};
+
 // Told (done, total) now and then from the thread that called; returning false cancels with Error{cancelled}.
 using Progress = std::function<bool(std::size_t, std::size_t)>;
 
@@ -85,6 +93,10 @@ class GraphIndex {
   // out_rows and out_distances hold n_queries * k entries, padded with -1 and infinity.
   void search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
               std::int64_t* out_rows, float* out_distances) const;
+
+  // Runs the searches once on this thread, then only reads what they read, `passes` times. For the rabitq form.
+  [[nodiscard]] Replay replay(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
+                              unsigned passes) const;
 
   // Writes the index to a temporary file and renames it; searches and append go on meanwhile. Without vectors the rows
   // themselves are left out, and load() is given them.

@@ -324,6 +324,7 @@ struct SearchLoop {
 
   // Takes the nearest expanded nodes that may be returned, and sends for their stored vectors.
   static void collect(const Batch& b, Lane& l) noexcept {
+    if (b.reranker.visited != nullptr) b.reranker.visited(b.reranker.context, l.index, l.er, l.hops);
     for (std::uint32_t i = 0; i < l.hops; ++i) l.table[l.es[i]] = kNoNode;
     std::uint32_t n = 0;
     for (std::uint32_t i = 0; i < l.hops; ++i) {

@@ -26,6 +26,8 @@ std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
 
 }  // namespace
 
+std::size_t interleave_for(std::size_t dim) noexcept { return dim <= kDimLow ? kInterleaveLow : kInterleaveHigh; }
+
 Loops loops_for(Isa isa) noexcept {
   switch (isa) {
 #if defined(__x86_64__)
@@ -127,9 +129,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.queries = queries;
   batch.ef = options.ef;
   batch.rerank = rerank_for(options.k);
-  batch.interleave = options.interleave != 0 ? std::min(options.interleave, kInterleaveMax)
-                     : dim_ <= kDimLow       ? kInterleaveLow
-                                             : kInterleaveHigh;
+  batch.interleave = options.interleave != 0 ? std::min(options.interleave, kInterleaveMax) : interleave_for(dim_);
   batch.entries = entries.data();
   batch.n_entries = entries.size();
   batch.pass = options.pass;

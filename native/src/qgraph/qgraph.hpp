@@ -41,6 +41,12 @@ struct SearchOptions {
   const Loops* loops = nullptr;         // of another instruction set than the best; for tests
 };
 
+// What a search read for one query: rows of the nodes it expanded, in order, and the exact rows it compared.
+struct Visit {
+  std::vector<std::uint32_t> rows;
+  std::vector<const std::byte*> exact;
+};
+
 // A row as floats: of unit length for cosine, as it is for l2 and ip.
 using ReadRow = std::function<void(std::size_t row, float* out)>;
 
@@ -74,6 +80,10 @@ class QGraph {
   // Finds the rows nearest to each of nq queries (float, dim) and hands them to the reranker, query by query.
   void search(const float* queries, std::size_t nq, const SearchOptions& options, const Reranker& reranker) const;
 
+  // Reads what searches of these visits read, as they would and with their prefetches, but computes nothing. Returns a
+  // sum of what was read, so that nothing is left out.
+  [[nodiscard]] std::uint64_t replay(const std::vector<Visit>& visits, std::size_t exact_bytes) const noexcept;
+
   // After the rows block was filled from a file: checks that it is a graph over n rows and numbers them.
   // Returns what is wrong with it; empty: nothing.
   [[nodiscard]] std::string adopt(std::size_t n);
@@ -99,6 +109,9 @@ class QGraph {
   ReservedBuffer nodes_;  // u32 each: the node of a row
   mutable ScratchPool scratches_;
 };
+
+// Queries under way at once on one thread of a batch call.
+[[nodiscard]] std::size_t interleave_for(std::size_t dim) noexcept;
 
 // The loops of an instruction set that this machine has; best_isa() heeds VICINAL_ISA.
 [[nodiscard]] Loops loops_for(Isa isa) noexcept;

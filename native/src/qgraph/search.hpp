@@ -26,6 +26,8 @@ struct Reranker {
   void (*fetch)(const void* context, std::uint32_t row) noexcept = nullptr;
   // The nearest rows found for a query; a row may be among them twice.
   void (*rerank)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
+  // The rows of all nodes expanded for a query, in order; null: nobody asks.
+  void (*visited)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
 };
 
 struct Batch {

@@ -315,6 +315,25 @@ class GraphIndex:
         """Put a table back that was measured on this very index. CorruptionError : it is none."""
         self._open.set_calibration(table)
 
+    def replay(
+        self, queries: Rows, k: int = 10, ef_search: int = 64, *, passes: int = 5
+    ) -> tuple[int, int, float]:
+        """Time the memory accesses of a batch of searches by themselves, on one thread; of format "rabitq" only.
+
+        The searches run once and are recorded; then the same bytes are read in the same order, with the same
+        prefetches, and nothing is computed. What a search takes beyond that is arithmetic that memory does not hide.
+
+        Returns
+        -------
+        nodes expanded and rows compared exactly, over all queries, and the seconds of the best pass.
+
+        Raises
+        ------
+        InvalidArgumentError : the index has another format, or ef_search is too large for it.
+        """
+        _check_range("passes", passes, 1, 1000)
+        return self._open.replay(queries, k, ef_search, passes)
+
     def vectors(self, rows: NDArray[np.integer[Any]] | list[int] | int) -> Rows:
         """Return the rows' exact stored values, (len(rows), dim) (dim / 8 bytes for bit), removed ones too."""
         return self._open.rows_bytes(_row_numbers(rows)).view(self._dtype.numpy)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from vicinal.model.errors import OverloadedError, RequestTooLargeError
 from vicinal.server.config import ServerConfig
+from vicinal.server.keys import Key
 
 BUCKETS_MAX = 10_000
 """Keys whose rate is remembered; a key forgotten starts with a full bucket, which is what idleness would give it."""
@@ -24,8 +25,10 @@ class Admission:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.closing = False
 
-    def enter(self, key: str | None) -> None:
+    def enter(self, key: Key | None) -> None:
         """Let one request in, before its body is read; `leave` when it is done.
+
+        key : who asks; its own rate, where it has one, goes before that of the configuration.
 
         Raises
         ------
@@ -41,8 +44,10 @@ class Admission:
                 "try again later",
                 RETRY_AFTER_S,
             )
-        if key is not None and self._config.key_requests_per_s_max:
-            self._spend(key, self._config.key_requests_per_s_max)
+        if key is not None:
+            rate = key.requests_per_s or self._config.key_requests_per_s_max
+            if rate:
+                self._spend(key.id, rate)
         self.requests += 1
 
     def take_bytes(self, count: int, total: int) -> None:

@@ -19,6 +19,7 @@ from vicinal.model.errors import (
 from vicinal.server.config import LOOPBACK
 from vicinal.server.gateway import Call, Gateway
 from vicinal.server.openapi import openapi_json
+from vicinal.server.page import Page
 from vicinal.wire import messages as m
 from vicinal.wire.codec import JSON, Codec, accepted, codec_of
 from vicinal.wire.faults import http_status, to_fault
@@ -46,6 +47,7 @@ class RestApp:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._openapi = openapi_json()
+        self._page = Page()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the server's life span."""
@@ -81,8 +83,12 @@ class RestApp:
         """(status, content type, body, further headers)."""
         codec = JSON
         try:
-            if method in ("GET", "HEAD") and path in _PLAIN_PATHS:
-                return self._plain(path, headers)
+            if method in ("GET", "HEAD"):
+                if path in _PLAIN_PATHS:
+                    return self._plain(path, headers)
+                page = self._page.answer(path, headers.get(b"if-none-match"))
+                if page is not None:
+                    return page
             codec = accepted(_text(headers, b"accept"), JSON)
             body = await self._operation(method, path, headers, receive, codec)
             return 200, codec.content_type.encode(), body, []
@@ -113,7 +119,7 @@ class RestApp:
         operation, collection = _route(method, path)
         deadline = time.monotonic() + _timeout_s(headers, gateway.config.timeout_s_max)
         admission = gateway.admission
-        admission.enter(None if key is None else key.id)
+        admission.enter(key)
         taken = 0
         try:
             declared = headers.get(b"content-length", b"0")

@@ -39,8 +39,10 @@ from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
 from vicinal.server.cache import ResultCache
 from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
+from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
 from vicinal.server.metrics import Metrics
+from vicinal.server.projection import project
 from vicinal.telemetry.log import get_logger
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -157,6 +159,8 @@ class Gateway:
         if operation in ON_DATABASE:
             threads = self._slow if operation is ops.SNAPSHOT else self._work
             return await self._in_thread(threads, call, lambda: self._on_database(call))
+        if operation in ON_KEYS:
+            return await self._in_thread(self._work, call, lambda: self._on_keys(call))
         if operation is ops.OPEN:
             return await self._in_thread(self._work, call, lambda: self._open(call))
         if operation is ops.DROP:
@@ -291,10 +295,22 @@ class Gateway:
         elif isinstance(answer, m.Statuses) and call.key is not None:
             found = answer.collections.items()
             answer.collections = {n: s for n, s in found if call.key.allows(Role.READ, n)}
+        elif isinstance(answer, m.ServerInfo) and call.key is not None:
+            answer.role = call.key.role
+            answer.collections = (
+                None if call.key.collections is None else list(call.key.collections)
+            )
         return call.answer_codec.encode(answer)
+
+    def _on_keys(self, call: Call) -> bytes:
+        check_allowed(self.config)
+        request = call.codec.decode(call.body, call.operation.request)
+        return call.answer_codec.encode(ON_KEYS[call.operation](self.keys, request))
 
     def _on_collection(self, call: Call, engine: Collection) -> bytes:
         request = call.codec.decode(call.body, call.operation.request)
+        if isinstance(request, m.Project):
+            return call.answer_codec.encode(project(engine, request))
         docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
         answer = ON_COLLECTION[call.operation](
             docs, engine.config, request, call.codec, call.answer_codec

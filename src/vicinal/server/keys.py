@@ -28,6 +28,7 @@ KEYS_FILE = "keys.json"
 KEYS_MAX = 10_000
 NAME_CHARS_MAX = 128
 RELOAD_S_MAX = 1.0
+RATE_MAX = 1e9
 SECRET_BYTES, ID_BYTES = 32, 6
 
 
@@ -39,6 +40,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     role : read, write or admin; each includes the ones before it.
     collections : names that it is for; None is all, and only such a key may list or make others.
     created, expires : seconds since 1970; expires None is never.
+    requests_per_s : its rate; None is the server's.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     expires: float | None
     hash: str
+    requests_per_s: float | None = None
 
     def allows(self, role: Role, collection: str | None) -> bool:
         """Whether an operation of that role on that collection is allowed."""
@@ -74,6 +77,7 @@ class KeyStore:
         role: str = "read",
         collections: tuple[str, ...] | None = None,
         valid_s: float | None = None,
+        requests_per_s: float | None = None,
     ) -> tuple[str, Key]:
         """Make a key. Returns (the key to give to its user, shown this once; what is kept).
 
@@ -89,6 +93,10 @@ class KeyStore:
             raise InvalidArgumentError("collections is empty; name some, or leave it out for all")
         if valid_s is not None and not 0 < valid_s < 1e10:
             raise InvalidArgumentError(f"a key cannot be valid for {valid_s!r} seconds")
+        if requests_per_s is not None and not 0 < requests_per_s <= RATE_MAX:
+            raise InvalidArgumentError(
+                f"requests_per_s is {requests_per_s!r}; it is above 0, up to {RATE_MAX:g}"
+            )
         with self._lock:
             keys = self._read()
             if len(keys) >= KEYS_MAX:
@@ -105,6 +113,7 @@ class KeyStore:
                 created=now,
                 expires=None if valid_s is None else now + valid_s,
                 hash=_hash(secret),
+                requests_per_s=requests_per_s,
             )
             self._write({**keys, key.id: key})
         return f"vk_{key.id}_{secret}", key

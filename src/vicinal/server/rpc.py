@@ -158,7 +158,7 @@ class RpcServer:
     async def _one(self, operation: Operation, caller: _Caller, context: Context) -> bytes:
         """Read one message and answer it."""
         admission = self._gateway.admission
-        admission.enter(None if caller.key is None else caller.key.id)
+        admission.enter(caller.key)
         try:
             body = await self._read(context, self._config.read_s_max)
             if body is _EOF:
@@ -197,7 +197,7 @@ class RpcServer:
 
     def _let_in(self, caller: _Caller, operation: Operation, body: bytes) -> asyncio.Task[bytes]:
         admission = self._gateway.admission
-        admission.enter(None if caller.key is None else caller.key.id)
+        admission.enter(caller.key)
         try:
             return self._begin(operation, caller, body)
         except VicinalError:

@@ -38,6 +38,7 @@ Where: TypeAlias = str | dict[str, Any] | None
 Time: TypeAlias = float | str
 NEVER = "never"
 IfVersion: TypeAlias = int | list[int | None] | None
+Scalar: TypeAlias = str | int | float | bool | None
 Payload: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 """A JSON object, decoded only when it is needed."""
 
@@ -60,11 +61,14 @@ class Empty(Request):
 
 
 class ServerInfo(Answer):
-    """What answers: its version, and whether it takes writes."""
+    """What answers: its version, whether it takes writes, and what the key that asks may do (`role` is null where no
+    keys are asked for, `collections` where they are all)."""
 
     version: str
     read_only: bool
     protocol: int = 1
+    role: str | None = None
+    collections: list[str] | None = None
 
 
 class CollectionNames(Answer):
@@ -331,6 +335,80 @@ class DropSnapshot(Request):
     """A snapshot to delete."""
 
     name: str
+
+
+class Project(Request):
+    """A random sample of up to `sample` points that pass the filter (and up to 64 MiB of vectors), as places on a
+    plane; the same seed draws the same points of a collection that stays as it is. `color_by` is a payload field."""
+
+    where: Where = None
+    sample: int = 2_000
+    color_by: str | None = None
+    seed: int = 0
+
+
+class FieldFound(Answer):
+    """A top-level payload field of the sample with scalar values: how many different ones, and whether all are
+    numbers."""
+
+    name: str
+    distinct: int
+    numeric: bool
+
+
+class Projected(Answer):
+    """The sample as columns: ids, places, and the values of `color_by` where they are scalars (text cut to 200
+    characters). `matches` is how many points passed, `explained` the share of the variance along x and y."""
+
+    matches: int
+    ids: list[WireId]
+    x: list[float]
+    y: list[float]
+    values: list[Scalar]
+    explained: list[float]
+    fields: list[FieldFound]
+
+
+class CreateKey(Request):
+    """A key to make; `collections` null is all, `valid_s` null is for ever, `requests_per_s` null is the server's
+    rate."""
+
+    name: str = ""
+    role: str = "read"
+    collections: list[str] | None = None
+    valid_s: float | None = None
+    requests_per_s: float | None = None
+
+
+class KeyInfo(Answer):
+    """What is known of a key; its secret is not stored. Times are ISO 8601, in UTC."""
+
+    id: str
+    name: str
+    role: str
+    collections: list[str] | None
+    created: str
+    expires: str | None
+    requests_per_s: float | None
+
+
+class KeyCreated(Answer):
+    """The key to give to its user, shown this once, and what is kept of it."""
+
+    key: str
+    info: KeyInfo
+
+
+class Keys(Answer):
+    """The keys there are, oldest first."""
+
+    keys: list[KeyInfo]
+
+
+class RevokeKey(Request):
+    """A key to take away."""
+
+    id: str
 
 
 class Fault(Answer):

@@ -93,6 +93,41 @@ DROP_SNAPSHOT = Operation(
     repeatable=False,
     every_collection=True,
 )
+KEYS = Operation(
+    "keys",
+    "The API keys there are",
+    m.Empty,
+    m.Keys,
+    Role.ADMIN,
+    "GET",
+    ("keys",),
+    False,
+    every_collection=True,
+)
+CREATE_KEY = Operation(
+    "create_key",
+    "Make an API key; the first one is for an admin of all collections",
+    m.CreateKey,
+    m.KeyCreated,
+    Role.ADMIN,
+    "POST",
+    ("keys",),
+    False,
+    repeatable=False,
+    every_collection=True,
+)
+REVOKE_KEY = Operation(
+    "revoke_key",
+    "Take an API key away",
+    m.RevokeKey,
+    m.KeyInfo,
+    Role.ADMIN,
+    "POST",
+    ("keys", "revoke"),
+    False,
+    repeatable=False,
+    every_collection=True,
+)
 OPEN = Operation(
     "open",
     "Find a collection, or make it where it does not exist (which needs the admin role)",
@@ -173,6 +208,15 @@ SEARCH_BATCH = Operation(
 EXPLAIN = Operation(
     "explain", "How a search is done", m.Explain, m.Explained, Role.READ, "POST", ("explain",)
 )
+PROJECT = Operation(
+    "project",
+    "A sample of the points as places on a plane, for a picture",
+    m.Project,
+    m.Projected,
+    Role.READ,
+    "POST",
+    ("project",),
+)
 STATS = Operation(
     "stats", "Figures of a collection", m.Empty, m.StatsOut, Role.READ, "GET", ("stats",)
 )
@@ -202,6 +246,9 @@ OPERATIONS: tuple[Operation, ...] = (
     SNAPSHOT,
     SNAPSHOTS,
     DROP_SNAPSHOT,
+    KEYS,
+    CREATE_KEY,
+    REVOKE_KEY,
     OPEN,
     DESCRIBE,
     DROP,
@@ -214,6 +261,7 @@ OPERATIONS: tuple[Operation, ...] = (
     SEARCH,
     SEARCH_BATCH,
     EXPLAIN,
+    PROJECT,
     STATS,
     OPTIMIZE,
     CALIBRATE,

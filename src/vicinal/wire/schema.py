@@ -150,6 +150,7 @@ _HINTS: tuple[tuple[Any, str, str, str, str], ...] = (
     (list[m.NewPoint] | None, "points", "NewPoints", "optional", ""),
     (dt.datetime | None, "datetime", "string", "optional", "RFC 3339"),
     (dict[str, Any], "json", "string", "", JSON_NOTE),
+    (list[m.Scalar], "json", "string", "", "JSON: a list of scalars"),
     (list[dict[str, Any]], "jsons", "string", "repeated", JSON_NOTE + " of each"),
     (
         list[m.PointOut | None],

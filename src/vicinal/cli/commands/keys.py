@@ -31,6 +31,10 @@ def create(
     expires: Annotated[
         str | None, typer.Option("--expires", help="How long it is valid: 12h, 30d, 4w.")
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", help="Requests a second of this key; the server's, where left out."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a key and show it, this once."""
@@ -41,6 +45,7 @@ def create(
         role=role,
         collections=tuple(collection) if collection else None,
         valid_s=None if expires is None else _seconds(expires),
+        requests_per_s=rate,
     )
     if json:
         print_json(_record(key) | {"key": text})
@@ -109,6 +114,7 @@ def _record(key: Key) -> dict[str, Any]:
         "collections": None if key.collections is None else list(key.collections),
         "created": _time(key.created),
         "expires": None if key.expires is None else _time(key.expires),
+        "requests_per_s": key.requests_per_s,
     }
 
 

@@ -79,6 +79,7 @@ def serve(
                 return
             places = " and ".join(url for url in (running.url, running.grpc_url) if url)
             print(f"serving {db.address} at {places} ({keys}); Ctrl-C stops", flush=True)
+            remark(f"a page to look at it: {running.url}/ui")
 
         running.run(started)
         remark("stopped; every acknowledged write is kept")
