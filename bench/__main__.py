@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import churn, duel, filters, heldout, ingest, kernels, limit, report, run, workload
+from bench import (
+    churn,
+    duel,
+    filters,
+    heldout,
+    ingest,
+    kernels,
+    limit,
+    recall,
+    report,
+    run,
+    workload,
+)
 
 COMMANDS = {
     "run": run,
@@ -17,6 +29,7 @@ COMMANDS = {
     "filters": filters,
     "heldout": heldout,
     "ingest": ingest,
+    "recall": recall,
     "limit": limit,
 }
 

@@ -77,7 +77,7 @@ def calls(docs: vicinal.Collection, queries: np.ndarray) -> dict[str, float]:
     found = docs.search(queries, k=K).ids
     hits = sum(len(set(e) & set(f)) for e, f in zip(exact.tolist(), found.tolist(), strict=True))
     index = docs._transport.engine.state.view.sealed[0].index
-    from vicinal.engine.planner import default_ef
+    from vicinal.index import default_ef
 
     ef = default_ef(K)
     native = per_call_us(

@@ -3,12 +3,14 @@
 #include <nanobind/stl/string.h>
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arrays.hpp"
 #include "base/error.hpp"
+#include "graph/calibration.hpp"
 #include "graph/graph_index.hpp"
 
 namespace nb = nanobind;
@@ -213,6 +215,60 @@ nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_
   return nb::make_tuple(std::move(rows.array), std::move(distances.array));
 }
 
+void calibrate(Graph& self, const AnyArray& queries, unsigned threads) {
+  const GraphConfig& c = self.index.config();
+  const View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), 2, "queries");
+  check_columns(c, q, "queries");
+  const nb::gil_scoped_release release;
+  self.index.calibrate(q.data, q.rows, threads);
+}
+
+// (ef_search, recall to expect) for a recall asked for, ef_search 0 where no beam is known to reach it; None where the
+// index is not calibrated.
+nb::object choose(const Graph& self, std::size_t k, double recall) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr) return nb::none();
+  const graph::Beam beam = table->choose(k, recall);
+  return nb::make_tuple(beam.ef, beam.recall);
+}
+
+nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr || k > graph::kCalibratedMax) return nb::none();
+  return nb::cast(table->expected(k, ef_search));
+}
+
+// (rows, given, [(ef, queries, recall of each k, standard error of each k)]); None where there is no table.
+nb::object calibration(const Graph& self) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr) return nb::none();
+  nb::list points;
+  for (const graph::CalibrationPoint& p : table->points()) {
+    nb::list recall;
+    nb::list error;
+    for (const float x : p.recall) recall.append(x);
+    for (const float x : p.error) error.append(x);
+    points.append(nb::make_tuple(p.ef, p.queries, recall, error));
+  }
+  return nb::make_tuple(table->rows(), table->given(), points);
+}
+
+nb::object calibration_bytes(const Graph& self) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr) return nb::none();
+  const std::vector<std::byte> bytes = table->bytes();
+  return nb::bytes(bytes.data(), bytes.size());
+}
+
+void set_calibration(Graph& self, const nb::bytes& bytes) {
+  try {
+    self.index.set_calibration(std::make_shared<const graph::Calibration>(
+        graph::Calibration::parse(static_cast<const std::byte*>(bytes.data()), bytes.size())));
+  } catch (const std::invalid_argument& error) {
+    throw Error(ErrorCode::corrupt, error.what());
+  }
+}
+
 nb::tuple replay(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned passes) {
   const GraphConfig& c = self.index.config();
   const View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), 2, "queries");
@@ -262,6 +318,12 @@ void init_graph(nb::module_& m) {
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto")
+      .def("calibrate", &calibrate, "queries"_a, "threads"_a)
+      .def("choose", &choose, "k"_a, "recall"_a)
+      .def("expected", &expected, "k"_a, "ef_search"_a)
+      .def("calibration_bytes", &calibration_bytes)
+      .def("set_calibration", &set_calibration, "table"_a)
+      .def_prop_ro("calibration", &calibration)
       .def("replay", &replay, "queries"_a, "k"_a, "ef_search"_a, "passes"_a)
       .def("edges", &edges_of)
       .def("save", &save, "path"_a, "vectors"_a)

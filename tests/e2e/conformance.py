@@ -15,6 +15,7 @@ import pytest
 from conformance_errors import Errors
 from conformance_expiry import Expiring
 from conformance_points import ALL_IDS, POINTS, UUID, refused
+from conformance_recall import Recalling
 from conformance_snapshots import Snapshotting
 from conformance_updates import Updates
 from model import read_all, same_json, state_hash
@@ -415,7 +416,9 @@ class Collections:
             db.drop("nothing")
 
 
-class Conformance(Reading, Writing, Updates, Expiring, Snapshotting, Collections, Errors):
+class Conformance(
+    Reading, Writing, Updates, Expiring, Recalling, Snapshotting, Collections, Errors
+):
     """All of it; a subclass gives the `db` fixture."""
 
     @pytest.fixture

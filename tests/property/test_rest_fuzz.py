@@ -70,6 +70,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "where": WHERE,
     "k": COUNT,
     "ef_search": COUNT,
+    "recall": st.one_of(st.floats(), st.sampled_from([0.5, 1.0, 0, -1, 2, True, "1"])),
+    "queries": st.one_of(st.lists(VECTOR, max_size=30), st.binary(max_size=300)),
     "limit": COUNT,
     "threads": st.sampled_from([1, 2, 0, -1, 10**9, "1"]),
     "dim": st.sampled_from([1, 2, 0, -1, 10**9, 2.0, "2"]),

@@ -390,3 +390,16 @@ def test_held_out_points_are_measured_in_three_ways_beside_real_queries(tmp_path
         assert len(recalls) == len(found["efs"])
         assert recalls[-1] >= 0.99, "a beam of 800 finds nearly all of 2,000 points"
     assert main(["heldout", "--points", "2000", "--queries", "5", "--held-out", "2000"]) == 2
+
+
+def test_recall_asked_for_is_measured_beside_the_best_fixed_beam(tmp_path: Path) -> None:
+    out = tmp_path / "recall.json"
+    words = ["recall", "--points", "3000", "--queries", "60", "--passes", "1", "--out", str(out)]
+    assert main(words) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert {(r["by"], r["k"]) for r in rows} == {
+        (by, k) for by in ("own", "given") for k in (1, 10, 100)
+    }
+    assert all(r["best_ef"] >= r["k"] and r["us"] > 0 < r["best_us"] for r in rows)
+    assert all(0.5 < r["reached"] <= 1 and r["expected"] >= r["asked"] for r in rows)
+    assert main(["recall", "--points", "400", "--queries", "60"]) == 2

@@ -56,6 +56,9 @@ inline constexpr std::size_t kLookMax = 512;
   return 2 * ef + matches / 32;
 }
 
+// A beam of more than a share of 1 / this of the rows costs more than a scan of all of them.
+inline constexpr std::size_t kScanPerEf = 8;
+
 // An inserted row chooses its neighbours among so many of the nearest rows its search found.
 inline constexpr std::size_t kPruneCandidates = 256;
 // A neighbour is left out where a chosen one is nearer to it by this factor (of real, not squared, distance). Where

@@ -75,6 +75,10 @@ std::unique_ptr<GraphIndex> GraphIndex::compact(const std::vector<std::int64_t>&
     to.attach_unreachable(n_linked, threads);
     to.attach_unfound(0, n_linked, threads);
     to.pack(n_linked, threads);
+    if (to.format() == format()) {  // as good a graph as before: what was measured holds, in the same units of ef
+      to.packed_scale_.store(packed_scale_.load());
+      to.set_calibration(calibration());
+    }
     to.linked_.store(n_linked, std::memory_order_release);
   }
   // Removed rows that are kept, or were removed while this ran, are removed from the copy, too.

@@ -1,7 +1,8 @@
 // The index on disk.
 //
 // A fixed header, then sections that start at multiples of 4096 bytes, then one CRC-32C per started MiB of every
-// section. The header has a checksum of its own and vouches for the table of checksums. All numbers are little-endian.
+// section. The header has a checksum of its own and vouches for the table of checksums. Behind that stands the table of
+// calibration, which a release that knows none of it leaves alone. All numbers are little-endian.
 // Nothing read from a file is believed before it is compared with the file's size or with another bound.
 #include <unistd.h>
 
@@ -10,12 +11,14 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 #include <type_traits>
 
 #include "base/crc32c.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/thread_pool.hpp"
+#include "graph/calibration.hpp"
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 
@@ -73,12 +76,12 @@ struct GraphIndex::FileHeader {
   float packed_query_norm = 0;
   float packed_unit = 1;
   float packed_scale = 1;
-  std::uint32_t unused = 0;
+  std::uint32_t calibration_bytes = 0;  // at the end of the file; 0: not calibrated
   std::array<std::uint32_t, kEntriesMax> entries{};
   std::array<SectionEntry, kSections> sections{};
   SectionEntry checksums;
   std::uint32_t checksums_crc = 0;
-  std::uint32_t reserved = 0;
+  std::uint32_t calibration_crc = 0;
 
   [[nodiscard]] std::uint32_t crc() const {
     FileHeader copy = *this;
@@ -195,6 +198,12 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.checksums = {file.offset(), checksums.size() * sizeof(std::uint32_t)};
   file.append(checksums.data(), h.checksums.bytes);
   h.checksums_crc = crc32c(checksums.data(), h.checksums.bytes);
+  if (const std::shared_ptr<const Calibration> table = calibration(); table != nullptr) {
+    const std::vector<std::byte> bytes = table->bytes();
+    h.calibration_bytes = static_cast<std::uint32_t>(bytes.size());
+    h.calibration_crc = crc32c(bytes.data(), bytes.size());
+    file.append(bytes.data(), bytes.size());
+  }
   h.file_bytes = file.offset();
   h.header_crc = h.crc();
   file.write_at(&h, sizeof(h), 0);
@@ -294,6 +303,18 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   file.read_at(checksums.data(), h.checksums.bytes, h.checksums.offset);
   if (crc32c(checksums.data(), h.checksums.bytes) != h.checksums_crc) {
     corrupt(path, "the table of checksums is damaged");
+  }
+  if (h.calibration_bytes > 0) {
+    const std::uint64_t at = h.checksums.offset + h.checksums.bytes;
+    if (h.calibration_bytes > file_bytes - at) corrupt(path, "its calibration does not fit the file");
+    std::vector<std::byte> bytes(h.calibration_bytes);
+    file.read_at(bytes.data(), bytes.size(), at);
+    if (crc32c(bytes.data(), bytes.size()) != h.calibration_crc) corrupt(path, "its calibration is damaged");
+    try {
+      index.set_calibration(std::make_shared<const Calibration>(Calibration::parse(bytes.data(), bytes.size())));
+    } catch (const std::invalid_argument& error) {
+      corrupt(path, error.what());
+    }
   }
 
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));

@@ -5,6 +5,7 @@
 // and save; the caller need not arrange anything.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include "base/aligned_buffer.hpp"
 #include "base/file.hpp"
 #include "distance/distance.hpp"
+#include "graph/calibration.hpp"
 #include "graph/codec.hpp"
 #include "graph/linker.hpp"
 #include "graph/rows.hpp"
@@ -104,6 +106,13 @@ class GraphIndex {
   [[nodiscard]] static std::unique_ptr<GraphIndex> load(const std::string& path, bool map, const std::byte* rows,
                                                         std::size_t n);
 
+  // Measures recall over the beam width with the caller's queries, which replaces what link() measured with rows that
+  // it kept back. Nothing where no row is linked.
+  void calibrate(const std::byte* queries, std::size_t n, unsigned threads);
+  // Null: not measured yet, or in a file of an older release.
+  [[nodiscard]] std::shared_ptr<const Calibration> calibration() const;
+  void set_calibration(std::shared_ptr<const Calibration> table);
+
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;
 
   [[nodiscard]] const GraphConfig& config() const noexcept { return config_; }
@@ -155,6 +164,19 @@ class GraphIndex {
                      std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,
                      float* out_distances) const;
 
+  // graph_calibrate.cpp: recall over the beam width. All are called with link_mutex_ held.
+  struct Probe;
+  [[nodiscard]] std::size_t rows_to_hold(std::size_t first, std::size_t last) const;
+  void calibrate_with(const std::uint32_t* held, std::size_t n, std::size_t rows, unsigned threads);
+  [[nodiscard]] std::shared_ptr<const Calibration> measure(const std::byte* queries, std::size_t n,
+                                                           const std::uint64_t* among, std::size_t rows, bool given,
+                                                           unsigned threads) const;
+  [[nodiscard]] Probe make_probe(const std::byte* queries, std::size_t n, const std::uint64_t* among, std::size_t rows,
+                                 unsigned threads) const;
+  void score(const Probe& probe, std::size_t n, std::size_t ef, const std::uint64_t* pass, std::size_t rows,
+             const qgraph::QGraph* form, unsigned threads,
+             std::vector<std::array<float, kCalibratedKs.size()>>& recall) const;
+
   // graph_packed.cpp: the rabitq form. All but packed() are called with link_mutex_ held.
   [[nodiscard]] std::shared_ptr<qgraph::QGraph> packed() const;
   void set_packed(std::shared_ptr<qgraph::QGraph> packed);
@@ -192,8 +214,9 @@ class GraphIndex {
   std::atomic<std::size_t> live_count_{0};
   std::size_t entries_chosen_at_ = 0;  // linked rows when the entry points were chosen
 
-  mutable std::mutex packed_mutex_;  // for the pointer alone
+  mutable std::mutex packed_mutex_;  // for the two pointers alone
   std::shared_ptr<qgraph::QGraph> packed_;
+  std::shared_ptr<const Calibration> calibration_;
   std::atomic<float> packed_scale_{1.0F};
   std::size_t packed_at_ = 0;    // linked rows when it was made, or tried and given up
   ReservedBuffer changed_bits_;  // rows whose edges changed since they were encoded

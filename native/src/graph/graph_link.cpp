@@ -236,7 +236,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   const bool bulk = last - first > first;
   // A packed graph follows each batch; one whose rows have doubled is made anew.
   const bool pack_anew = bulk || last >= 2 * packed_at_;
-  const std::shared_ptr<qgraph::QGraph> packed = pack_anew ? nullptr : this->packed();
+  std::shared_ptr<qgraph::QGraph> packed = pack_anew ? nullptr : this->packed();
   if (packed != nullptr) encode_new(*packed, first, last, threads);
   std::vector<std::uint32_t> order(last - first);
   std::iota(order.begin(), order.end(), static_cast<std::uint32_t>(first));
@@ -254,14 +254,24 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   }
   const BeamFns& fns = beam_fns(best_isa());
   const GraphView g = view(static_cast<std::uint32_t>(last));
+  // The last rows of the order are kept back: as queries that the graph never held they measure its recall.
+  const std::size_t held = rows_to_hold(first, last);
+  const bool tracked = packed != nullptr || held > 0;
   Linker linker(edges_, in_degrees_.as<std::uint16_t>(), fns, codec_.kind(), config_.ef_construction, locks_,
-                packed != nullptr ? changed_bits_.as<std::uint64_t>() : nullptr);
+                tracked ? changed_bits_.as<std::uint64_t>() : nullptr);
   std::vector<std::uint32_t> batch;
   std::vector<std::uint32_t> starts;
   auto told = std::chrono::steady_clock::now();
   for (std::size_t at = 0; at < order.size();) {
     const std::size_t size = std::clamp<std::size_t>(inserted / kBatchShare, 1, kBatchMax);
-    const std::size_t end = std::min(order.size(), at + size);
+    const std::size_t free = order.size() - held;
+    if (held > 0 && at == free) {
+      set_calibration(nullptr);
+      if (pack_anew) pack(last, threads);
+      packed = this->packed();
+      calibrate_with(&order[at], held, last, threads);
+    }
+    const std::size_t end = std::min(at < free ? free : order.size(), at + size);
     batch.assign(order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end));
     starts = entries;
     if (first == 0) starts.resize(std::min(starts.size(), inserted));
@@ -283,7 +293,7 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   if (bulk) attach_unreachable(last, threads);
   attach_unfound(bulk ? 0 : first, last, threads);
   if (packed != nullptr) encode_changed(*packed, last, threads);
-  if (pack_anew) pack(last, threads);
+  if (pack_anew && held == 0) pack(last, threads);
   linked_.store(last, std::memory_order_release);
   if (progress) static_cast<void>(progress(order.size(), order.size()));
   return last - first;

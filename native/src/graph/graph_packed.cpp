@@ -155,7 +155,8 @@ std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned 
   });
   std::fill_n(changed_bits_.as<std::uint64_t>(), (n + 63) / 64, std::uint64_t{0});
   const Trial trial = try_packed(*q, n);
-  packed_scale_.store(trial.scale);
+  // A table of calibration is in units of the scale it was measured with.
+  if (calibration() == nullptr || packed() == nullptr) packed_scale_.store(trial.scale);
   if (config_.format == Format::automatic && !trial.faster) return nullptr;
   return q;
 }

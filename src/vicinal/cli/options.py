@@ -38,6 +38,13 @@ EfOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--ef-search", help="Beam width: larger finds more and takes longer."),
 ]
+RecallOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--recall",
+        help="Instead of a beam width: the share of the true neighbours to find, as 0.95.",
+    ),
+]
 VectorsOption: TypeAlias = Annotated[
     bool, typer.Option("--with-vectors", help="Return the vectors too.")
 ]

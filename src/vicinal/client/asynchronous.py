@@ -68,6 +68,7 @@ class AsyncCollection:
     stats = _of_collection(Collection.stats)
     snapshot = _of_collection(Collection.snapshot)
     optimize = _of_collection(Collection.optimize)
+    calibrate = _of_collection(Collection.calibrate)
 
     @property
     def name(self) -> str:

@@ -28,11 +28,14 @@ from vicinal.model.hits import Hits, HitsBatch, Page, Point
 from vicinal.model.ids import PointId, decode_id, encode_id, encode_ids
 from vicinal.model.limits import (
     BATCH_QUERIES_MAX,
+    CALIBRATION_QUERIES_MAX,
+    CALIBRATION_QUERIES_MIN,
     EF_MAX,
     K_MAX,
     SCROLL_LIMIT_MAX,
     THREADS_MAX,
 )
+from vicinal.model.recall import check_recall
 from vicinal.model.snapshot import Snapshot
 
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
@@ -145,6 +148,7 @@ class Collection:
         k: int = ...,
         where: Where | None = ...,
         ef_search: int | None = ...,
+        recall: float | None = ...,
         exact: bool = ...,
         with_payload: bool = ...,
         with_vectors: bool = ...,
@@ -158,6 +162,7 @@ class Collection:
         k: int = ...,
         where: Where | None = ...,
         ef_search: int | None = ...,
+        recall: float | None = ...,
         exact: bool = ...,
         with_payload: bool = ...,
         with_vectors: bool = ...,
@@ -170,6 +175,7 @@ class Collection:
         k: int = 10,
         where: Where | None = None,
         ef_search: int | None = None,
+        recall: float | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_vectors: bool = False,
@@ -183,6 +189,9 @@ class Collection:
         k : results wanted, 1 to K_MAX. There are k of them whenever k points match.
         where : filter as text, dict or expression (see `vicinal.model.filter`); exact.
         ef_search : beam width; larger raises recall and latency. Default: max(200, 4 k).
+        recall : instead of ef_search: the share of the true nearest points to find, above 0 and at most 1, for k up to
+            100; 1.0 is exact search. The beam follows from what each graph measured on its own points (or on your
+            queries, see `calibrate`). `hits.recall_estimate` says what to expect.
         exact : compare with every matching point instead of walking the graph.
         threads : for many queries; None uses every core. One query always runs on one.
 
@@ -194,7 +203,9 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        queries, single = check_query(self._transport.config, query, k, ef_search, exact=exact)
+        queries, single = check_query(
+            self._transport.config, query, k, ef_search, recall, exact=exact
+        )
         if threads is None:
             threads = 1 if single else 0
         elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:
@@ -204,18 +215,22 @@ class Collection:
             k=k,
             where=None if where is None else compile_where(where),
             ef_search=ef_search,
+            recall=recall,
             exact=exact,
             threads=threads,
             with_payload=with_payload,
             with_vectors=with_vectors,
         )
         if not single:
-            return HitsBatch(found.ids, found.distances, found.payloads, found.vectors)
+            return HitsBatch(
+                found.ids, found.distances, found.payloads, found.vectors, found.recall
+            )
         return Hits(
             found.ids[0].tolist(),
             found.distances[0].tolist(),
             None if found.payloads is None else found.payloads[0],
             None if found.vectors is None else found.vectors[0],
+            found.recall,
         )
 
     def get(
@@ -352,16 +367,19 @@ class Collection:
         k: int = 10,
         where: Where | None = None,
         ef_search: int | None = None,
+        recall: float | None = None,
         exact: bool = False,
     ) -> Explanation:
-        """Run one search and say how it was done: for each segment the strategy, why, the
+        """Run one search and say how it was done: for each segment the strategy, why, the recall to expect, the
         estimated and the actual cost."""
-        queries, single = check_query(self._transport.config, query, k, ef_search, exact=exact)
+        queries, single = check_query(
+            self._transport.config, query, k, ef_search, recall, exact=exact
+        )
         if not single:
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")
         compiled = None if where is None else compile_where(where)
         return self._transport.explain(
-            queries, k=k, where=compiled, ef_search=ef_search, exact=exact
+            queries, k=k, where=compiled, ef_search=ef_search, recall=recall, exact=exact
         )
 
     def stats(self) -> dict[str, Any]:
@@ -392,6 +410,30 @@ class Collection:
             raise InvalidArgumentError("threads and progress apply to wait=True")
         self._transport.request_optimize()
 
+    def calibrate(self, queries: Any = None, *, threads: int | None = None) -> None:
+        """Measure what recall each beam width gives, for `search(recall=)` and `hits.recall_estimate`.
+
+        Every graph measures itself while it is built, with points that it does not hold yet. That is right where
+        queries are like the points; where they are not, give real ones.
+
+        Parameters
+        ----------
+        queries : (n, dim) queries as for `search`, 25 to 2,000 of them. They are kept, over a reopening too, and
+            measure every graph that is built later. None: forget them; each graph is built anew and measures itself.
+        threads : None uses every core.
+        """
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_MAX):
+            raise _out_of_range("threads", threads, 1, THREADS_MAX)
+        matrix = None
+        if queries is not None:
+            matrix, single = to_query(queries, self._transport.config)
+            low, high = CALIBRATION_QUERIES_MIN, CALIBRATION_QUERIES_MAX
+            if single or not low <= len(matrix) <= high:
+                raise LimitError(
+                    f"number of queries is {len(matrix)}; give a matrix of {low} to {high}, drawn at random"
+                )
+        self._transport.calibrate(matrix, threads=threads or 0)
+
     def __len__(self) -> int:
         return self.count()
 
@@ -407,11 +449,19 @@ class Collection:
 
 
 def check_query(
-    config: CollectionConfig, query: Any, k: int, ef_search: int | None, *, exact: bool
+    config: CollectionConfig,
+    query: Any,
+    k: int,
+    ef_search: int | None,
+    recall: float | None,
+    *,
+    exact: bool,
 ) -> tuple[npt.NDArray[Any], bool]:
     """((n, columns) queries, whether a single one was given), after a look at the options of a search."""
     if type(k) is not int or not 1 <= k <= K_MAX:
         raise _out_of_range("k", k, 1, K_MAX)
+    if recall is not None:
+        check_recall(recall, k=k, ef_search=ef_search, exact=exact)
     if ef_search is not None:
         if exact:
             raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")

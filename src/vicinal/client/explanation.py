@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vicinal.engine.collection import Collection
 from vicinal.engine.reader import SegmentRun
+from vicinal.index import default_ef
 from vicinal.model.filter import Filter, to_text
 
 
@@ -20,7 +21,10 @@ class Explanation:
     ----------
     where : the filter as it was understood, or None.
     matches : points that pass it, exactly.
-    segments : for each segment its rows, matches, strategy, reason, ef_search, estimated distance
+    ef_search : the widest beam of any segment.
+    recall : what was asked for, None where it was not.
+    recall_estimate : the share of the true nearest points that is expected to be found, None where that is not known.
+    segments : for each segment its rows, matches, strategy, reason, ef_search, recall estimate, estimated distance
     computations, milliseconds.
     """
 
@@ -32,6 +36,8 @@ class Explanation:
     matches: int
     total_ms: float
     segments: tuple[dict[str, Any], ...]
+    recall: float | None = None
+    recall_estimate: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of plain values."""
@@ -49,6 +55,9 @@ class Explanation:
             f"about {s['estimated_distances']} distances, {s['actual_ms']:.3f} ms"
             for s in self.segments
         ]
+        expected = "not known" if self.recall_estimate is None else f"{self.recall_estimate:.4f}"
+        asked = "" if self.recall is None else f", {self.recall} asked for"
+        lines.append(f"  expected recall {expected}{asked}")
         lines.append(f"  total {self.total_ms:.3f} ms")
         return "\n".join(lines)
 
@@ -59,16 +68,18 @@ def explain(
     *,
     k: int,
     where: Filter | None,
-    ef_search: int,
+    ef_search: int | None,
+    recall: float | None,
     exact: bool,
 ) -> Explanation:
     """Run the search with a record of what each segment did."""
     runs: list[SegmentRun] = []
-    engine.reader.search(
+    found = engine.reader.search(
         queries,
         k=k,
         where=where,
         ef_search=ef_search,
+        recall=recall,
         exact=exact,
         threads=1,
         with_payload=False,
@@ -82,6 +93,7 @@ def explain(
             "strategy": run.plan.strategy,
             "reason": run.plan.reason,
             "ef_search": run.plan.ef_search,
+            "recall_estimate": run.plan.recall,
             "estimated_distances": run.plan.estimated_distances,
             "actual_ms": run.seconds * 1e3,
         }
@@ -91,9 +103,11 @@ def explain(
         collection=engine.name,
         points=engine.reader.count(None),
         k=k,
-        ef_search=ef_search,
+        ef_search=max((run.plan.ef_search for run in runs), default=ef_search or default_ef(k)),
         where=None if where is None else to_text(where),
         matches=sum(run.plan.n_matches for run in runs),
         total_ms=sum(run.seconds for run in runs) * 1e3,
         segments=segments,
+        recall=recall,
+        recall_estimate=found.recall,
     )

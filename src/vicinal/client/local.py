@@ -13,7 +13,6 @@ from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation, explain
 from vicinal.engine.collection import Collection
 from vicinal.engine.database import Database
-from vicinal.engine.planner import default_ef
 from vicinal.engine.reader import Found
 from vicinal.engine.watch import watched
 from vicinal.model.change import Change, Conditions
@@ -75,6 +74,7 @@ class LocalCollection:
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
         threads: int,
         with_payload: bool,
@@ -89,7 +89,8 @@ class LocalCollection:
             queries,
             k=k,
             where=where,
-            ef_search=default_ef(k) if ef_search is None else ef_search,
+            ef_search=ef_search,
+            recall=recall,
             exact=exact,
             threads=threads,
             with_payload=with_payload,
@@ -163,17 +164,24 @@ class LocalCollection:
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
     ) -> Explanation:
         """Run one search and say how."""
         if where is not None:
             self.engine.reader.check_fields(where)
-        ef = default_ef(k) if ef_search is None else ef_search
-        return explain(self.engine, queries, k=k, where=where, ef_search=ef, exact=exact)
+        return explain(
+            self.engine, queries, k=k, where=where, ef_search=ef_search, recall=recall, exact=exact
+        )
 
     def stats(self) -> dict[str, Any]:
         """Figures."""
         return self.engine.stats()
+
+    def calibrate(self, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+        """Measure recall over the beam width."""
+        self.engine.state.check_writable()
+        self.engine.calibrate(queries, threads=threads)
 
     def optimize(self, *, threads: int, progress: Progress | None) -> None:
         """Bring everything into one graph."""

@@ -271,6 +271,7 @@ class RemoteCollection:
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
         threads: int,
         with_payload: bool,
@@ -281,6 +282,7 @@ class RemoteCollection:
             "k": k,
             "where": _text(where),
             "ef_search": ef_search,
+            "recall": recall,
             "exact": exact,
             "with_payload": with_payload,
             "with_vectors": with_vectors,
@@ -372,11 +374,17 @@ class RemoteCollection:
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
     ) -> Explanation:
         """Run one search and say how."""
         request = m.Explain(
-            vector=queries[0].tobytes(), k=k, where=_text(where), ef_search=ef_search, exact=exact
+            vector=queries[0].tobytes(),
+            k=k,
+            where=_text(where),
+            ef_search=ef_search,
+            recall=recall,
+            exact=exact,
         )
         answer = self._call(ops.EXPLAIN, request, m.Explained)
         fields: dict[str, Any] = msgspec.structs.asdict(answer)
@@ -386,6 +394,13 @@ class RemoteCollection:
     def stats(self) -> dict[str, Any]:
         """Figures."""
         return self._call(ops.STATS, m.Empty(), m.StatsOut).stats
+
+    def calibrate(self, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+        """Measure recall over the beam width."""
+        request = m.Calibrate(
+            queries=None if queries is None else queries.tobytes(), threads=threads or None
+        )
+        self._call(ops.CALIBRATE, request, m.Done)
 
     def optimize(self, *, threads: int, progress: Progress | None) -> None:
         """Bring everything into one graph. A server tells no rows done meanwhile: progress is called once, at the
@@ -445,7 +460,14 @@ class RemoteCollection:
             np.asarray([hit.distance for hit in flat], np.float32).reshape(n, width),
             payloads,
             vectors,
+            recall=_mean([r.recall_estimate for r in results]),
         )
+
+
+def _mean(recalls: list[float | None]) -> float | None:
+    """Over the queries of several requests, whose graphs may have changed in between."""
+    known = [r for r in recalls if r is not None]
+    return sum(known) / len(known) if len(known) == len(recalls) else None
 
 
 def _row(vector: m.Vector, config: CollectionConfig) -> npt.NDArray[Any]:

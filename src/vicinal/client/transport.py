@@ -48,12 +48,14 @@ class CollectionTransport(Protocol):
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
         threads: int,
         with_payload: bool,
         with_vectors: bool,
     ) -> Found:
-        """The k nearest of each of (n, columns) queries; ef_search None is the default of k, threads 0 is all."""
+        """The k nearest of each of (n, columns) queries; ef_search None is the default of k, recall stands
+        instead of it, threads 0 is all."""
         ...
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
@@ -100,6 +102,7 @@ class CollectionTransport(Protocol):
         k: int,
         where: Filter | None,
         ef_search: int | None,
+        recall: float | None,
         exact: bool,
     ) -> Explanation:
         """Run one search and say how."""
@@ -107,6 +110,10 @@ class CollectionTransport(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """Figures."""
+        ...
+
+    def calibrate(self, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+        """Measure recall over the beam width with (n, columns) queries, or, with None, with the points themselves."""
         ...
 
     def optimize(self, *, threads: int, progress: Progress | None) -> None:

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from vicinal.engine.calibrating import Calibrator, restore_calibration
 from vicinal.engine.loss import (
     LostSegment,
     describe,
@@ -29,6 +31,7 @@ from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
 from vicinal.engine.watch import Watchers
 from vicinal.engine.writer import Writer
+from vicinal.index import GraphIndex
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.decoding import UNDECODABLE
@@ -99,6 +102,7 @@ class Collection:
             budget.join(state)
             try:
                 self._recover(accept_loss=accept_loss)
+                restore_calibration(state)
             except BaseException:
                 budget.leave(state)
                 state.view = View((), None, state.new_tail(0))
@@ -114,8 +118,13 @@ class Collection:
         self.writer = Writer(self.state)
         self.scroller = Scroller(self.state, self.reader)
         self.maintenance = Maintenance(self.state, self.writer.purge)
+        self._calibrator = Calibrator(self.state, self.maintenance)
         self.on_write = on_write
         self.watchers = Watchers() if watchers is None else watchers
+
+    def calibrate(self, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+        """Measure the recall of every graph over the beam width; see `engine.calibrating`."""
+        self._calibrator.calibrate(queries, threads=threads)
 
     def close(self) -> None:
         """Give back files and memory; what was acknowledged is durable as the durability promises. Idempotent."""
@@ -177,6 +186,7 @@ class Collection:
                     "rows": s.n,
                     "dead": len(s.dead),
                     "linked": s.index.n_linked,
+                    "calibrated": _calibrated(s.index),
                     "index_bytes": s.index.memory_bytes,
                     "rebuilt": s.rebuilt if isinstance(s, SealedSegment) else [],
                     "payload_index": s.payload_index.stats(),
@@ -270,6 +280,14 @@ class Collection:
             segment.kill(np.asarray(dead.to_array(), np.int64))
         segment.dirty = entry.dirty_rows(where)
         return segment
+
+
+def _calibrated(index: GraphIndex) -> dict[str, Any] | None:
+    """What measured the graph's recall; None where nothing did."""
+    table = index.calibration
+    if table is None:
+        return None
+    return {"rows": table.n_rows, "queries": table.n_queries, "given": table.given}
 
 
 def _load_config(store: Store, create: CollectionConfig | None, name: str) -> CollectionConfig:

@@ -20,6 +20,7 @@ from vicinal.engine.records import Manifest, SegmentEntry, encode_manifest
 from vicinal.engine.segment import SealedSegment, Segment
 from vicinal.engine.segment_files import (
     Progress,
+    calibrate_given,
     link_memory,
     live_rows,
     open_segment,
@@ -114,6 +115,7 @@ class Maintenance:
             return False
         with state.budget.reserve(f"linking rows of collection {state.name!r}", needed):
             index.link(LINK_STEP_ROWS, threads=1)
+        calibrate_given(index, state.given_queries, threads=1)
         return True
 
     def _room(self, sources: Sequence[Segment]) -> AbstractContextManager[None]:
@@ -162,6 +164,19 @@ class Maintenance:
                 if view.frozen is not None:
                     sources.append(view.frozen)
                 self._rewrite(sources, threads=threads, trim_through=through, progress=progress)
+
+    def rebuild(self, chosen: Callable[[Segment], bool], *, threads: int) -> None:
+        """Write the chosen sealed segments anew, each by itself, and seal the tail if it is chosen."""
+        state = self._state
+        with state.maintenance:
+            if state.view.frozen is not None:
+                self._seal(threads=threads)
+            for segment in state.view.sealed:
+                if chosen(segment):
+                    with self._room([segment]):
+                        self._rewrite([segment], threads=threads)
+            if chosen(state.view.tail):
+                self._seal(threads=threads)
 
     def request_optimize(self) -> None:
         """Let the background thread optimize."""
@@ -229,7 +244,13 @@ class Maintenance:
                 )
                 try:
                     write_segment(
-                        state.path, number, state.config, kept, threads=threads, progress=progress
+                        state.path,
+                        number,
+                        state.config,
+                        kept,
+                        threads=threads,
+                        progress=progress,
+                        queries=state.given_queries,
                     )
                     new = open_segment(
                         state.path,

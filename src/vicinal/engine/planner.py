@@ -10,18 +10,14 @@ all matches, where a traversal ends in the wrong place. Costs are in distance co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from vicinal.model.limits import EF_MAX
+from vicinal.index import Beam
 
 Strategy = Literal["scan", "filter", "gate"]
-
-EF_DEFAULT_MIN = 200
-"""Recall@10 of 0.98 on 100,000 text embeddings of 25 local dimensions, the hardest set measured; 100 gives 0.96."""
-
-EF_PER_K = 4
 
 GATE_SELECTIVITY_MIN = 0.3
 """Above this share of matches plain traversal finds enough of them on its way."""
@@ -49,11 +45,19 @@ class SegmentPlan(msgspec.Struct, frozen=True):
     ef_search: int
     estimated_distances: int
     reason: str
+    recall: float | None = 1.0
+    """The share of its nearest points that it is expected to find; None where that is not known."""
 
 
-def default_ef(k: int) -> int:
-    """The beam width used where the caller names none."""
-    return min(EF_MAX, max(EF_DEFAULT_MIN, EF_PER_K * k))
+def combined_recall(plans: Sequence[SegmentPlan]) -> float | None:
+    """The recall to expect of a search of several segments: each holds its share of the true neighbours."""
+    total = sum(plan.n_matches for plan in plans)
+    expected = 0.0
+    for plan in plans:
+        if plan.recall is None:
+            return None
+        expected += plan.recall * plan.n_matches
+    return expected / total if total else 1.0
 
 
 def plan_segment(
@@ -64,18 +68,21 @@ def plan_segment(
     n_linked: int,
     filtered: bool,
     k: int,
-    ef_search: int,
+    beam: Beam,
     exact: bool,
 ) -> SegmentPlan:
     """Choose the strategy for a segment.
 
     n_linked : rows that the graph holds; the others are scanned whatever the strategy.
+    beam : the width of a traversal and the recall to expect of it without a filter; width 0 is none.
     """
-    ef = max(ef_search, k)
+    ef = max(beam.ef_search, k)
     pending = n_rows - n_linked
 
-    def plan(strategy: Strategy, distances: float, reason: str) -> SegmentPlan:
-        return SegmentPlan(strategy, n_rows, n_matches, ef, int(distances), reason)
+    def plan(
+        strategy: Strategy, distances: float, reason: str, recall: float | None = 1.0
+    ) -> SegmentPlan:
+        return SegmentPlan(strategy, n_rows, n_matches, ef, int(distances), reason, recall)
 
     if exact:
         return plan("scan", n_matches, "exact search asked for")
@@ -85,9 +92,11 @@ def plan_segment(
         return plan("scan", n_matches, f"{n_rows} rows are scanned faster than a graph is walked")
     if k >= n_matches:
         return plan("scan", n_matches, f"all {n_matches} matches are asked for")
+    if beam.ef_search == 0:
+        return plan("scan", n_matches, "no beam is known to reach the recall asked for")
     walk = ef * DISTANCES_PER_EF + pending
     if not filtered:
-        return plan("gate", walk, "no filter: plain traversal")
+        return plan("gate", walk, "no filter: plain traversal", beam.recall)
     selectivity = n_matches / max(n_live, 1)
     two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
     cost = walk / selectivity if selectivity < 1.0 else walk
@@ -97,5 +106,5 @@ def plan_segment(
             "scan", distances, f"{n_matches} matches are compared faster than a walk is done"
         )
     if selectivity >= GATE_SELECTIVITY_MIN:
-        return plan("gate", cost, f"{selectivity:.0%} of the rows match")
-    return plan("filter", two_hop, f"{selectivity:.1%} of the rows match")
+        return plan("gate", cost, f"{selectivity:.0%} of the rows match", None)
+    return plan("filter", two_hop, f"{selectivity:.1%} of the rows match", None)

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.engine.loss import describe
-from vicinal.engine.planner import SegmentPlan, plan_segment
+from vicinal.engine.planner import SegmentPlan, combined_recall, plan_segment
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
 from vicinal.engine.segment import Rows, Segment
 from vicinal.engine.state import CollectionState, View
+from vicinal.index import Beam, GraphIndex, default_ef
 from vicinal.model.errors import CorruptionError, StorageError, UnknownFieldError
 from vicinal.model.filter import Filter, fields, path_text
 from vicinal.model.hits import Point
@@ -41,6 +42,8 @@ class Found:
     vectors: npt.NDArray[Any] | None
     read_store: bool = False
     """Whether some payload came from the store, which is ahead of memory while a batch is committed."""
+    recall: float | None = 1.0
+    """The share of the true nearest points that is expected to be here; None where that is not known."""
 
 
 @dataclass(slots=True)
@@ -67,15 +70,22 @@ class Reader:
         *,
         k: int,
         where: Filter | None,
-        ef_search: int,
+        ef_search: int | None,
+        recall: float | None,
         exact: bool,
         threads: int,
         with_payload: bool,
         with_vectors: bool,
         runs: list[SegmentRun] | None = None,
     ) -> Found:
-        """Search (n, columns) queries, already checked; k results where k points match."""
+        """Search (n, columns) queries, already checked; k results where k points match.
+
+        recall : instead of ef_search and exact; 1 is exact. With neither, the beam has its default width.
+        """
         state = self._state
+        exact = exact or recall == 1
+        if ef_search is None:
+            ef_search = default_ef(k)
 
         def attempt() -> Found:
             if runs is not None:
@@ -86,6 +96,7 @@ class Reader:
                 k,
                 where,
                 ef_search,
+                recall,
                 exact,
                 threads,
                 with_payload,
@@ -188,12 +199,14 @@ class Reader:
         k: int,
         where: Filter | None,
         ef_search: int,
+        recall: float | None,
         exact: bool,
         threads: int,
         with_payload: bool,
         with_vectors: bool,
         runs: list[SegmentRun] | None,
     ) -> Found:
+        plans: list[SegmentPlan] = []
         parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]] = []
         total = 0
         for segment in view.segments:
@@ -205,6 +218,7 @@ class Reader:
             if count == 0:
                 continue
             total += count
+            wanted = min(k, count)
             plan = plan_segment(
                 n_rows=n,
                 n_live=segment.n_live,
@@ -212,13 +226,14 @@ class Reader:
                 n_linked=segment.index.n_linked,
                 filtered=match is not None,
                 k=k,
-                ef_search=ef_search,
+                beam=_beam(segment.index, wanted, ef_search, recall),
                 exact=exact,
             )
+            plans.append(plan)
             began = time.perf_counter() if runs is not None else 0.0
             rows, distances = segment.index.search(
                 queries,
-                k=min(k, count),
+                k=wanted,
                 ef_search=plan.ef_search,
                 threads=threads,
                 filter=None if match is None else match.bitset,
@@ -239,10 +254,13 @@ class Reader:
                 else None,
             )
         if len(parts) == 1:
-            return self._one(parts[0], with_payload=with_payload, with_vectors=with_vectors)
-        return self._merge(
-            parts, min(k, total), with_payload=with_payload, with_vectors=with_vectors
-        )
+            found = self._one(parts[0], with_payload=with_payload, with_vectors=with_vectors)
+        else:
+            found = self._merge(
+                parts, min(k, total), with_payload=with_payload, with_vectors=with_vectors
+            )
+        found.recall = combined_recall(plans)
+        return found
 
     def _one(
         self,
@@ -356,3 +374,10 @@ class Reader:
             if wanted != len(rows):
                 raise _MovedError  # a batch was in the store and not yet in memory, or a segment was rewritten
         return points
+
+
+def _beam(index: GraphIndex, k: int, ef_search: int, recall: float | None) -> Beam:
+    """How wide to search an index, by the recall asked for or by the beam width."""
+    if recall is not None and recall < 1:
+        return index.choose_beam(k, recall)
+    return Beam(ef_search, index.expected_recall(k, max(k, ef_search)))

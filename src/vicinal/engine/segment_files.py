@@ -61,8 +61,11 @@ def write_segment(
     *,
     threads: int,
     progress: Progress | None = None,
+    queries: npt.NDArray[Any] | None = None,
 ) -> None:
     """Write segment `number` from the given local rows of sources, whose global rows ascend.
+
+    queries : what calibrates its graph; None: the rows themselves.
 
     Raises StorageError where the disk refuses, CancelledError where progress returned False;
     either way nothing of it stays.
@@ -83,7 +86,13 @@ def write_segment(
             {"dim": config.dim, "dtype": config.dtype.value},
         )
         with open_sections(temporary / VECTORS, "vectors", verify=False) as files:
-            index = _graph_of(config, files["vectors"], sources, threads=threads, progress=progress)
+            vectors = files["vectors"]
+            if queries is None and lacks_own_table(sources[0][0].index):
+                index = build_graph(config, vectors, threads=threads, progress=progress)
+            else:
+                index = _graph_of(config, vectors, sources, threads=threads, progress=progress)
+            if queries is not None and index.n_linked:
+                index.calibrate(queries, threads=threads)
             index.save(temporary / GRAPH, vectors=False)
         with os_errors(f"renaming {temporary}"):
             REAL.rename(temporary, target)
@@ -132,6 +141,18 @@ def build_graph(
     else:
         index.build(vectors, threads=threads, progress=progress, copy=False)
     return index
+
+
+def calibrate_given(index: GraphIndex, queries: npt.NDArray[Any] | None, *, threads: int) -> None:
+    """Calibrate a graph with the user's queries, if there are any and they have not done so."""
+    if queries is not None and lacks_own_table(index, given=False):
+        index.calibrate(queries, threads=threads)
+
+
+def lacks_own_table(index: GraphIndex, *, given: bool = True) -> bool:
+    """Whether a graph has no calibration, or the other kind: `given` by the user where that is True."""
+    table = index.calibration
+    return index.n_linked > 0 and (table is None or table.given == given)
 
 
 def open_segment(

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +136,8 @@ class CollectionState:
         self.next_segment = 1
         self.last_write_s = 0.0
         """Monotonic time of the last batch."""
+        self.given_queries: npt.NDArray[Any] | None = None
+        """Queries of the user that calibrate every graph, (n, columns); None: graphs measure themselves."""
         self.closed = False
         self.failure: str | None = None
         self._refused: MemoryLimitError | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from vicinal.index.calibration import Beam, Calibration, CalibrationPoint
 from vicinal.index.flat import FlatIndex
-from vicinal.index.graph import GraphIndex
+from vicinal.index.graph import GraphIndex, default_ef
 
-__all__ = ["FlatIndex", "GraphIndex"]
+__all__ = ["Beam", "Calibration", "CalibrationPoint", "FlatIndex", "GraphIndex", "default_ef"]

@@ -55,9 +55,15 @@ class Hit:
 
 
 class Hits(Sequence[Hit]):
-    """The results of one query, nearest first."""
+    """The results of one query, nearest first.
 
-    __slots__ = ("_distances", "_ids", "_raws", "_vectors")
+    Attributes
+    ----------
+    recall_estimate : the share of the true nearest points that a search like this one is expected to find: 1.0 where
+        every match was compared, None where nothing was measured for it.
+    """
+
+    __slots__ = ("_distances", "_ids", "_raws", "_vectors", "recall_estimate")
 
     def __init__(
         self,
@@ -65,7 +71,9 @@ class Hits(Sequence[Hit]):
         distances: list[float],
         raws: list[bytes] | None = None,
         vectors: npt.NDArray[Any] | None = None,
+        recall_estimate: float | None = None,
     ) -> None:
+        self.recall_estimate = recall_estimate
         self._ids = ids
         self._distances = distances
         self._raws = raws
@@ -96,6 +104,7 @@ class Hits(Sequence[Hit]):
                 self._distances[index],
                 None if raws is None else raws[index],
                 None if vectors is None else vectors[index],
+                self.recall_estimate,
             )
         return Hit(
             self._ids[index],
@@ -164,9 +173,10 @@ class HitsBatch(Sequence[Hits]):
     ids : (n_queries, k) int64 where every id is an int, else object; k is the smaller of the k asked for and the
         number of points that match.
     distances : (n_queries, k) float32, ascending along rows.
+    recall_estimate : as in `Hits`, over all queries.
     """
 
-    __slots__ = ("_raws", "_vectors", "distances", "ids")
+    __slots__ = ("_raws", "_vectors", "distances", "ids", "recall_estimate")
 
     def __init__(
         self,
@@ -174,7 +184,9 @@ class HitsBatch(Sequence[Hits]):
         distances: npt.NDArray[np.float32],
         raws: list[list[bytes]] | None = None,
         vectors: npt.NDArray[Any] | None = None,
+        recall_estimate: float | None = None,
     ) -> None:
+        self.recall_estimate = recall_estimate
         self.ids = ids
         self.distances = distances
         self._raws = raws
@@ -195,12 +207,14 @@ class HitsBatch(Sequence[Hits]):
                 self.distances[index],
                 None if raws is None else raws[index],
                 None if vectors is None else vectors[index],
+                self.recall_estimate,
             )
         return Hits(
             self.ids[index].tolist(),
             self.distances[index].tolist(),
             None if raws is None else raws[index],
             None if vectors is None else vectors[index],
+            self.recall_estimate,
         )
 
     @property

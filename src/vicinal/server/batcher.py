@@ -35,6 +35,7 @@ class SearchOptions:
     k: int
     where: Filter | None
     ef_search: int | None
+    recall: float | None
     exact: bool
     with_payload: bool
     with_vectors: bool
@@ -167,6 +168,7 @@ class SearchBatcher:
                 k=options.k,
                 where=options.where,
                 ef_search=options.ef_search,
+                recall=options.recall,
                 exact=options.exact,
                 threads=1,
                 with_payload=options.with_payload,

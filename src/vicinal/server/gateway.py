@@ -62,7 +62,7 @@ WORK_THREADS = 8
 """For everything but single searches."""
 
 SLOW_THREADS = 2
-"""For optimize and snapshots, which may take minutes."""
+"""For optimize, calibrate and snapshots, which may take minutes."""
 
 _log = get_logger("server")
 
@@ -228,7 +228,7 @@ class Gateway:
             )
         if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
             return await self._search(call, engine)
-        threads = self._slow if operation is ops.OPTIMIZE else self._work
+        threads = self._slow if operation in (ops.OPTIMIZE, ops.CALIBRATE) else self._work
         return await self._in_thread(
             threads, call, noted(call, lambda: self._on_collection(call, engine))
         )
@@ -291,6 +291,7 @@ class Gateway:
                 one_vector(request.vector, engine.config, query=True),
                 request.k,
                 request.ef_search,
+                request.recall,
                 exact=request.exact,
             )
             where = None if request.where is None else compile_where(request.where)
@@ -299,6 +300,7 @@ class Gateway:
                 request.k,
                 where,
                 request.ef_search,
+                request.recall,
                 request.exact,
                 request.with_payload,
                 request.with_vectors,

@@ -183,12 +183,19 @@ def search_batch(
         k=request.k,
         where=request.where,
         ef_search=request.ef_search,
+        recall=request.recall,
         exact=request.exact,
         with_payload=request.with_payload,
         with_vectors=request.with_vectors,
         threads=request.threads,
     )
-    columns = Found(found.ids, found.distances, found.raw_payloads, found.vectors)
+    columns = Found(
+        found.ids,
+        found.distances,
+        found.raw_payloads,
+        found.vectors,
+        recall=found.recall_estimate,
+    )
     return m.BatchOut(results=[hits_out(columns, i, out) for i in range(len(found))])
 
 
@@ -202,6 +209,7 @@ def explain(
         k=request.k,
         where=request.where,
         ef_search=request.ef_search,
+        recall=request.recall,
         exact=request.exact,
     )
     return m.Explained(**explained.to_dict())
@@ -224,6 +232,17 @@ def optimize(
     return m.Done(done=request.wait)
 
 
+def calibrate(
+    docs: Collection, config: CollectionConfig, request: m.Calibrate, codec: Codec, out: Codec
+) -> m.Done:
+    """With queries or without."""
+    del codec, out
+    given = request.queries
+    queries: Any = None if given is None else many_vectors(given, config, query=True)
+    docs.calibrate(queries, threads=request.threads)
+    return m.Done()
+
+
 def hits_out(found: Found, place: int, codec: Codec) -> m.HitsOut:
     """The answer of one query among those that were found."""
     ids, distances = found.ids[place].tolist(), found.distances[place].tolist()
@@ -237,7 +256,7 @@ def hits_out(found: Found, place: int, codec: Codec) -> m.HitsOut:
     if found.vectors is not None:
         for hit, row in zip(hits, found.vectors[place], strict=True):
             hit.vector = codec.vector(row)
-    return m.HitsOut(hits=hits)
+    return m.HitsOut(hits=hits, recall_estimate=found.recall)
 
 
 ON_COLLECTION: dict[Operation, OnCollection] = {
@@ -251,6 +270,7 @@ ON_COLLECTION: dict[Operation, OnCollection] = {
     ops.EXPLAIN: explain,
     ops.STATS: stats,
     ops.OPTIMIZE: optimize,
+    ops.CALIBRATE: calibrate,
 }
 """Every operation on a collection but open, describe and drop, which are about its existence, and the single search,
 which the gateway hands to the batcher."""

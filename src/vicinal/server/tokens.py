@@ -83,7 +83,7 @@ def _key(claims: dict[str, Any]) -> Key | None:
     return Key(
         id=f"jwt:{str(claims.get('sub', ''))[:SUBJECT_CHARS_MAX]}",
         name="",
-        role=role,
+        role=cast("Literal['read', 'write', 'admin']", role),
         collections=None if names is None else tuple(names),
         created=0.0,
         expires=float(claims["exp"]),

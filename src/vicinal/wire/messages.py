@@ -187,6 +187,7 @@ class Search(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
     with_payload: bool = True
     with_vectors: bool = False
@@ -199,6 +200,7 @@ class SearchBatch(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
     with_payload: bool = True
     with_vectors: bool = False
@@ -214,10 +216,12 @@ class HitOut(Answer, omit_defaults=True, gc=False):
     vector: Vector | None = None
 
 
-class HitsOut(Answer):
-    """Results of one query, nearest first."""
+class HitsOut(Answer, omit_defaults=True):
+    """Results of one query, nearest first; `recall_estimate` is the share of the true nearest that are expected to be
+    among them, absent where that is not known."""
 
     hits: list[HitOut]
+    recall_estimate: float | None = None
 
 
 class BatchOut(Answer):
@@ -257,6 +261,7 @@ class Explain(Request):
     k: int = 10
     where: Where = None
     ef_search: int | None = None
+    recall: float | None = None
     exact: bool = False
 
 
@@ -271,6 +276,8 @@ class Explained(Answer):
     matches: int
     total_ms: float
     segments: list[dict[str, Any]]
+    recall: float | None = None
+    recall_estimate: float | None = None
 
 
 class StatsOut(Answer):
@@ -283,6 +290,13 @@ class Optimize(Request):
     """Bring everything into one graph; `wait` answers when it is done."""
 
     wait: bool = True
+    threads: int | None = None
+
+
+class Calibrate(Request):
+    """Measure recall over the beam width with these queries, which are kept; null: with the points themselves."""
+
+    queries: Vectors | None = None
     threads: int | None = None
 
 

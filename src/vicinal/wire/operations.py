@@ -229,6 +229,15 @@ OPTIMIZE = Operation(
     "POST",
     ("optimize",),
 )
+CALIBRATE = Operation(
+    "calibrate",
+    "Measure recall over the beam width",
+    m.Calibrate,
+    m.Done,
+    Role.ADMIN,
+    "POST",
+    ("calibrate",),
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     INFO,
@@ -255,4 +264,5 @@ OPERATIONS: tuple[Operation, ...] = (
     PROJECT,
     STATS,
     OPTIMIZE,
+    CALIBRATE,
 )

@@ -10,6 +10,7 @@ from vicinal.cli.options import (
     JsonOption,
     KOption,
     QueryArgument,
+    RecallOption,
     TextOption,
     WhereOption,
 )
@@ -23,6 +24,7 @@ def explain(
     where: WhereOption = None,
     exact: ExactOption = False,
     ef_search: EfOption = None,
+    recall: RecallOption = None,
     text: TextOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -34,7 +36,9 @@ def explain(
     with opened(database) as db:
         chosen = choose(db, collection)
         vector = query_vector(db, chosen, query, text)
-        found = chosen.explain(vector, k=k, where=where, exact=exact, ef_search=ef_search)
+        found = chosen.explain(
+            vector, k=k, where=where, exact=exact, ef_search=ef_search, recall=recall
+        )
     if json:
         print_json(found.to_dict())
     else:

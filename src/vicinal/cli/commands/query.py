@@ -15,6 +15,7 @@ from vicinal.cli.options import (
     JsonOption,
     KOption,
     QueryArgument,
+    RecallOption,
     TextOption,
     VectorsOption,
     WhereOption,
@@ -32,6 +33,7 @@ def query(
     where: WhereOption = None,
     exact: ExactOption = False,
     ef_search: EfOption = None,
+    recall: RecallOption = None,
     text: TextOption = None,
     fields: Annotated[
         str | None, typer.Option("--fields", help="Payload fields to show, separated by commas.")
@@ -49,7 +51,13 @@ def query(
         vector = query_vector(db, chosen, query, text)
         started = time.perf_counter()
         found = chosen.search(
-            vector, k=k, where=where, exact=exact, ef_search=ef_search, with_vectors=with_vectors
+            vector,
+            k=k,
+            where=where,
+            exact=exact,
+            ef_search=ef_search,
+            recall=recall,
+            with_vectors=with_vectors,
         )
         seconds = time.perf_counter() - started
         results = [found] if vector.ndim == 1 else list(found)
@@ -60,7 +68,9 @@ def query(
         show = read_note(db.path, chosen.name).show if fields is None else fields.split(",")
         for hits in results:
             print_hits(hits, [name.strip() for name in show if name.strip()])
-        remark(f"{sum(map(len, results))} results in {seconds * 1e3:.2f} ms")
+        expected = found.recall_estimate
+        told = "" if expected is None else f", expected recall {expected:.4f}"
+        remark(f"{sum(map(len, results))} results in {seconds * 1e3:.2f} ms{told}")
 
 
 def print_hits(hits: Hits, fields: list[str]) -> None:

@@ -1,0 +1,223 @@
+// The table of recall over the beam width: choosing by it, its bytes, and that what it says of the index is true.
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "check.hpp"
+#include "graph/calibration.hpp"
+#include "graph/graph_index.hpp"
+
+namespace {
+
+using namespace vicinal;
+using namespace vicinal::graph;
+
+constexpr std::size_t kDim = 32;
+
+std::vector<float> random_rows(std::size_t n, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(n * kDim);
+  for (float& x : rows) x = normal(random);
+  return rows;
+}
+
+const std::byte* bytes(const std::vector<float>& rows) { return reinterpret_cast<const std::byte*>(rows.data()); }
+
+// Misses of 8 / ef at every k, known to within a thousandth.
+Calibration halving(std::uint64_t rows = 100000) {
+  std::vector<CalibrationPoint> points;
+  for (const std::uint32_t ef : {16U, 32U, 64U, 128U}) {
+    CalibrationPoint p;
+    p.ef = ef;
+    p.queries = 1000;
+    p.recall.fill(1.0F - 8.0F / static_cast<float>(ef));
+    p.error.fill(0.001F);
+    points.push_back(p);
+  }
+  return {rows, false, points};
+}
+
+void a_beam_is_chosen_by_a_lower_bound_between_the_points() {
+  const Calibration table = halving();
+  const Beam beam = table.choose(10, 0.8);
+  CHECK(beam.ef >= 40 && beam.ef <= 42, beam.ef);  // 40 misses 0.2; the bound asks for a little more
+  CHECK(beam.recall >= 0.8 && beam.recall < 0.81, beam.recall);
+  std::size_t before = 0;
+  for (const double recall : {0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.93}) {
+    const std::size_t ef = table.choose(10, recall).ef;
+    CHECK(ef >= before, recall, ef);
+    before = ef;
+  }
+  CHECK(table.choose(100, 0.5).ef == 100);  // never below k
+  CHECK(table.choose(1, 0.1).ef == 16);     // never below what was measured
+}
+
+void past_the_table_it_reaches_a_little_and_then_says_no() {
+  const Calibration table = halving();
+  const Beam further = table.choose(10, 0.96);
+  CHECK(further.ef > 128 && further.ef < 260, further.ef);
+  CHECK(table.choose(10, 0.9999).ef == 0);
+  CHECK(halving(1000).choose(10, 0.95).ef == 0);  // a beam wider than an eighth of the rows: a scan is faster
+}
+
+void the_expected_recall_lies_between_those_measured() {
+  const Calibration table = halving();
+  CHECK(std::abs(table.expected(10, 64) - 0.875) < 1e-6);
+  CHECK(std::abs(table.expected(30, 90) - (1.0 - 8.0 / 90)) < 1e-3, table.expected(30, 90));
+  CHECK(table.expected(10, 4) == table.expected(10, 16));
+  CHECK(table.expected(10, 256) > table.expected(10, 128));
+  CHECK(table.expected(10, 256) < 1.0);
+}
+
+void bytes_come_back_and_lies_are_refused() {
+  const Calibration table = halving();
+  const std::vector<std::byte> good = table.bytes();
+  CHECK(Calibration::parse(good.data(), good.size()).bytes() == good);
+  const auto refused = [](const std::vector<std::byte>& b) {
+    return test::throws<std::invalid_argument>([&] { static_cast<void>(Calibration::parse(b.data(), b.size())); },
+                                               [](const std::invalid_argument&) { return true; });
+  };
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    CHECK(refused(std::vector<std::byte>(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))), size);
+  }
+  const float nan = std::nanf("");
+  const float above = 1.5F;
+  for (const float* value : {&nan, &above}) {
+    std::vector<std::byte> bad = good;
+    std::memcpy(bad.data() + 16 + 8, value, sizeof(float));  // the first recall of the first point
+    CHECK(refused(bad));
+  }
+  std::vector<std::byte> bad = good;
+  std::memset(bad.data() + 16, 0, 4);  // the first beam width
+  CHECK(refused(bad));
+}
+
+// Share of the k true neighbours of unseen queries that a search at ef finds.
+double measured(const GraphIndex& index, const std::vector<float>& queries, std::size_t k, std::size_t ef) {
+  const std::size_t n = queries.size() / kDim;
+  std::vector<std::int64_t> truth(n * k);
+  std::vector<std::int64_t> found(n * k);
+  std::vector<float> distances(n * k);
+  SearchParameters p;
+  p.k = k;
+  p.ef_search = ef;
+  index.search(bytes(queries), n, p, found.data(), distances.data());
+  p.exact = true;
+  index.search(bytes(queries), n, p, truth.data(), distances.data());
+  std::size_t hits = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j < k; ++j) {
+      for (std::size_t l = 0; l < k; ++l) hits += found[i * k + j] == truth[i * k + l] ? 1U : 0U;
+    }
+  }
+  return static_cast<double>(hits) / static_cast<double>(n * k);
+}
+
+void what_an_index_measured_of_itself_holds_for_unseen_queries() {
+  const std::vector<float> queries = random_rows(300, 9);
+  for (const Format format : {Format::sq8, Format::rabitq}) {
+    GraphConfig config;
+    config.dim = kDim;
+    config.format = format;
+    GraphIndex index(config);
+    index.build(bytes(random_rows(8000, 3)), 8000, 1, true, {});
+    const auto table = index.calibration();
+    CHECK(table != nullptr && table->rows() == 8000 && !table->given());
+    CHECK(index.linked() == 8000);
+    if (table == nullptr) continue;
+    for (const std::size_t k : {std::size_t{1}, std::size_t{10}, std::size_t{50}}) {
+      for (const double asked : {0.9, 0.97}) {
+        const Beam beam = table->choose(k, asked);
+        CHECK(beam.ef >= k, k, asked);
+        const double got = measured(index, queries, k, beam.ef);
+        CHECK(got > asked - 0.04, k, asked, beam.ef, got);
+        CHECK(std::abs(got - beam.recall) < 0.05, k, asked, beam.recall, got);
+      }
+    }
+    // The queries themselves as calibration: what they then find is what the table says, to the last of them.
+    index.calibrate(bytes(queries), 300, 1);
+    const auto given = index.calibration();
+    CHECK(given->given());
+    for (const CalibrationPoint& p : given->points()) {
+      if (p.ef < 10 || p.queries < 300) continue;
+      CHECK(std::abs(measured(index, queries, 10, p.ef) - static_cast<double>(p.recall[3])) < 0.004, p.ef, p.recall[3]);
+    }
+  }
+}
+
+void rows_held_back_end_in_the_graph_like_all_others() {
+  const std::vector<float> rows = random_rows(4000, 5);
+  for (const Format format : {Format::sq8, Format::rabitq}) {
+    GraphConfig config;
+    config.dim = kDim;
+    config.format = format;
+    GraphIndex index(config);
+    index.build(bytes(rows), 4000, 2, true, {});
+    std::vector<std::int64_t> found(4000);
+    std::vector<float> distances(4000);
+    SearchParameters p;
+    p.k = 1;
+    p.ef_search = 64;
+    index.search(bytes(rows), 4000, p, found.data(), distances.data());
+    std::size_t itself = 0;
+    for (std::size_t i = 0; i < 4000; ++i) itself += found[i] == static_cast<std::int64_t>(i) ? 1U : 0U;
+    CHECK(itself >= 3990, itself);
+  }
+}
+
+void a_grown_graph_is_measured_anew_when_it_has_doubled() {
+  const std::vector<float> rows = random_rows(9000, 7);
+  GraphConfig config;
+  config.dim = kDim;
+  GraphIndex index(config);
+  index.append(bytes(rows), 9000);
+  index.link(400, 1, {});
+  CHECK(index.calibration() == nullptr);  // of so few rows none can be spared
+  std::vector<std::uint64_t> measured_at;
+  while (index.linked() < 9000) {
+    index.link(1000, 1, {});
+    CHECK(index.calibration() != nullptr);
+    if (measured_at.empty() || measured_at.back() != index.calibration()->rows()) {
+      measured_at.push_back(index.calibration()->rows());
+    }
+  }
+  CHECK(measured_at == (std::vector<std::uint64_t>{1400, 3400, 7400}), measured_at.size());
+}
+
+void the_table_is_in_the_file_and_a_file_without_one_opens() {
+  const std::string path = "/tmp/vicinal_test_calibration_" + std::to_string(::getpid());
+  GraphConfig config;
+  config.dim = kDim;
+  GraphIndex index(config);
+  const std::vector<float> rows = random_rows(2000, 5);
+  index.build(bytes(rows), 2000, 1, true, {});
+  index.save(path, true);
+  CHECK(GraphIndex::load(path, true, nullptr, 0)->calibration()->bytes() == index.calibration()->bytes());
+  index.set_calibration(nullptr);
+  index.save(path, true);
+  const auto bare = GraphIndex::load(path, true, nullptr, 0);
+  CHECK(bare->calibration() == nullptr);
+  CHECK(bare->linked() == 2000);
+  ::unlink(path.c_str());
+}
+
+}  // namespace
+
+int main() {
+  a_beam_is_chosen_by_a_lower_bound_between_the_points();
+  past_the_table_it_reaches_a_little_and_then_says_no();
+  the_expected_recall_lies_between_those_measured();
+  bytes_come_back_and_lies_are_refused();
+  what_an_index_measured_of_itself_holds_for_unseen_queries();
+  rows_held_back_end_in_the_graph_like_all_others();
+  a_grown_graph_is_measured_anew_when_it_has_doubled();
+  the_table_is_in_the_file_and_a_file_without_one_opens();
+  return test::failures();
+}

@@ -1,0 +1,192 @@
+"""Recall instead of a beam width: of an index, and of collections whose calibration must last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vicinal
+from vicinal.engine.calibrating import CALIBRATION_KEY
+from vicinal.engine.planner import SegmentPlan, combined_recall
+from vicinal.index import GraphIndex
+from vicinal.model.errors import CorruptionError, InvalidArgumentError, LimitError
+
+N, DIM = 4_000, 24
+
+
+def rows(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+
+
+Q = rows(400, 2)
+
+
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    k = exact.shape[1]
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(found, exact, strict=True)]))
+
+
+@pytest.fixture(scope="module", params=["sq8", "rabitq"])
+def index(request: pytest.FixtureRequest) -> GraphIndex:
+    made = GraphIndex(DIM, format=request.param)
+    made.build(rows(N, 1), threads=1)
+    return made
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 70])
+@pytest.mark.parametrize("asked", [0.8, 0.95])
+def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float) -> None:
+    exact = index.search(Q, k=k, recall=1.0)[0]
+    found = index.search(Q, k=k, recall=asked)[0]
+    assert recall(found, exact) >= asked - 0.03
+    beam = index.choose_beam(k, asked)
+    assert recall(found, exact) == pytest.approx(beam.recall, abs=0.05)
+    assert beam.ef_search == k or beam.ef_search < 3_000
+
+
+def test_a_recall_that_no_beam_is_known_to_reach_compares_all_rows(index: GraphIndex) -> None:
+    assert index.choose_beam(100, 0.99999).ef_search == 0
+    exact = index.search(Q, k=100, exact=True)[0]
+    assert np.array_equal(index.search(Q, k=100, recall=0.99999)[0], exact)
+
+
+def test_the_table_says_what_it_was_measured_with(index: GraphIndex) -> None:
+    table = index.calibration
+    assert table is not None
+    assert (table.n_rows, table.n_queries, table.given) == (N, 100, False)
+    efs = [p.ef_search for p in table.points]
+    assert efs == sorted(set(efs))
+    for point in table.points:
+        assert len(point.recall) == len(point.error) == 7
+        assert all(0 <= r <= 1 for r in point.recall)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8", "bit"])
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine", "manhattan", "hamming"])
+def test_every_kind_of_index_calibrates_itself(metric: str, dtype: str) -> None:
+    if (metric == "hamming") != (dtype == "bit"):
+        pytest.skip("hamming goes with bit, and bit with hamming")
+    X: Any = rows(1_500, 3)
+    queries: Any = rows(100, 4)
+    if dtype == "bit":
+        X, queries = np.packbits(X > 0, axis=1), np.packbits(queries > 0, axis=1)
+    elif dtype == "i8":
+        X, queries = (X * 20).astype(np.int8), (queries * 20).astype(np.int8)
+    made = GraphIndex(DIM, metric, dtype)
+    made.build(X.astype(np.float16) if dtype == "f16" else X, threads=1)
+    exact = made.search(queries, k=10, exact=True)[1]
+    found = made.search(queries, k=10, recall=0.9)[1]
+    assert (found <= exact[:, -1:] + 1e-5).mean() >= 0.85
+    made.calibrate(queries)
+    table = made.calibration
+    assert table is not None
+    assert table.given
+
+
+def test_an_index_that_is_not_calibrated_searches_wider_for_more_recall() -> None:
+    made = GraphIndex(DIM)
+    made.append(rows(400, 1))
+    assert made.link() == 400
+    assert made.calibration is None
+    assert made.choose_beam(10, 0.9) == (200, None)
+    assert made.choose_beam(10, 0.998).ef_search in (2_000, 2_001)
+    assert made.expected_recall(10, 200) is None
+    assert made.calibration_bytes is None
+
+
+def test_what_an_index_cannot_do_is_refused(index: GraphIndex) -> None:
+    for value in (0, 1.1, True, "0.9", float("nan")):
+        with pytest.raises(InvalidArgumentError, match="above 0 and at most 1"):
+            index.search(Q, recall=value)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="one of them"):
+        index.search(Q, recall=0.9, ef_search=100)
+    with pytest.raises(LimitError, match="k is 200"):
+        index.search(Q, k=200, recall=0.9)
+    with pytest.raises(InvalidArgumentError, match="number of queries is 24; choose 25 to 2000"):
+        index.calibrate(Q[:24])
+    with pytest.raises(CorruptionError):
+        index.restore_calibration(b"none")
+
+
+def test_each_segment_counts_by_its_matches() -> None:
+    def plan(n: int, expected: float | None) -> SegmentPlan:
+        return SegmentPlan("gate", n, n, 100, 0, "", expected)
+
+    assert combined_recall([plan(300, 0.9), plan(100, 1.0)]) == pytest.approx(0.925)
+    assert combined_recall([plan(300, 0.9), plan(100, None)]) is None
+    assert combined_recall([]) == 1.0
+
+
+def tables(docs: Any) -> list[bytes | None]:
+    return [s.index.calibration_bytes for s in docs._transport.engine.state.view.segments if s.n]
+
+
+def test_a_calibration_lasts_over_reopening(tmp_path: Path) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        docs = db.collection("docs", dim=DIM)
+        docs.upsert(ids=np.arange(N), vectors=rows(N, 1))
+        docs.optimize()
+        own = tables(docs)
+    with vicinal.open(tmp_path / "db") as db:
+        docs = db.collection("docs")
+        assert tables(docs) == own != [None]
+        docs.calibrate(Q)
+        given = tables(docs)
+        assert given != own
+    with vicinal.open(tmp_path / "db") as db:
+        docs = db.collection("docs")
+        assert tables(docs) == given
+        docs.upsert(ids=np.arange(N, 2 * N), vectors=rows(N, 7))
+        docs.optimize()
+        calibrated = docs.stats()["segments"][0]["calibrated"]
+        assert calibrated == {"rows": 2 * N, "queries": len(Q), "given": True}
+        grown = tables(docs)
+    with vicinal.open(tmp_path / "db", read_only=True) as db:
+        docs = db.collection("docs")
+        assert tables(docs) == grown
+        with pytest.raises(vicinal.ReadOnlyError):
+            docs.calibrate()
+
+
+def test_a_damaged_graph_is_made_anew_and_calibrated_as_before(tmp_path: Path) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        docs = db.collection("docs", dim=DIM)
+        docs.upsert(ids=np.arange(N), vectors=rows(N, 1))
+        docs.calibrate(Q)
+        docs.optimize()
+    (graph,) = (tmp_path / "db").rglob("graph.bin")
+    graph.write_bytes(b"damaged")
+    with vicinal.open(tmp_path / "db") as db:
+        stats = db.collection("docs").stats()["segments"][0]
+        assert stats["rebuilt"] == ["graph.bin"]
+        assert stats["calibrated"] == {"rows": N, "queries": len(Q), "given": True}
+
+
+def test_a_damaged_record_of_queries_leaves_the_graphs_own_tables(tmp_path: Path) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        docs: Any = db.collection("docs", dim=DIM)
+        docs.upsert(ids=np.arange(N), vectors=rows(N, 1))
+        docs.optimize()
+        own = tables(docs)
+        docs.calibrate(Q)
+        docs._transport.engine.state.store.write(meta={CALIBRATION_KEY: b"\xc1"})
+    with vicinal.open(tmp_path / "db") as db:
+        assert tables(db.collection("docs")) == own
+
+
+def test_two_segments_reach_together_what_is_asked(tmp_path: Path) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        docs: Any = db.collection("docs", dim=DIM)
+        docs.upsert(ids=np.arange(N), vectors=rows(N, 1))
+        docs.optimize()
+        docs.upsert(ids=np.arange(N, N + 300), vectors=rows(300, 8))
+        found = docs.search(Q, recall=0.9)
+        exact = docs.search(Q, exact=True)
+        plans = docs.explain(Q[0], recall=0.9).segments
+        assert [p["strategy"] for p in plans] == ["gate", "scan"]
+        walked = plans[0]["recall_estimate"]
+        assert found.recall_estimate == pytest.approx((walked * N + 300) / (N + 300))
+        assert recall(found.ids, exact.ids) >= 0.88
