@@ -74,7 +74,9 @@ COVERAGE_TESTS = $(wildcard tests/unit/test_storage_*.py tests/unit/test_filter_
   fault/test_isolation.py fault/test_degraded.py fault/test_full_disk.py e2e/test_backup.py)
 
 coverage: setup
+	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest -q -m 'not long' $(COVERAGE_TESTS)
+	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 
 torture: setup

@@ -14,6 +14,7 @@ from vicinal.engine import payload_index
 from vicinal.engine.payload_index import PENDING_ROWS_MAX, PayloadIndex
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.filter import compile_filter, matches
+from vicinal.model.filter.order import order_key
 
 N = 500
 
@@ -251,6 +252,22 @@ def test_order_sorts_by_value_then_row_with_missing_last() -> None:
     assert index.order("v", descending=True).tolist() == [6, 9, 11, 0, 5, 1, 7, 4, 3, 8, 2, 10]
     assert index.order(("v",), BitMap([0, 1, 2, 3, 99])).tolist() == [3, 1, 0, 2]
     assert index.order("id", descending=True).tolist() == list(range(len(values)))[::-1]
+
+
+def test_rows_that_several_indexes_sorted_merge_into_the_order_of_one() -> None:
+    """What a scroll does over segments: sorted by `order_key` alone, the values come as one index sorts them."""
+    big = 2**53
+    values: list[Any] = [
+        *("b", 2, True, 1.5, "a", [0], 2.0, False, float("nan"), {}, "", -0.0, 0, "10", "9"),
+        *(big + 1, float(big), big, big + 2, -big - 1, 2**64 - 1, -(2**63), float("inf"), 1e300),
+        *(float("-inf"), "\U0001f600", "\uffff", "é", "e\u0301", "Z", 5e-324, [[]], "a\x00", "a"),
+    ]
+    index = PayloadIndex(lambda row: {"v": values[row]}, lambda row: row, n=len(values))
+    rows = range(len(values))
+    assert index.order("v").tolist() == sorted(rows, key=lambda row: order_key(values[row]))
+    backwards = sorted(rows, key=lambda row: order_key(values[row]), reverse=True)
+    keys = [order_key(values[row]) for row in index.order("v", descending=True).tolist()]
+    assert keys == [order_key(values[row]) for row in backwards]
 
 
 def test_order_of_an_empty_index_is_empty() -> None:

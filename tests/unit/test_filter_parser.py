@@ -18,9 +18,11 @@ from vicinal.model.filter import (
     Or,
     compile_filter,
     fields,
+    matches,
     parse,
     split_path,
 )
+from vicinal.model.filter.path import getter
 
 A1, B2, C3 = (Compare((name,), "=", value) for name, value in [("a", 1), ("b", 2), ("c", 3)])
 NOON = datetime(2024, 1, 31, 12, tzinfo=UTC)
@@ -177,3 +179,46 @@ def test_fields_are_listed_once_in_order_of_appearance() -> None:
 def test_compile_filter_refuses_other_objects() -> None:
     with pytest.raises(FilterError, match="not int"):
         compile_filter(5)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_compiled_filter_is_taken_as_it_is_and_must_be_the_one_that_was_meant() -> None:
+    tree = And((A1, Compare(("b", "c"), "<", 5)))
+    assert compile_filter(tree) is tree
+    assert compile_filter({"a": 1}) == compile_filter("a = 1") == A1
+
+
+@pytest.mark.parametrize("path", [(), ("a", 1), (b"a",)])
+def test_a_path_of_no_strings_is_refused_where_the_filter_is_made(path: object) -> None:
+    with pytest.raises(FilterError, match="non-empty tuple of strings"):
+        Compare(path, "=", 1)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "words"),
+    [
+        ('a"b"', 2, "needs a dot"),
+        ('"a"b.c', 4, "needs a dot"),
+        ("a.`b``c", 3, "badly quoted"),
+        ("a..b", 3, "empty"),
+        ("a.", 3, "empty"),
+        ("", 1, "empty"),
+    ],
+)
+def test_a_field_outside_of_a_text_filter_says_where_it_is_malformed(
+    text: str, column: int, words: str
+) -> None:
+    with pytest.raises(FilterError, match=words) as caught:
+        split_path(text)
+    assert caught.value.column == column
+    with pytest.raises(FilterError, match=words):
+        compile_filter({text: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a", {"b": [7]}), ("a.b.0", 7), ("a.b.1", None), ("a.c", None), ("x", None), ("x.y", None)],
+)
+def test_a_getter_reads_what_a_filter_on_its_path_sees(text: str, value: object) -> None:
+    payload = {"a": {"b": [7]}}
+    assert getter(split_path(text))(payload) == value
+    assert matches(compile_filter(f"{text} is null"), payload, 1) is (value is None)

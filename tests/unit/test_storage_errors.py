@@ -299,6 +299,18 @@ def test_data_without_its_root_file_is_not_taken_for_a_new_store(tmp_path: Path)
         Store.open(tmp_path / "s")
 
 
+def test_a_folder_that_holds_no_data_becomes_a_store_and_keeps_what_lay_in_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "s").mkdir()  # what is left of a process that died between two calls
+    (tmp_path / "s" / "note.txt").write_text("keep")
+    with Store.open(tmp_path / "s") as store:
+        store.write(points=[(b"a", b"1")])
+    with Store.open(tmp_path / "s") as again:
+        assert again.get_points([b"a"]) == [b"1"]
+    assert (tmp_path / "s" / "note.txt").read_text() == "keep"
+
+
 @pytest.mark.parametrize("times", [1, 4, 5])
 def test_a_reader_tries_again_where_a_writer_replaced_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
@@ -41,15 +42,16 @@ def is_fresh(fs: FileSystem, path: Path) -> bool:
 
 def open_handles(path: Path, *, read_only: bool, create: bool, memory: StoreMemory) -> Handles:
     """Open RocksDB, again where a live writer replaced a file meanwhile; see `open_rocks` for the errors."""
-    for attempt in range(_READ_ONLY_OPEN_TRIES):
+    tries = itertools.count(1)
+    while True:
         try:
             return open_rocks(path, read_only=read_only, create=create, memory=memory)
         except StorageError as error:
             # A live writer may delete files between our reading of the manifest and of them.
-            if not (read_only and is_missing_file(error)) or attempt + 1 == _READ_ONLY_OPEN_TRIES:
+            tried = next(tries)
+            if not (read_only and is_missing_file(error)) or tried == _READ_ONLY_OPEN_TRIES:
                 raise
-            time.sleep(0.01 * 2**attempt)
-    raise StorageError(f"opening {path} did not come to an end")
+            time.sleep(0.005 * 2**tried)
 
 
 def read_ends(handles: Handles, path: Path) -> tuple[int, int]:
