@@ -60,6 +60,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="stop after so long, and say where")
     parser.add_argument("--durability", default="sync", choices=["sync", "interval", "none"])
     parser.add_argument("--way", default="both", choices=["both", "port", "strace"])
+    parser.add_argument(
+        "--call", action="append", help="only such system calls: rename, fsync, ..."
+    )
     parser.add_argument("--fault", action="append", help="of one way only: kill, EIO, ENOSPC, ...")
 
 
@@ -198,7 +201,9 @@ def points_of(script: Script) -> list[Point]:
         mine = [p for p in paths if p.startswith(str(script.directory))]
         if not mine:
             continue
-        file, call = mine[-1], found["call"]
+        call = found["call"]
+        # Of two paths strace compares the first.
+        file = mine[0] if call.startswith(("rename", "link")) else mine[-1]
         thread = found["tid"]
         counts[thread, call, file] += 1
         points[Point(call, file, counts[thread, call, file])] = None
@@ -220,6 +225,8 @@ def by_strace(
             result.figures["stopped before call"] = number
             break
         point = points[number - 1]
+        if options.call and point.call not in options.call:
+            continue
         for fault in faults:
             met[f"{fault}: calls"] += 1
             came = False
@@ -286,6 +293,7 @@ def run(options: argparse.Namespace, folder: Path) -> Result:
     replay = (
         f"sweep --seed {options.seed} --operations {options.operations} --every {options.every} "
         f"--first {options.first} --durability {options.durability} --way {options.way}"
+        + "".join(f" --call {call}" for call in options.call or ())
     )
     result = Result("sweep", replay)
     folder = folder.resolve()

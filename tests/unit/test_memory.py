@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,27 @@ def test_the_command_prints_what_the_function_says() -> None:
     text = CliRunner().invoke(app, ["estimate", "1000", "8", "--metric", "l2", "--id-bytes", "20"])
     for word in ("resident", "mapped files", "while loading", "disk"):
         assert word in text.stdout
+
+
+def test_a_small_collection_that_changes_for_ever_does_not_fill_buffers_and_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 2 * MIB
+    monkeypatch.setattr("vicinal.engine.maintenance.TRIMMED_BUFFERS_MIN", bound // 4)
+    payload = [{"text": "x" * 100}] * 1_000
+    with vicinal.open(tmp_path / "db", durability="none") as db:
+        docs = db.collection("c", dim=DIM)
+        for _ in range(20):  # 6 MiB, of which 0.3 MiB is alive
+            docs.upsert(ids=range(1_000), vectors=VECTORS[:1_000], payload=payload)
+            docs.optimize()
+        store = tmp_path / "db" / "collections" / "c" / "store"
+
+        def held() -> int:
+            logs = sum(log.stat().st_size for log in store.glob("*.log"))
+            return logs + docs._transport.engine.state.store.memory_bytes()
+
+        end = time.monotonic() + 20  # RocksDB writes them out when it comes to it
+        while held() > bound and time.monotonic() < end:
+            time.sleep(0.01)
+        assert held() <= bound
+        assert docs.count() == 1_000

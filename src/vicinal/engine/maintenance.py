@@ -46,6 +46,9 @@ SEAL_ROWS_HARD = 4 * SEAL_ROWS
 SEAL_LOG_RECORDS = 20_000
 """The log is trimmed (by sealing) when it holds more records, so that opening stays quick."""
 
+TRIMMED_BUFFERS_MIN = 16 * 2**20
+"""Write buffers worth emptying when the log was trimmed: what they hold is mostly trimmed, or replaced since."""
+
 QUIET_S = 0.1
 DEAD_SHARE_MAX = 0.25
 MERGE_FANIN = 4
@@ -277,6 +280,9 @@ class Maintenance:
                 remove_segment(state.path, source.number)
         if state.store.space.short:
             state.store.reclaim()
+        elif trim_through is not None:
+            # Else a small collection that changes for ever would fill RocksDB's buffers and write-ahead logs.
+            state.store.flush(at_least=TRIMMED_BUFFERS_MIN, wait=False)
 
     @staticmethod
     def _carry_over(

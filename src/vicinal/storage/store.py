@@ -283,8 +283,11 @@ class Store:
         except ClosedError:
             return 0
 
-    def flush(self, at_least: int = 0) -> None:
-        """Write the memtables out to tables where they hold so many bytes or more."""
+    def flush(self, at_least: int = 0, *, wait: bool = True) -> None:
+        """Write the memtables out to tables where they hold so many bytes or more.
+
+        wait : until it is done, which stops every Python thread; otherwise RocksDB does it by itself.
+        """
         if self.read_only:
             return
         with self._gate:
@@ -294,7 +297,7 @@ class Store:
                 return
             try:
                 for family in (handles.log, handles.points, handles.meta):
-                    family.flush(True)
+                    family.flush(wait)
             except Exception as error:
                 raise self._translated(error, "writing memtables out") from error
 
