@@ -13,6 +13,7 @@ from bench import (
     ingest,
     kernels,
     limit,
+    opening,
     recall,
     report,
     run,
@@ -31,6 +32,7 @@ COMMANDS = {
     "ingest": ingest,
     "recall": recall,
     "limit": limit,
+    "opening": opening,
 }
 
 

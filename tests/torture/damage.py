@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -177,16 +178,14 @@ DAMAGES: dict[str, Damage] = {
 
 def kind_of(path: Path) -> str:
     """The kind of a file by its name; snapshots count as their own."""
-    name = path.name
-    place = "snapshot " if "snapshots" in path.parts else ""
+    place, name = "", path.name
+    if "snapshots" in path.parts:  # flat: segment.1.rows.bin, store.000009.sst, manifest.json
+        place = "snapshot "
+        name = re.sub(r"^(store|segment\.\d+)\.", "", name)
     if name.startswith(("MANIFEST-", "OPTIONS-")):
         return place + name.partition("-")[0]
-    if place:
-        stem, _, suffix = name.partition(".")
-        return place + (suffix or stem.partition("-")[0])
-    if path.suffix in (".sst", ".log"):
-        return path.suffix[1:]
-    return name
+    suffix = Path(name).suffix
+    return place + (suffix[1:] if suffix in (".sst", ".log") else name)
 
 
 def files_by_kind(sound: Path) -> dict[str, list[Path]]:
