@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=int, default=1_000_000, help="of the sealed collection")
     parser.add_argument("--records", type=int, default=1_000_000, help="of the log; 0 is no log")
     parser.add_argument("--dim", type=int, default=32)
+    parser.add_argument(
+        "--M",
+        type=int,
+        default=16,
+        help="links of a node of the graph, which takes the time of making",
+    )
+    parser.add_argument("--ef-construction", type=int, default=200)
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the databases are made and kept")
 
@@ -40,13 +47,13 @@ def _rest(_: object) -> None:
     """In the place of the background thread, which would seal the log meanwhile."""
 
 
-def make_sealed(path: Path, points: int, dim: int) -> None:
+def make_sealed(path: Path, points: int, dim: int, links: int, breadth: int) -> None:
     """A collection in one segment; the time of making it is no part of the figures."""
     import vicinal
 
     rng = np.random.default_rng(1)
     with vicinal.open(path, durability="none") as db:
-        docs = db.collection("c", dim=dim)
+        docs = db.collection("c", dim=dim, M=links, ef_construction=breadth)
         for start in range(0, points, BATCH):
             rows = rng.standard_normal((min(BATCH, points - start), dim), dtype=np.float32)
             years = [{"year": 2000 + i % 30} for i in range(len(rows))]
@@ -107,7 +114,8 @@ def main(options: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="vicinal-bench-", dir=options.folder))
     try:
         sealed, log = folder / "sealed", folder / "log"
-        _child("sealed", sealed, options.points, options.dim)
+        build = (options.M, options.ef_construction)
+        _child("sealed", sealed, options.points, options.dim, *build)
         for name in ("warm", "cold"):
             passes = [
                 _opened(sealed, options.dim, cold=name == "cold") for _ in range(options.passes)
@@ -153,7 +161,9 @@ def _say(what: str, passes: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     job, where, *numbers = sys.argv[1:]
-    makers = {"sealed": make_sealed, "log": make_log}
     if job == "open":
         open_once(Path(where), int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else None)
-    makers[job](Path(where), int(numbers[0]), int(numbers[1]))
+    elif job == "sealed":
+        make_sealed(Path(where), *map(int, numbers))
+    else:
+        make_log(Path(where), *map(int, numbers))

@@ -49,6 +49,7 @@ PORT_FAULTS = {
 RUN_S_MAX = 30.0
 TRIES = 4
 _LINE = re.compile(r"^(?P<tid>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
+_NAMED_ANEW = re.compile(r"\.tmp-\d+-\d+$")  # by the process
 _PATH = re.compile(r"\d+<([^>]*)>|\"((?:[^\"\\]|\\.)*)\"")
 
 
@@ -63,16 +64,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--call", action="append", help="only such system calls: rename, fsync, ..."
     )
+    parser.add_argument("--file", help="only calls on files whose path contains this")
     parser.add_argument("--fault", action="append", help="of one way only: kill, EIO, ENOSPC, ...")
 
 
 @dataclass(frozen=True)
 class Point:
-    """The `nth` call of a kind on a file by one thread."""
+    """The `nth` call of a kind on a file by one thread, or on any file by the first, if its name is new each time."""
 
     call: str
     file: str
     nth: int
+    is_named_anew: bool = False
 
     def __str__(self) -> str:
         return f"{self.call} {self.nth} of {self.file}"
@@ -122,11 +125,11 @@ class Script:
         options = self.options | {"fault": fault, "nth": nth}
         self._process.stdin.write(json.dumps(options) + "\n")
         self._process.stdin.flush()
-        pid = int(self._process.stdout.readline().split()[0])
+        pid = self.pid = int(self._process.stdout.readline().split()[0])
         tracer: subprocess.Popen[bytes] | None = None
         if strace is not None:
             tracer = subprocess.Popen(
-                ["strace", "-f", *strace, "-p", str(pid)],
+                ["strace", *strace, "-p", str(pid)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -187,7 +190,7 @@ def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:
 def points_of(script: Script) -> list[Point]:
     """The calls of an undisturbed run that touch the database, in their order."""
     trace = script.folder / "trace"
-    status = script.run(["-y", "-o", str(trace), "-e", f"trace={CALLS}"])
+    status = script.run(["-f", "-y", "-o", str(trace), "-e", f"trace={CALLS}"])
     script.check(status)
     # strace counts the calls of each thread by themselves: a file that several threads touch, as RocksDB's
     # flushes do, has an n-th call for each of them.
@@ -197,14 +200,17 @@ def points_of(script: Script) -> list[Point]:
         found = _LINE.match(line)
         if found is None or "resumed>" in line[:40]:
             continue
+        call, thread = found["call"], found["tid"]
+        counts[thread, call, ""] += 1
         paths = [a or b for a, b in _PATH.findall(found["rest"])]
         mine = [p for p in paths if p.startswith(str(script.directory))]
         if not mine:
             continue
-        call = found["call"]
         # Of two paths strace compares the first.
         file = mine[0] if call.startswith(("rename", "link")) else mine[-1]
-        thread = found["tid"]
+        if _NAMED_ANEW.search(file) and thread == str(script.pid):
+            points[Point(call, file, counts[thread, call, ""], is_named_anew=True)] = None
+            continue
         counts[thread, call, file] += 1
         points[Point(call, file, counts[thread, call, file])] = None
     return [*points]
@@ -226,6 +232,8 @@ def by_strace(
             break
         point = points[number - 1]
         if options.call and point.call not in options.call:
+            continue
+        if options.file and options.file not in point.file:
             continue
         for fault in faults:
             met[f"{fault}: calls"] += 1
@@ -252,9 +260,8 @@ def _interrupted(script: Script, point: Point, fault: str) -> tuple[int, bool]:
     """Run the script with a fault at a call; returns its exit status and whether the call came."""
     trace = script.folder / "trace"
     inject = f"inject={point.call}:{FAULTS[fault]}:when={point.nth}"
-    status = script.run(
-        ["-o", str(trace), "-P", point.file, "-e", f"trace={point.call}", "-e", inject]
-    )
+    where = [] if point.is_named_anew else ["-f", "-P", point.file]
+    status = script.run([*where, "-o", str(trace), "-e", f"trace={point.call}", "-e", inject])
     return status, status == -signal.SIGKILL or "INJECTED" in trace.read_text(errors="replace")
 
 
@@ -294,6 +301,7 @@ def run(options: argparse.Namespace, folder: Path) -> Result:
         f"sweep --seed {options.seed} --operations {options.operations} --every {options.every} "
         f"--first {options.first} --durability {options.durability} --way {options.way}"
         + "".join(f" --call {call}" for call in options.call or ())
+        + (f" --file {options.file}" if options.file else "")
     )
     result = Result("sweep", replay)
     folder = folder.resolve()
