@@ -179,9 +179,9 @@ DAMAGES: dict[str, Damage] = {
 def kind_of(path: Path) -> str:
     """The kind of a file by its name; snapshots count as their own."""
     place, name = "", path.name
-    if "snapshots" in path.parts:  # flat: segment.1.rows.bin, store.000009.sst, manifest.json
+    if "snapshots" in path.parts:  # flat: 0.segment.1.rows.bin, 0.store.000009.sst
         place = "snapshot "
-        name = re.sub(r"^(store|segment\.\d+)\.", "", name)
+        name = re.sub(r"^\d+\.(store|segment\.\d+)\.", "", name)
     if name.startswith(("MANIFEST-", "OPTIONS-")):
         return place + name.partition("-")[0]
     suffix = Path(name).suffix
