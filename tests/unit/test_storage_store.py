@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,25 @@ def test_trimmed_records_are_gone_and_their_numbers_are_not_given_again(tmp_path
         assert (store.last_seq, store.trimmed_through) == (6, 6)
         assert list(store.read_log()) == []
         assert store.write(log=b"seven") == 7
+
+
+def test_a_log_that_is_trimmed_for_ever_leaves_no_tables_behind(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", durability="none") as store:
+        for _ in range(30):
+            for _ in range(5):
+                store.write(log=b"x" * 100)
+            store.write(trim_log_through=store.last_seq)
+            store.flush()
+
+        def tables() -> int:
+            return len(list((tmp_path / "s").glob("*.sst")))
+
+        end = time.monotonic() + 20  # RocksDB compacts by itself
+        while tables() > 12 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert tables() <= 12
+        assert store.last_seq == store.trimmed_through == 150
+        assert list(store.read_log()) == []
 
 
 def test_trimming_what_is_trimmed_does_nothing(store: Store) -> None:

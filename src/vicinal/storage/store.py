@@ -506,7 +506,9 @@ class Store:
             raise InvalidArgumentError(
                 f"cannot trim the log through {through}, its last record is {self._seq}"
             )
-        batch.delete_range(seq_key(self._trimmed + 1), seq_key(through + 1), handles.log_family)
+        # From the first number on, each time: tombstones side by side would never meet in a compaction, and each
+        # flush would leave a table, and an open file, for ever.
+        batch.delete_range(seq_key(1), seq_key(through + 1), handles.log_family)
         batch.put(TRIMMED_KEY, seq_key(through), handles.meta_family)
         return through
 
