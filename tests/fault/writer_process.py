@@ -15,6 +15,7 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,17 +81,43 @@ def write(options: dict[str, Any]) -> None:
         db.close()
 
 
+class Noted:
+    """Stands for the store and its RocksDB while a sync is done; notes how long the logs are just before the fsync.
+
+    No sooner: the mark covers what is written up to the moment when the sync asks how far the store is.
+    """
+
+    def __init__(self, store: Store, note: Callable[[dict[str, Any]], None]) -> None:
+        self._store, self._note = store, note
+        self.db = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _open_handles(self) -> Noted:
+        return self
+
+    def latest_sequence_number(self) -> int:
+        return self._store._open_handles().db.latest_sequence_number()
+
+    def flush_wal(self, sync: bool) -> None:
+        sizes = {log.name: log.stat().st_size for log in self._store.path.glob("*.log")}
+        self._note({"sizes": sizes})
+        self._store._open_handles().db.flush_wal(sync)
+
+
 def record_syncs(path: str) -> None:
-    """Write down when each sync begins and ends, and how long the write-ahead logs were before it."""
+    """Write down when each sync begins and ends, and how long the write-ahead logs were that it made safe."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sync = Store._sync_now
 
+    def note(what: dict[str, Any]) -> None:
+        os.write(fd, json.dumps(what).encode() + b"\n")
+
     def recorded(self: Store) -> int:
-        sizes = {log.name: log.stat().st_size for log in self.path.glob("*.log")}
-        begin = {"begin": time.monotonic(), "sizes": sizes}
-        os.write(fd, json.dumps(begin).encode() + b"\n")
-        reached = sync(self)
-        os.write(fd, json.dumps({"end": time.monotonic()}).encode() + b"\n")
+        note({"begin": time.monotonic()})
+        reached = sync(Noted(self, note))  # type: ignore[arg-type]
+        note({"end": time.monotonic()})
         return reached
 
     Store._sync_now = recorded

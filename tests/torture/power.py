@@ -148,7 +148,9 @@ class Cut(Trial):
         for line in self.syncs.read_text().splitlines() if self.syncs.exists() else []:
             entry = json.loads(line)
             if "begin" in entry:
-                last, sizes = entry["begin"], entry["sizes"]
+                last = entry["begin"]
+            elif "sizes" in entry:
+                sizes = entry["sizes"]
             else:
                 began = last
                 durations.append(entry["end"] - last)
@@ -277,6 +279,7 @@ def run(options: argparse.Namespace, folder: Path) -> Result:
                 result.violations.append(str(fault))
             finally:
                 nursery.close()
-    for left in folder.glob("*/db"):
-        shutil.rmtree(left, ignore_errors=True)
+    if not result.violations:
+        for left in folder.glob("*/db"):
+            shutil.rmtree(left, ignore_errors=True)
     return result
