@@ -1,8 +1,9 @@
 """Writers, searchers and maintenance together for a while: memory, descriptors, disk and tail latency must not creep.
 
 Points are replaced, changed and deleted at a steady number of live points, so whatever grows is a leak.
-The figures are slopes over the second half; what a short run shows of memory is the filling of caches, so a bound is
-only held where the run is ten minutes or longer. What the load itself notes takes the same memory from begin to end.
+Memory is judged by the slope of its lowest points behind the first fifth, descriptors and threads by the most of each
+half. What a short run shows is the filling of caches, so a bound is only held where the run is ten minutes or longer.
+What the load itself notes takes the same memory from begin to end.
 """
 
 from __future__ import annotations
@@ -166,10 +167,14 @@ Sample = tuple[float, int, int, int, int]
 
 def _judge(result: Result, samples: list[Sample], searcher: Searcher, seconds: float) -> None:
     later = samples[len(samples) // 2 :]
-    times = [s[0] for s in later]
-    hourly, open_files, running, written = (
-        3600 * slope([s[column] for s in later], times) for column in (1, 2, 3, 4)
-    )
+    # Write buffers fill and are emptied, tables gather and are merged: what stays is at the bottom and at the top.
+    floors = [
+        min(samples[n * len(samples) // TENTHS : (n + 1) * len(samples) // TENTHS] or samples,
+            key=lambda s: s[1])
+        for n in range(2, TENTHS)
+    ]  # fmt: skip
+    hourly = 3600 * slope([s[1] for s in floors], [s[0] + 1e-3 * i for i, s in enumerate(floors)])
+    tops = [[max(s[column] for s in half) for half in _halves(samples)] for column in (2, 3, 4)]
     disk = max(s[4] for s in later) - 8 * 2**20  # less the reserve
     half = TENTHS // 2
     first, second = searcher.processor.p99(0, half), searcher.processor.p99(half)
@@ -178,9 +183,9 @@ def _judge(result: Result, samples: list[Sample], searcher: Searcher, seconds: f
         "searches": searcher.done,
         "memory, MiB an hour": hourly / 2**20,
         "memory, first and last": f"{samples[0][1] / 2**20:.1f} MiB, {samples[-1][1] / 2**20:.1f} MiB",
-        "descriptors an hour": open_files,
-        "threads an hour": running,
-        "disk, MiB an hour": written / 2**20,
+        "descriptors at most, first and second half": f"{tops[0][0]}, {tops[0][1]}",
+        "threads at most, first and second half": f"{tops[1][0]}, {tops[1][1]}",
+        "disk at most, first and second half": " ".join(f"{t / 2**20:.1f} MiB" for t in tops[2]),
         "disk at most, live data": f"{disk / 2**20:.1f} MiB, {LIVE * ROW_BYTES / 2**20:.1f} MiB",
         "p99 of a search, each tenth": _tenths(searcher.wall),
         "p99 of its processor time, each tenth": _tenths(searcher.processor),
@@ -191,12 +196,18 @@ def _judge(result: Result, samples: list[Sample], searcher: Searcher, seconds: f
         return
     if hourly > MEMORY_BYTES_A_HOUR_MAX:
         result.violations.append(f"memory grows by {hourly / 2**20:.1f} MiB an hour")
-    if open_files > 0 or running > 0:
-        result.violations.append(f"{open_files:.1f} descriptors, {running:.1f} threads an hour")
+    for what, (early, late) in zip(("descriptors", "threads"), tops, strict=False):
+        if late > early:
+            result.violations.append(f"{what} grow: {early} at most, then {late}")
     if disk > DISK_FACTOR_MAX * LIVE * ROW_BYTES + 64 * 2**20:
         result.violations.append(f"{disk} bytes of disk for {LIVE * ROW_BYTES} bytes of data")
     if drift > DRIFT_MAX:
         result.violations.append(f"the p99 of a search grew by {drift:.0%}")
+
+
+def _halves(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    middle = max(1, len(samples) // 2)
+    return samples[:middle], samples[middle:] or samples
 
 
 def _tenths(latencies: Latencies) -> str:
