@@ -169,12 +169,9 @@ class Store:
                 else "writes outside the log"
             )
             raise CorruptionError(
-                f"{path}: acknowledged writes are lost, {lost}; the write-ahead log is damaged or "
-                "a "
-                f"file of it is missing (what there is of it is kept in {KEPT_WAL_NAME}). Restore "
-                "from "
-                "a snapshot or a replica, or open with accept_loss=True to go on with what is "
-                "left, "
+                f"{path}: acknowledged writes are lost, {lost}; the write-ahead log is damaged or a "
+                f"file of it is missing (what there is of it is kept in {KEPT_WAL_NAME}). Restore from "
+                "a snapshot or a replica, or open with accept_loss=True to go on with what is left, "
                 f"everything up to record {self._seq}"
             )
         if not read_only:
