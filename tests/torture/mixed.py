@@ -28,6 +28,9 @@ LIVE, DIM, BATCH = 4_000, 32, 100
 JUDGED_FROM_S = 600.0
 MEMORY_BYTES_A_HOUR_MAX = 2 * 2**20
 DISK_FACTOR_MAX = 2.5
+SPARE = 4
+"""Descriptors and threads that the second half may have more: tables of the last level come with the first compaction."""
+
 DRIFT_MAX = 0.1
 """Of processor time: that of the wall is the neighbours' too on a machine that others use."""
 
@@ -197,7 +200,7 @@ def _judge(result: Result, samples: list[Sample], searcher: Searcher, seconds: f
     if hourly > MEMORY_BYTES_A_HOUR_MAX:
         result.violations.append(f"memory grows by {hourly / 2**20:.1f} MiB an hour")
     for what, (early, late) in zip(("descriptors", "threads"), tops, strict=False):
-        if late > early:
+        if late > early + SPARE:
             result.violations.append(f"{what} grow: {early} at most, then {late}")
     if disk > DISK_FACTOR_MAX * LIVE * ROW_BYTES + 64 * 2**20:
         result.violations.append(f"{disk} bytes of disk for {LIVE * ROW_BYTES} bytes of data")
