@@ -29,7 +29,7 @@ JUDGED_FROM_S = 600.0
 MEMORY_BYTES_A_HOUR_MAX = 2 * 2**20
 DISK_FACTOR_MAX = 2.5
 SPARE = 4
-"""Descriptors and threads that the second half may have more: tables of the last level come with the first compaction."""
+"""Descriptors and threads that the second half may have more: the first compaction makes tables of the last level."""
 
 DRIFT_MAX = 0.1
 """Of processor time: that of the wall is the neighbours' too on a machine that others use."""
