@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vicinal.model.errors import InvalidArgumentError
@@ -26,6 +26,9 @@ class ServerConfig:
     batch_max : waiting searches with equal options that become one native call.
     cache_bytes_max : memory for results; 0 is no cache.
     cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
+    cache_url : Redis or Valkey that several servers share results in, redis://[[user]:password@]host[:port][/number]
+        (rediss:// for TLS).
+    cache_wait_ms_max : the longest that a look-up there takes from a search.
     requests_max : requests under way, waiting ones included; more are refused with 503.
     request_bytes_max : a larger body is refused with 413.
     request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
@@ -58,6 +61,8 @@ class ServerConfig:
     batch_max: int = 64
     cache_bytes_max: int = 64 * 2**20
     cache_ttl_s: float = 60.0
+    cache_url: str | None = field(default=None, repr=False)
+    cache_wait_ms_max: float = 5.0
     requests_max: int = 1024
     request_bytes_max: int = 256 * 2**20
     request_bytes_total_max: int = 1024 * 2**20
@@ -86,6 +91,7 @@ class ServerConfig:
             ("batch_max", 1, 4_096),
             ("cache_bytes_max", 0, 2**40),
             ("cache_ttl_s", 0.001, 86_400.0),
+            ("cache_wait_ms_max", 0.1, 1_000.0),
             ("requests_max", 1, 1_000_000),
             ("request_bytes_max", 1_024, 2**31 - 1),
             ("request_bytes_total_max", 1_024, 2**40),
@@ -122,7 +128,7 @@ class ServerConfig:
 
 def server_config(options: dict[str, Any]) -> ServerConfig:
     """A checked configuration; InvalidArgumentError names an option that is not known."""
-    known = [field.name for field in fields(ServerConfig)]
+    known = [known.name for known in fields(ServerConfig)]
     for name in options:
         if name not in known:
             raise InvalidArgumentError(f"serve has no option {name!r}; it has {', '.join(known)}")

@@ -24,7 +24,7 @@ from vicinal.client.collection import Collection as ClientCollection
 from vicinal.client.collection import check_query, compile_where
 from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
-from vicinal.engine.collection import Collection
+from vicinal.engine.collection import Collection, Version
 from vicinal.engine.database import Database
 from vicinal.model.errors import (
     ClosedError,
@@ -44,6 +44,8 @@ from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
 from vicinal.server.observing import Observer, new_request_id
 from vicinal.server.projection import project
+from vicinal.server.resp import parse_address
+from vicinal.server.shared_cache import BODY_BYTES_MAX, SharedCache, pack, shared_key
 from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID, get_logger
 from vicinal.wire import messages as m
@@ -123,6 +125,17 @@ class Gateway:
             database, config, self.admission, self._cache, lambda: self._batcher.waiting
         )
         self.metrics = self.observer.metrics
+        self._shared: SharedCache | None = None
+        if config.cache_url is not None:
+            self._shared = SharedCache(
+                parse_address(config.cache_url),
+                config.cache_ttl_s,
+                config.cache_wait_ms_max / 1000,
+                self.metrics.shared_looked,
+                self.metrics.shared_put,
+            )
+            shared = self._shared
+            self.metrics.shared_state(lambda: shared.closed)
         self._flights: dict[Flight, asyncio.Future[bytes]] = {}
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="vicinal-work")
         self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="vicinal-slow")
@@ -199,8 +212,19 @@ class Gateway:
         finally:
             self.observer.end(call, code, time.perf_counter() - began)
 
+    def start(self) -> None:
+        """Begin what runs beside the requests. Called in the event loop."""
+        if self._shared is not None:
+            self._shared.start()
+
+    async def stop(self) -> None:
+        """Finish what is under way, and give threads and connections back. The database stays open."""
+        await asyncio.to_thread(self.close)
+        if self._shared is not None:
+            await self._shared.stop()
+
     def close(self) -> None:
-        """Finish what is under way and give threads back. The database stays open."""
+        """`stop`, for those who did not `start`."""
         self._batcher.close()
         self._work.shutdown(wait=True)
         self._slow.shutdown(wait=True)
@@ -235,7 +259,8 @@ class Gateway:
 
     async def _search(self, call: Call, engine: Collection) -> bytes:
         """Cache, join, or begin."""
-        key, began_s = _digest(call, engine), time.perf_counter()
+        began_s, request = time.perf_counter(), _digest(call)
+        key = _key(engine, request)
         while True:
             if engine.has_expired:
                 # In a thread, since hiding waits for a write under way.
@@ -252,7 +277,7 @@ class Gateway:
             future = self._flights.get(flight)
             joined = future is not None
             if future is None:
-                future = self._begin(call, engine, key)
+                future = self._look_or_begin(call, engine, request, version)
                 self._flights[flight] = future
                 future.add_done_callback(partial(self._land, flight))
             else:
@@ -271,39 +296,78 @@ class Gateway:
         if not future.cancelled():
             future.exception()
 
-    def _begin(self, call: Call, engine: Collection, key: bytes) -> asyncio.Future[bytes]:
+    def _look_or_begin(
+        self, call: Call, engine: Collection, request: bytes, version: Version
+    ) -> asyncio.Future[bytes]:
+        """The answer out of the shared cache, where there is one, or else of a search."""
+        shared = self._shared
+        if shared is None:
+            return self._begin(call, engine, request)
+        mark = engine.mark
+        if mark is None or not engine.held_since(version):
+            return self._begin(call, engine, request)
+
+        async def look(name: bytes) -> bytes:
+            body = await shared.get(name, lambda: engine.fresh_ms()[0])
+            if body is None:
+                return await self._begin(call, engine, request)
+            # Other points may have expired here than there only where that is still to be noted.
+            if engine.held_since(version) and not engine.has_expired:
+                self._cache.put(_key(engine, request), version, body)
+            return body
+
+        return asyncio.ensure_future(look(shared_key(mark, request)))
+
+    def _keeper(self, engine: Collection, request: bytes) -> Callable[[bytes, Hashable], None]:
+        """What keeps an answer that belongs to a version; called in any thread."""
+        shared, loop, key = self._shared, asyncio.get_running_loop(), _key(engine, request)
+
+        def keep(body: bytes, version: Hashable) -> None:
+            self._cache.put(key, version, body)
+            if shared is None or len(body) > BODY_BYTES_MAX:
+                return
+            mark, (now_ms, until_ms) = engine.mark, engine.fresh_ms()
+            if mark is None or until_ms <= now_ms or not engine.held_since(version):
+                return
+            name = shared_key(mark, request)
+            value = pack(name, body, now_ms, until_ms)
+            loop.call_soon_threadsafe(shared.put, name, value)
+
+        return keep
+
+    def _begin(self, call: Call, engine: Collection, request: bytes) -> asyncio.Future[bytes]:
         """Start a search; the future is done with its answer even where nobody waits any more."""
-        loop = asyncio.get_running_loop()
+        loop, keep = asyncio.get_running_loop(), self._keeper(engine, request)
         if call.operation is ops.SEARCH_BATCH:
 
             def work() -> bytes:
                 version = engine.version
                 body = self._on_collection(call, engine)
                 if engine.held_since(version):
-                    self._cache.put(key, version, body)
+                    keep(body, version)
                 return body
 
             future = asyncio.ensure_future(self._in_thread(self._work, call, work))
         else:
-            request = call.codec.decode(call.body, m.Search)
+            search = call.codec.decode(call.body, m.Search)
             queries, _ = check_query(
                 engine.config,
-                one_vector(request.vector, engine.config, query=True),
-                request.k,
-                request.ef_search,
-                request.recall,
-                exact=request.exact,
+                one_vector(search.vector, engine.config, query=True),
+                search.k,
+                search.ef_search,
+                search.recall,
+                exact=search.exact,
             )
-            where = None if request.where is None else compile_where(request.where)
+            where = None if search.where is None else compile_where(search.where)
             options = SearchOptions(
                 engine.incarnation,
-                request.k,
+                search.k,
                 where,
-                request.ef_search,
-                request.recall,
-                request.exact,
-                request.with_payload,
-                request.with_vectors,
+                search.ef_search,
+                search.recall,
+                search.exact,
+                search.with_payload,
+                search.with_vectors,
             )
             codec = call.answer_codec
             future = loop.create_future()
@@ -311,7 +375,7 @@ class Gateway:
                 queries,
                 call.deadline,
                 lambda found, place: codec.encode(hits_out(found, place, codec)),
-                lambda body, version: self._cache.put(key, version, body),
+                keep,
                 future,
                 call.request_id,
                 call.trace,
@@ -444,9 +508,14 @@ class Gateway:
         )
 
 
-def _digest(call: Call, engine: Collection) -> bytes:
-    """Everything that an answer depends on beside the collection's version, as 16 bytes."""
-    head = f"{call.operation.name}\0{call.codec.name}\0{call.answer_codec.name}\0{engine.incarnation}\0"
-    digest = hashlib.blake2b(head.encode(), digest_size=16)
+def _digest(call: Call) -> bytes:
+    """Everything that an answer depends on beside the collection, as 32 bytes."""
+    head = f"{call.operation.name}\0{call.codec.name}\0{call.answer_codec.name}\0"
+    digest = hashlib.blake2b(head.encode(), digest_size=32)
     digest.update(call.body)
     return digest.digest()
+
+
+def _key(engine: Collection, request: bytes) -> bytes:
+    """A request to one collection of this process, as the 16 bytes that the result cache wants."""
+    return hashlib.blake2b(b"%d\0" % engine.incarnation + request, digest_size=16).digest()

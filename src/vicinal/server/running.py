@@ -170,6 +170,7 @@ class Running:
             flight = FlightServer(gateway, self._config.flight_port, self._tls)
             servers.append(flight)
         try:
+            gateway.start()
             for server in servers:
                 await server.start()
             if rpc is not None:
@@ -184,7 +185,7 @@ class Running:
             event(_log, logging.INFO, "stopping", under_way=gateway.admission.requests)
             gateway.admission.closing = True
             await asyncio.gather(*[s.stop(self._config.shutdown_s_max) for s in servers])
-            await asyncio.to_thread(gateway.close)
+            await gateway.stop()
             event(_log, logging.INFO, "stopped")
 
     def _check(self) -> None:

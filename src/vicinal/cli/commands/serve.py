@@ -44,6 +44,15 @@ def serve(
     cache_mb: Annotated[
         int, typer.Option("--cache-mb", help="Memory for results, in MB; 0 is no cache.")
     ] = 64,
+    cache_url: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-url",
+            envvar="VICINAL_CACHE_URL",
+            show_envvar=True,
+            help="Redis or Valkey that servers share results in: redis://[[user]:password@]host[:port][/number].",
+        ),
+    ] = None,
     requests_max: Annotated[
         int, typer.Option("--requests-max", help="Requests under way; more are refused with 503.")
     ] = 1024,
@@ -131,6 +140,7 @@ def serve(
             "flight_port": None if rest_only else _port(flight_port, http_port, 2),
             "auth": False if no_auth else None,
             "cache_bytes_max": cache_mb * 1_000_000,
+            "cache_url": cache_url,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
             "tls_cert": tls_cert,
