@@ -21,6 +21,7 @@ from vicinal.model.errors import (
     UnavailableError,
     VicinalError,
 )
+from vicinal.telemetry.trace import HEADER, current_traceparent
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.faults import from_fault
@@ -56,10 +57,16 @@ class GrpcChannel(RetryingChannel[bytes]):
     def __init__(self, address: str, options: ChannelOptions) -> None:
         super().__init__(address, options)
         api_key = options.api_key
-        self._metadata = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
+        self._key = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
         self._channel: Any = _connect(address, self.port, options)
         self._calls: dict[str, Any] = {}
         self._closed = False
+
+    @property
+    def _metadata(self) -> list[tuple[str, str]]:
+        """What goes with a call: the key, and the span that its caller is in."""
+        trace = current_traceparent()
+        return self._key if trace is None else [*self._key, (HEADER, trace)]
 
     def close(self) -> None:
         """Close the connection. Idempotent."""

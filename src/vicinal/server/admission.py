@@ -69,6 +69,10 @@ class Admission:
             )
         self.body_bytes += count
 
+    def give_bytes(self, count: int) -> None:
+        """Give back what take_bytes counted, of a body that is no request yet."""
+        self.body_bytes -= count
+
     def leave(self, body_bytes: int) -> None:
         """A request is done; body_bytes is what take_bytes counted for it."""
         self.requests -= 1

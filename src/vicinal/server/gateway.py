@@ -26,6 +26,7 @@ from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
 from vicinal.engine.collection import Collection, Version
 from vicinal.engine.database import Database
+from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     DeadlineError,
@@ -164,6 +165,13 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests are taken."""
         return not self.admission.closing and not self._engine.closed
+
+    def config_of(self, name: str) -> CollectionConfig:
+        """The configuration of a collection that was searched just now. Raises NotFoundError where it was dropped."""
+        engine = self._engine.opened(name)
+        if engine is None:
+            raise NotFoundError(f"collection {name!r} was dropped meanwhile")
+        return engine.config
 
     async def handle(self, call: Call) -> bytes:
         """The encoded answer. Raises VicinalError; a bug becomes InternalError and a line in the log."""
