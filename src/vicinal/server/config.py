@@ -33,6 +33,8 @@ class ServerConfig:
     request_bytes_max : a larger body is refused with 413.
     request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
     key_requests_per_s_max : of one key, with a burst of as many; more are refused with 429. 0 is no limit.
+    collection_points_max, collection_bytes_max : what each collection may hold, its files for bytes; writes that would
+        exceed it are refused with 507. 0 is no limit. A key may have limits of its own.
     timeout_s_max : time for a request that names none, and the longest that one may name.
     read_s_max : time for the headers of a request, and longest pause between two parts of its body; slower senders
         are cut off.
@@ -67,6 +69,8 @@ class ServerConfig:
     request_bytes_max: int = 256 * 2**20
     request_bytes_total_max: int = 1024 * 2**20
     key_requests_per_s_max: float = 0.0
+    collection_points_max: int = 0
+    collection_bytes_max: int = 0
     timeout_s_max: float = 300.0
     read_s_max: float = 20.0
     shutdown_s_max: float = 10.0
@@ -96,6 +100,8 @@ class ServerConfig:
             ("request_bytes_max", 1_024, 2**31 - 1),
             ("request_bytes_total_max", 1_024, 2**40),
             ("key_requests_per_s_max", 0.0, 1e9),
+            ("collection_points_max", 0, 2**63 - 1),
+            ("collection_bytes_max", 0, 2**63 - 1),
             ("timeout_s_max", 0.001, 86_400.0),
             ("read_s_max", 0.001, 3_600.0),
             ("shutdown_s_max", 0.0, 3_600.0),

@@ -45,6 +45,7 @@ from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
 from vicinal.server.observing import Observer, new_request_id
 from vicinal.server.projection import project
+from vicinal.server.quotas import Quotas
 from vicinal.server.resp import parse_address
 from vicinal.server.shared_cache import BODY_BYTES_MAX, SharedCache, pack, shared_key
 from vicinal.server.tracing import Trace
@@ -115,6 +116,7 @@ class Gateway:
         self._engine = database
         self._client = ClientDatabase(LocalDatabase(database))
         self.admission = Admission(config)
+        self._quotas = Quotas(database, config)
         self._cache = ResultCache(config.cache_bytes_max, config.cache_ttl_s)
         self._batcher = SearchBatcher(
             config.threads,
@@ -183,7 +185,9 @@ class Gateway:
 
         async def carry_out(call: Call) -> T:
             engine = await self._find(call)
-            docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+            docs = ClientCollection(
+                self._quotas.collection(engine, call.key), self._engine.snapshot
+            )
             return await self._in_thread(self._work, call, lambda: work(docs))
 
         return await self._observed(call, carry_out)
@@ -465,7 +469,7 @@ class Gateway:
         request = call.codec.decode(call.body, call.operation.request)
         if isinstance(request, m.Project):
             return call.answer_codec.encode(project(engine, request))
-        docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+        docs = ClientCollection(self._quotas.collection(engine, call.key), self._engine.snapshot)
         answer = ON_COLLECTION[call.operation](
             docs, engine.config, request, call.codec, call.answer_codec
         )

@@ -371,13 +371,15 @@ class Projected(Answer):
 
 class CreateKey(Request):
     """A key to make; `collections` null is all, `valid_s` null is for ever, `requests_per_s` null is the server's
-    rate."""
+    rate. `points_max` and `bytes_max` limit what its collections may hold together; null is no limit."""
 
     name: str = ""
     role: str = "read"
     collections: list[str] | None = None
     valid_s: float | None = None
     requests_per_s: float | None = None
+    points_max: int | None = None
+    bytes_max: int | None = None
 
 
 class KeyInfo(Answer):
@@ -390,6 +392,8 @@ class KeyInfo(Answer):
     created: str
     expires: str | None
     requests_per_s: float | None
+    points_max: int | None = None
+    bytes_max: int | None = None
 
 
 class KeyCreated(Answer):

@@ -59,6 +59,18 @@ def serve(
     key_rate: Annotated[
         float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
     ] = 0.0,
+    collection_points: Annotated[
+        int,
+        typer.Option(
+            "--collection-points", help="Points that a collection may hold; 0 is no limit."
+        ),
+    ] = 0,
+    collection_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--collection-bytes", help="What the files of a collection may hold, such as 10GiB."
+        ),
+    ] = None,
     memory_budget: Annotated[
         str | None,
         typer.Option("--memory-budget", help="The most its collections hold, such as 2GiB."),
@@ -128,6 +140,7 @@ def serve(
 
     import vicinal
     from vicinal.cli.console import remark
+    from vicinal.model.memory import parse_bytes
     from vicinal.server.config import server_config
     from vicinal.server.running import Running
     from vicinal.telemetry.log import configure
@@ -143,6 +156,10 @@ def serve(
             "cache_url": cache_url,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
+            "collection_points_max": collection_points,
+            "collection_bytes_max": 0
+            if collection_bytes is None
+            else parse_bytes(collection_bytes, "--collection-bytes"),
             "tls_cert": tls_cert,
             "tls_key": tls_key,
             "tls_client_ca": tls_client_ca,
