@@ -1,4 +1,4 @@
-"""What a key and a collection may hold: exact for points, over every protocol, and refused before anything is written."""
+"""What a key and a collection may hold: exact for points, over every protocol, refused before anything is written."""
 
 from __future__ import annotations
 

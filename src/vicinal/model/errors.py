@@ -199,8 +199,9 @@ class QuotaError(VicinalError):
 
     def __init__(self, what: str, unit: str, needed: int, used: int, limit: int) -> None:
         super().__init__(
-            f"{what} holds {used} {unit}, the limit is {limit}, and this write needs {needed} more; nothing was "
-            "written: delete points (bytes are given back in the background, or by optimize()), or ask for a higher limit"
+            f"{what} holds {used} {unit}, the limit is {limit}, and this write needs {needed} more; "
+            "nothing was written: delete points (their bytes are given back in the background, or by optimize()), or "
+            "ask for a higher limit"
         )
         self.unit = unit
         self.needed = needed

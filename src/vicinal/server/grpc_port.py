@@ -323,8 +323,9 @@ class GrpcPort(ABC):
 
 def _name(context: Context) -> str:
     """The id of a call, which its caller gave or which is new, and which goes with its end."""
-    given = dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER)
-    request_id = new_request_id(given)
+    metadata: Any = context.invocation_metadata() or ()
+    given = [value for name, value in metadata if name == REQUEST_ID_HEADER]
+    request_id = new_request_id(*given[:1])
     context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
     return request_id
 
