@@ -56,7 +56,7 @@ def test_a_collection_holds_so_many_points_and_no_more(
         docs = remote.collection("docs")
         assert docs.upsert(**rows(1, 2, 3, 4)) == 4, "two of them are not new"
         with pytest.raises(vicinal.QuotaError, match="'docs' holds 4 points, the limit is 5") as at:
-            docs.upsert(ids=[5, 6], vectors=np.ones((2, 2), np.float32), if_version=0)
+            docs.upsert(ids=[5, 6], vectors=np.ones((2, 2), np.float32), if_version=[0, 0])
         assert (at.value.unit, at.value.needed, at.value.used, at.value.limit) == (
             "points", 2, 4, 5,
         )  # fmt: skip
