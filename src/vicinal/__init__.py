@@ -14,6 +14,7 @@ from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_asy
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import ManyHits
 from vicinal.engine.estimate import estimate_memory
 from vicinal.model.errors import (
     AlreadyExistsError,
@@ -79,6 +80,7 @@ __all__ = [
     "InvalidArgumentError",
     "LimitError",
     "LockedError",
+    "ManyHits",
     "MemoryEstimate",
     "MemoryLimitError",
     "NotADatabaseError",

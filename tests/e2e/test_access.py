@@ -34,6 +34,7 @@ BODIES = {
     "get": {"ids": [1]},
     "search": {"vector": [1.0, 2.0]},
     "search_batch": {"vectors": [[1.0, 2.0]]},
+    "search_many": {"searches": [{"vector": [1.0, 2.0]}]},
     "explain": {"vector": [1.0, 2.0]},
     "drop_snapshot": {"name": "kept"},
     "create_key": {"role": "read"},
@@ -49,6 +50,7 @@ READERS = [
     "count",
     "search",
     "search_batch",
+    "search_many",
     "explain",
     "project",
     "stats",
@@ -115,7 +117,10 @@ class Served:
         name = collection if operation.on_collection else None
         if protocol == "grpc":
             request: Any = JSON_CODEC.decode(body, operation.request)
-            for part in (request, *(getattr(request, "points", None) or ())):
+            for part in (
+                request,
+                *(getattr(request, "points", None) or getattr(request, "searches", ())),
+            ):
                 for field in {"vector", "vectors"} & set(part.__struct_fields__):
                     if getattr(part, field) is not None:
                         vector = np.array(getattr(part, field), np.float32)

@@ -21,6 +21,7 @@ from vicinal.client.batch import Batch, Progress
 from vicinal.client.channel import ChannelOptions
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import OneSearch
 from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS, expiry_ms
@@ -305,6 +306,31 @@ class RemoteCollection:
                 request = m.SearchBatch(vectors=part.tobytes(), **options)
                 results += self._call(ops.SEARCH_BATCH, request, m.BatchOut).results
         return self._found(results, with_payload=with_payload, with_vectors=with_vectors)
+
+    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+        """In one request."""
+        wanted = [
+            m.Search(
+                vector=one.query[0].tobytes(),
+                k=one.k,
+                where=_text(one.where),
+                ef_search=one.ef_search,
+                recall=one.recall,
+                exact=one.exact,
+                with_payload=one.with_payload,
+                with_vectors=one.with_vectors,
+            )
+            for one in searches
+        ]
+        request = m.SearchMany(searches=wanted, time_ms=time_ms)
+        answer = self._call(ops.SEARCH_MANY, request, m.ManyOut)
+        missing = set(answer.missing)
+        return [
+            None
+            if i in missing
+            else self._found([hits], with_payload=one.with_payload, with_vectors=one.with_vectors)
+            for i, (one, hits) in enumerate(zip(searches, answer.results, strict=True))
+        ]
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """Points of keys."""

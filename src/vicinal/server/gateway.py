@@ -43,6 +43,7 @@ from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
 from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
+from vicinal.server.many import join, outcome, split
 from vicinal.server.observing import Observer, new_request_id
 from vicinal.server.projection import project
 from vicinal.server.quotas import Quotas
@@ -264,6 +265,8 @@ class Gateway:
             )
         if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
             return await self._search(call, engine)
+        if operation is ops.SEARCH_MANY:
+            return await self._search_many(call, engine)
         threads = self._slow if operation in (ops.OPTIMIZE, ops.CALIBRATE) else self._work
         return await self._in_thread(
             threads, call, noted(call, lambda: self._on_collection(call, engine))
@@ -301,6 +304,25 @@ class Gateway:
                 # The first one's time was over, not this one's: begin anew.
                 if not joined or call.deadline <= time.monotonic():
                     raise
+
+    async def _search_many(self, call: Call, engine: Collection) -> bytes:
+        """Each as a search of its own, which cache, joining and batches are there for; those that are not done in the
+        time that the request gives are left out. Raises what the first of them raises that fails."""
+        request = call.codec.decode(call.body, m.SearchMany)
+        parts, end = split(call, request, time.monotonic())
+        tasks = [asyncio.ensure_future(self._search(part, engine)) for part in parts]
+        try:
+            await asyncio.wait(tasks, timeout=end - time.monotonic())
+        finally:
+            for task in tasks:
+                task.cancel()  # nobody waits; what is under way for others too goes on
+                if task.done() and not task.cancelled():
+                    task.exception()  # one of them is told
+        found = [outcome(task) for task in tasks]
+        if request.time_ms is None and None in found:
+            raise DeadlineError("the request's time was over before all searches were done")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._work, join, call, found)
 
     def _land(self, flight: Flight, future: asyncio.Future[bytes]) -> None:
         """A search is done: later ones begin anew. (Its error may be one that nobody waits for any more.)"""

@@ -216,6 +216,14 @@ class HitOut(Answer, omit_defaults=True, gc=False):
     vector: Vector | None = None
 
 
+class SearchMany(Request):
+    """Searches of different kinds. After `time_ms` milliseconds the answer has what was found by then; null waits for
+    all."""
+
+    searches: list[Search]
+    time_ms: float | None = None
+
+
 class HitsOut(Answer, omit_defaults=True):
     """Results of one query, nearest first; `recall_estimate` is the share of the true nearest that are expected to be
     among them, absent where that is not known."""
@@ -228,6 +236,13 @@ class BatchOut(Answer):
     """Results of each query."""
 
     results: list[HitsOut]
+
+
+class ManyOut(Answer):
+    """Results of each search, in their order; those of the places in `missing` are empty, since the time was over."""
+
+    results: list[HitsOut]
+    missing: list[int]
 
 
 class Count(Request):
