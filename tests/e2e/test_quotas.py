@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,7 @@ from vicinal.engine.writer import Writer
 from vicinal.server.keys import KeyStore
 from vicinal.wire.protobuf import message_class
 
+COMMAND = str(Path(sys.executable).parent / "vicinal")
 PROTOCOLS = ("http", "grpc", "flight")
 
 
@@ -199,3 +203,28 @@ def test_keys_with_quotas_are_made_over_the_network(db: vicinal.Database) -> Non
             assert remote.collection("docs").upsert(**rows(3)) == 1
             with pytest.raises(vicinal.QuotaError):
                 remote.collection("docs").upsert(**rows(4))
+
+
+def test_the_command_line_sets_quotas(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with vicinal.open(path) as db:
+        db.collection("docs", dim=2).upsert(**rows(1, 2))
+    words = ["--collection-points", "3", "--collection-bytes", "1MiB", "--http-port", "0"]
+    process = subprocess.Popen(
+        [COMMAND, "serve", path, *words, "--rest-only", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        with vicinal.open(json.loads(process.stdout.readline())["url"]) as remote:
+            docs = remote.collection("docs")
+            assert docs.upsert(**rows(3)) == 1
+            with pytest.raises(vicinal.QuotaError, match="points"):
+                docs.upsert(**rows(4))
+            with pytest.raises(vicinal.QuotaError, match="bytes"):
+                docs.upsert(ids=[1], vectors=[[1, 2]], payload=[{"t": "x" * 2**20}])
+        process.terminate()
+    made = [COMMAND, "keys", "create", path, "--points", "3", "--bytes", "1.5MiB", "--json"]
+    shown = json.loads(subprocess.run(made, capture_output=True, text=True, check=True).stdout)
+    assert (shown["points_max"], shown["bytes_max"]) == (3, 1_572_864)
+    (key,) = KeyStore(path).list()
+    assert (key.points_max, key.bytes_max) == (3, 1_572_864)
