@@ -57,14 +57,21 @@ class GrpcChannel(RetryingChannel[bytes]):
         super().__init__(address, options)
         api_key = options.api_key
         self._metadata = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
+        self._options = options
         self._channel: Any = _connect(address, self.port, options)
-        self._calls: dict[str, Any] = {}
+        self._second: Any = None
+        self._lock = threading.Lock()
+        self._calls: dict[tuple[bool, str], Any] = {}
         self._closed = False
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            second = self._second
         self._channel.close()
+        if second is not None:
+            second.close()
 
     def upload(
         self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
@@ -107,7 +114,7 @@ class GrpcChannel(RetryingChannel[bytes]):
                 yield request
 
         try:
-            method = self._method(path, self._channel.stream_stream)
+            method = self._method(path, _stream_stream)
             yield from method(until_stopped(), timeout=left_s, metadata=self._metadata)
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
@@ -120,12 +127,48 @@ class GrpcChannel(RetryingChannel[bytes]):
         return encode_request(operation, collection, request)
 
     def _send(self, operation: Operation, prepared: bytes, left_s: float, answer: type[A]) -> A:
-        return PROTO.decode(
-            self._unary(operation, self._path(method_name(operation)), prepared, left_s), answer
-        )
+        return self._decode(self._unary(operation, prepared, left_s), answer)
 
-    def _unary(self, operation: Operation, path: str, message: bytes, left_s: float) -> bytes:
-        method = self._method(path, self._channel.unary_unary)
+    def _begin(self, operation: Operation, prepared: bytes, left_s: float, *, second: bool) -> Any:
+        method = self._method(self._path_of(operation), _unary_unary, second=second)
+        try:
+            return method.future(prepared, timeout=left_s, metadata=self._metadata)
+        except ValueError as fault:
+            raise self._shut(fault) from None
+
+    def _ready(self, begun: Sequence[Any], timeout_s: float) -> Any:
+        came = threading.Event()
+
+        def note(call: Any) -> None:
+            del call
+            came.set()
+
+        for call in begun:
+            call.add_done_callback(note)
+        came.wait(timeout_s)
+        return next((call for call in begun if call.done()), None)
+
+    def _finish(self, operation: Operation, begun: Any, left_s: float, answer: type[A]) -> A:
+        del left_s  # the call has its deadline
+        try:
+            return self._decode(begun.result(), answer)
+        except grpc.RpcError as fault:
+            raise self._error(operation, fault) from None
+        except grpc.FutureCancelledError:
+            raise ClosedError(f"{self.address}: the channel was closed") from None
+
+    def _cancel(self, begun: Any) -> None:
+        begun.cancel()
+
+    def _path_of(self, operation: Operation) -> str:
+        """The method that an operation is called by."""
+        return self._path(method_name(operation))
+
+    def _decode(self, raw: bytes, answer: type[A]) -> A:
+        return PROTO.decode(raw, answer)
+
+    def _unary(self, operation: Operation, message: bytes, left_s: float) -> bytes:
+        method = self._method(self._path_of(operation), _unary_unary)
         try:
             return method(message, timeout=left_s, metadata=self._metadata)
         except grpc.RpcError as fault:
@@ -136,12 +179,19 @@ class GrpcChannel(RetryingChannel[bytes]):
     def _path(self, name: str) -> str:
         return f"/{PACKAGE}.{SERVICE}/{name}"
 
-    def _method(self, path: str, kind: Callable[[str], Any]) -> Any:
-        """The callable of a method, made once."""
-        found = self._calls.get(path)
+    def _method(self, path: str, kind: Callable[[Any, str], Any], *, second: bool = False) -> Any:
+        """The callable of a method, made once; of the second connection, which is made when it is first wanted."""
+        found = self._calls.get((second, path))
         if found is None:
-            found = self._calls[path] = kind(path)
+            channel = self._second_channel() if second else self._channel
+            found = self._calls[second, path] = kind(channel, path)
         return found
+
+    def _second_channel(self) -> Any:
+        with self._lock:
+            if self._second is None and not self._closed:
+                self._second = _connect(self.address, self.port, self._options)
+            return self._channel if self._second is None else self._second
 
     def _shut(self, fault: ValueError) -> ClosedError:
         """What grpc says of a closed channel."""
@@ -172,6 +222,14 @@ class GrpcChannel(RetryingChannel[bytes]):
         return UnavailableError(
             f"{self.address}: gRPC status {code.name}, which is not a Vicinal server's answer: {details[:200]!r}"
         )
+
+
+def _unary_unary(channel: Any, path: str) -> Any:
+    return channel.unary_unary(path)
+
+
+def _stream_stream(channel: Any, path: str) -> Any:
+    return channel.stream_stream(path)
 
 
 def _connect(address: str, port: int, options: ChannelOptions) -> Any:
