@@ -44,7 +44,8 @@ def test_plain_json_is_enough(local: vicinal.Database) -> None:
                     "payload": {},
                     "vector": [0.0, 0.0],
                 },
-            ]
+            ],
+            "recall_estimate": 1.0,
         }
         for given, answered in (
             ("2100-01-02T03:04:05.678Z", "2100-01-02T03:04:05.678000Z"),
