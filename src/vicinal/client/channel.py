@@ -12,7 +12,8 @@ import random
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -21,12 +22,14 @@ import numpy.typing as npt
 
 from vicinal.client.breaker import Breaker, OpenCircuitError
 from vicinal.client.hedging import HEDGED, Hedger, check_hedge_ms
+from vicinal.client.pacing import Upload
 from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     DeadlineError,
     InvalidArgumentError,
     OverloadedError,
+    RequestTooLargeError,
     UnavailableError,
 )
 from vicinal.wire import messages as m
@@ -132,13 +135,26 @@ class RetryingChannel(ABC, Generic[P]):
             operation, deadline, lambda left_s: self._send(operation, prepared, left_s, answer)
         )
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert part by part. An error leaves the parts before it done."""
         del config  # messages have no columns of a type
-        for part in parts:
-            self.call(ops.UPSERT, collection, part(), m.Counted)
+
+        def send(left_s: float) -> None:
+            part = upload.cut(upload.begin())
+            if part is None:
+                return
+            prepared = self._prepare(ops.UPSERT, collection, part)
+            with noting(upload):
+                self._send(ops.UPSERT, prepared, left_s, m.Counted)
+
+        while not upload.finished:
+            try:
+                self._again(ops.UPSERT, self._clock() + self._timeout_s, send)
+            except RequestTooLargeError:
+                if not upload.too_large():
+                    raise
+                continue
+            upload.acknowledged()
 
     def search_batch(
         self,
@@ -252,6 +268,16 @@ class RetryingChannel(ABC, Generic[P]):
         return NotSentError(
             f"{self.address}: no connection ({why}); is `vicinal serve` running there?"
         )
+
+
+@contextmanager
+def noting(upload: Upload) -> Generator[None]:
+    """A part that is refused, or not answered in time, makes the next one smaller."""
+    try:
+        yield
+    except (OverloadedError, DeadlineError):
+        upload.refused()
+        raise
 
 
 def _unsure(operation: Operation) -> str:

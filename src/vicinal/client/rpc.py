@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from vicinal.client.channel import ChannelOptions, RetryingChannel
+from vicinal.client.channel import ChannelOptions, RetryingChannel, noting
+from vicinal.client.pacing import Upload
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -73,33 +73,39 @@ class GrpcChannel(RetryingChannel[bytes]):
         if second is not None:
             second.close()
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts as one stream: the next is on its way while the server writes the one before."""
-        if len(parts) == 1:
-            super().upload(collection, config, parts)
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert as one stream: the next part is on its way while the server writes the one before. Where
+        progress may stop it between two parts, and where there is one part, it goes as messages."""
+        if upload.whole or upload.reports:
+            super().upload(collection, config, upload)
             return
 
-        def requests(done: int) -> Iterator[bytes]:
-            for part in parts[done:]:
-                yield encode_request(ops.UPSERT, collection, part())
+        def requests(run: int) -> Iterator[bytes]:
+            while (part := upload.cut(run)) is not None:
+                yield encode_request(ops.UPSERT, collection, part)
 
-        self._upload(self._path("UpsertStream"), requests, len(parts))
+        self._upload(self._path("UpsertStream"), requests, upload)
 
-    def _upload(self, path: str, requests: Callable[[int], Iterator[bytes]], count: int) -> None:
-        """Send a stream of count upserts, which answers each; refused in its middle it goes on from there.
-        `requests` makes the messages from the one that was not answered."""
-        done = 0
+    def _upload(
+        self, path: str, requests: Callable[[int], Iterator[bytes]], upload: Upload
+    ) -> None:
+        """Send an upload as a stream whose parts are answered in their order; refused in its middle it goes on from
+        there. `requests` makes the messages of a run."""
 
         def send(left_s: float) -> None:
-            nonlocal done
-            for _ in self._stream(path, requests(done), left_s, ops.UPSERT):
-                done += 1
-            if done < count:
+            with noting(upload):
+                for _ in self._stream(path, requests(upload.begin()), left_s, ops.UPSERT):
+                    upload.acknowledged()
+            if not upload.finished:
                 raise self._broken(ops.UPSERT, "the server ended the stream early")
 
-        self._again(ops.UPSERT, time.monotonic() + self._timeout_s * count, send)
+        while not upload.finished:
+            try:
+                seconds = self._timeout_s * upload.parts_left
+                self._again(ops.UPSERT, self._clock() + seconds, send)
+            except RequestTooLargeError:
+                if not upload.too_large():
+                    raise
 
     def _stream(
         self, path: str, requests: Iterator[bytes], left_s: float, operation: Operation

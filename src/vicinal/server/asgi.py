@@ -50,7 +50,7 @@ class RestApp:
         self._gateway = gateway
         self._openapi = openapi_json()
         self._page = Page()
-        self._refused = gateway.observer.refused_by("http", OverloadedError)
+        self._refused: Callable[[], None] | None = None
         self._refusal = (0, b"")
 
     def refusal(self) -> bytes | None:
@@ -58,6 +58,8 @@ class RestApp:
         admission = self._gateway.admission
         if admission.closing or not admission.full:
             return None
+        if self._refused is None:
+            self._refused = self._gateway.observer.refused_by("http", OverloadedError)
         self._refused()
         bound, response = self._refusal
         if bound != admission.requests_max:
