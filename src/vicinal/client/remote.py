@@ -7,6 +7,7 @@ becomes here is the same for all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from vicinal.client.channel import ChannelOptions
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
 from vicinal.client.many import OneSearch
+from vicinal.client.pacing import Pacer, Upload
 from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS, expiry_ms
@@ -64,10 +66,8 @@ class Channel(Protocol):
         """Send a request and return its answer; payloads in it are MessagePack. Raises the server's error."""
         ...
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert, in its parts. An error leaves those before it done."""
         ...
 
     def search_batch(
@@ -241,6 +241,7 @@ class RemoteCollection:
     def __init__(self, database: RemoteDatabase, info: m.CollectionInfo) -> None:
         self._database = database
         self._info = info
+        self._pacer = Pacer()
 
     @property
     def name(self) -> str:
@@ -253,17 +254,9 @@ class RemoteCollection:
         return self._info.config
 
     def upsert(self, batch: Batch, progress: Progress | None) -> None:
-        """Insert or replace points; with conditions in one request, for the server to check all of them first."""
-        parts = [(0, len(batch.keys))] if batch.conditions.any else batch.parts()
-        requests = [partial(_upsert, batch, start, end) for start, end in parts]
-        if progress is None:
-            self._of_collection(
-                lambda: self._database.channel.upload(self.name, self.config, requests)
-            )
-            return
-        for (_, end), request in zip(parts, requests, strict=True):
-            self._call(ops.UPSERT, request(), m.Counted)
-            batch.report(end, progress)
+        """Insert or replace points; with conditions, or where they fit one part, in one request."""
+        upload = Upload(batch, self._pacer, progress, partial(_upsert, batch), time.monotonic)
+        self._of_collection(lambda: self._database.channel.upload(self.name, self.config, upload))
 
     def search(
         self,

@@ -50,6 +50,34 @@ class RestApp:
         self._gateway = gateway
         self._openapi = openapi_json()
         self._page = Page()
+        self._refused: Callable[[], None] | None = None
+        self._refusal = (0, b"")
+
+    def refusal(self) -> bytes | None:
+        """The whole response to a request for which there is no room; None where there is."""
+        admission = self._gateway.admission
+        if admission.closing or not admission.full:
+            return None
+        if self._refused is None:
+            self._refused = self._gateway.observer.refused_by("http", OverloadedError)
+        self._refused()
+        bound, response = self._refusal
+        if bound != admission.requests_max:
+            fault = admission.refusal()
+            body = JSON.encode(m.Failed(error=to_fault(fault)))
+            response = b"\r\n".join(
+                (
+                    b"HTTP/1.1 503 Service Unavailable",
+                    b"content-type: application/json",
+                    b"content-length: %d" % len(body),
+                    b"retry-after: %d" % max(1, round(fault.retry_after_s)),
+                    b"x-content-type-options: nosniff",
+                    b"",
+                    body,
+                )
+            )
+            self._refusal = admission.requests_max, response
+        return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the server's life span."""

@@ -80,11 +80,13 @@ class SearchBatcher:
         batch_max: int,
         observe: Callable[[list[Waiting]], None],
         last_search: Callable[[], SearchRecord | None],
+        worked: Callable[[float], None],
     ) -> None:
-        """observe is told of each batch that begins; last_search knows what the thread searched, for traces."""
+        """observe is told of each batch that begins, worked of the seconds that its native call and answers took;
+        last_search knows what the thread searched, for traces."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
         self._free, self._batch_max = threads, batch_max
-        self._observe, self._last_search = observe, last_search
+        self._observe, self._last_search, self._worked = observe, last_search, worked
         self._groups: OrderedDict[SearchOptions, _Group] = OrderedDict()
 
     @property
@@ -127,16 +129,21 @@ class SearchBatcher:
     ) -> None:
         """In a search thread: one native call, and the answers as bytes."""
         results: list[bytes | BaseException] = []
+        began_s = time.perf_counter()
         REQUEST_ID.set(",".join(waiting.request_id for waiting in taken))
         try:
             results = self._search(collection, options, taken)
         except BaseException as fault:  # each waiting request gets it
             results = [fault] * len(taken)
         finally:
-            loop.call_soon_threadsafe(self._finish, taken, results)
+            seconds = time.perf_counter() - began_s
+            loop.call_soon_threadsafe(self._finish, taken, results, seconds)
 
-    def _finish(self, taken: list[Waiting], results: list[bytes | BaseException]) -> None:
+    def _finish(
+        self, taken: list[Waiting], results: list[bytes | BaseException], seconds: float
+    ) -> None:
         self._free += 1
+        self._worked(seconds)
         self._dispatch()
         for waiting, result in zip(taken, results, strict=True):
             if waiting.future.done():

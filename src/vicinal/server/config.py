@@ -29,7 +29,8 @@ class ServerConfig:
     cache_url : Redis or Valkey that several servers share results in, redis://[[user]:password@]host[:port][/number]
         (rediss:// for TLS).
     cache_wait_ms_max : the longest that a look-up there takes from a search.
-    requests_max : requests under way, waiting ones included; more are refused with 503.
+    requests_max : requests under way, waiting ones included; more are refused with 503. Where searches wait too long in
+        the server, fewer are let in (`vicinal.server.admission`).
     request_bytes_max : a larger body is refused with 413.
     request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
     key_requests_per_s_max : of one key, with a burst of as many; more are refused with 429. 0 is no limit.
@@ -129,7 +130,11 @@ class ServerConfig:
     @property
     def threads(self) -> int:
         """search_threads, counted."""
-        return self.search_threads or os.cpu_count() or 1
+        if self.search_threads:
+            return self.search_threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))  # the cores that this process may use
+        return os.cpu_count() or 1
 
 
 def server_config(options: dict[str, Any]) -> ServerConfig:

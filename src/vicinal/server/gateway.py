@@ -124,6 +124,7 @@ class Gateway:
             config.batch_max,
             lambda taken: self.metrics.begun(taken),
             lambda: self.observer.last_search(),
+            self.admission.searched,
         )
         self.observer = Observer(
             database, config, self.admission, self._cache, lambda: self._batcher.waiting
@@ -299,7 +300,10 @@ class Gateway:
                 self.metrics.deduplicated.inc()
             try:
                 async with asyncio.timeout(call.deadline - time.monotonic()):
-                    return await asyncio.shield(future)
+                    answer = await asyncio.shield(future)
+                if call.operation is ops.SEARCH:
+                    self.admission.answered(time.perf_counter() - call.came_s)
+                return answer
             except DeadlineError:
                 # The first one's time was over, not this one's: begin anew.
                 if not joined or call.deadline <= time.monotonic():

@@ -159,7 +159,8 @@ class Running:
         gateway = Gateway(self._database, self._config, self._keys)
         rpc: Any = None
         flight: Any = None
-        servers: list[_Server] = [HttpServer(RestApp(gateway), self._socket, self._config)]
+        rest = RestApp(gateway)
+        servers: list[_Server] = [HttpServer(rest, self._socket, self._config, rest.refusal)]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
 
