@@ -249,8 +249,8 @@ class Collection:
 
         Raises what `search` raises, where one of the searches does.
         """
-        if time_ms is not None and not (
-            isinstance(time_ms, int | float) and 0 <= time_ms <= TIME_MS_MAX
+        if time_ms is not None and (
+            type(time_ms) not in (int, float) or not 0 <= time_ms <= TIME_MS_MAX
         ):
             raise _out_of_range("time_ms", time_ms, 0, TIME_MS_MAX)
         given = [given_options(search, i) for i, search in enumerate(searches)]
@@ -269,7 +269,8 @@ class Collection:
             if not single:
                 raise InvalidArgumentError(f"search {i} has {len(query)} queries; give it one")
             where = None if o["where"] is None else compile_where(o["where"])
-            many.append(OneSearch(query, **{**o, "where": where}))
+            o["where"] = where
+            many.append(OneSearch(query, **o))
         found = self._transport.search_many(many, time_ms)
         return ManyHits([None if one is None else hits_of(one) for one in found])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy.typing as npt
 
@@ -64,7 +64,11 @@ class ManyHits(Sequence[Hits | None]):
     def __len__(self) -> int:
         return len(self._found)
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> Hits | None: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Hits | None]: ...
+    def __getitem__(self, place: int | slice) -> Hits | None | list[Hits | None]:
         return self._found[place]
 
     def __iter__(self) -> Iterator[Hits | None]:
@@ -80,7 +84,7 @@ def given_options(search: object, place: int) -> dict[str, Any]:
         raise InvalidArgumentError(
             f"search {place} is {type(search).__name__}; give a dict of query and options of search"
         )
-    options = {str(name): value for name, value in search.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    options: dict[Any, Any] = dict(cast("Mapping[Any, Any]", search))
     for name in options:
         if name != "query" and name not in OPTIONS:
             known = ", ".join(("query", *OPTIONS))
