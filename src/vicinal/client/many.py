@@ -68,7 +68,7 @@ class ManyHits(Sequence[Hits | None]):
     def __getitem__(self, place: int) -> Hits | None: ...
     @overload
     def __getitem__(self, place: slice) -> list[Hits | None]: ...
-    def __getitem__(self, place: int | slice) -> Hits | None | list[Hits | None]:
+    def __getitem__(self, place: int | slice) -> Hits | list[Hits | None] | None:
         return self._found[place]
 
     def __iter__(self) -> Iterator[Hits | None]:
