@@ -123,6 +123,10 @@ class Admission:
             )
         self.body_bytes += count
 
+    def give_back(self, count: int) -> None:
+        """Bytes that were counted are not held any more, though their request is under way."""
+        self.body_bytes -= count
+
     def leave(self, body_bytes: int) -> None:
         """A request is done; body_bytes is what take_bytes counted for it."""
         self.requests -= 1

@@ -24,6 +24,7 @@ from vicinal.server.gateway import Call, Gateway
 from vicinal.server.keys import Key
 from vicinal.server.tls import Tls
 from vicinal.wire.codec import Codec
+from vicinal.wire.compression import COMPRESSION_KEY, GZIP, PACK_BYTES_MIN
 from vicinal.wire.faults import grpc_status, to_fault
 from vicinal.wire.operations import Operation
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, PROTO_JSON
@@ -53,11 +54,13 @@ class Caller:
     ----------
     codec : what shows payloads as the caller wants them.
     deadline : on the monotonic clock; never later than the server's longest time.
+    packed : whether it wants large answers as gzip.
     """
 
     key: Key | None
     codec: Codec
     deadline: float | None
+    packed: bool = False
 
 
 class GrpcPort(ABC):
@@ -137,7 +140,11 @@ class GrpcPort(ABC):
         async def handle(requests: Any, context: Context) -> bytes:
             del requests  # read from the context, when it is time
             try:
-                return await answer(self._caller(context), context)
+                caller = self._caller(context)
+                body = await answer(caller, context)
+                if caller.packed and len(body) >= PACK_BYTES_MIN:
+                    context.set_compression(grpc.Compression.Gzip)
+                return body
             except VicinalError as fault:
                 return await _abort(context, fault)
 
@@ -150,7 +157,10 @@ class GrpcPort(ABC):
         async def handle(requests: Any, context: Context) -> None:
             del requests
             try:
-                async for answer in answers(self._caller(context), context):
+                caller = self._caller(context)
+                if caller.packed:
+                    context.set_compression(grpc.Compression.Gzip)
+                async for answer in answers(caller, context):
                     await context.write(answer)
             except VicinalError as fault:
                 await _abort(context, fault)
@@ -260,22 +270,30 @@ class GrpcPort(ABC):
     def _caller(self, context: Context) -> Caller:
         """Who calls. Raises UnauthenticatedError, before a message is read."""
         token: str | None = None
-        codec = PROTO
+        codec, packed = PROTO, False
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
                 scheme, _, given = value.partition(" ")
                 token = given.strip() if scheme.lower() == "bearer" else None
             elif name == "vicinal-payload":
                 codec = _payload_codec(value)
+            elif name == COMPRESSION_KEY:
+                packed = _wants_gzip(value)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
-        return Caller(self.gateway.authenticate(token), codec, deadline)
+        return Caller(self.gateway.authenticate(token), codec, deadline, packed)
 
 
 def _payload_codec(value: str) -> Codec:
     if value not in ("json", "msgpack"):
         raise InvalidArgumentError(f"vicinal-payload is {value[:40]!r}; it is json or msgpack")
     return PROTO_JSON if value == "json" else PROTO
+
+
+def _wants_gzip(value: str) -> bool:
+    if value != GZIP:
+        raise InvalidArgumentError(f"{COMPRESSION_KEY} is {value[:40]!r}; it is {GZIP}")
+    return True
 
 
 async def _abort(context: Context, error: VicinalError) -> Any:
