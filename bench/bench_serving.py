@@ -64,6 +64,9 @@ def main() -> None:
     parser.add_argument("--open-loop", action="store_true")
     parser.add_argument("--protocols", action="store_true")
     parser.add_argument("--chroma", type=Path, default=None)
+    parser.add_argument(
+        "--chroma-store", type=Path, default=None, help="a folder that keeps Chroma's points"
+    )
     parser.add_argument("--factor", type=float, default=2.0)
     parser.add_argument("--requests-max", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=None)
@@ -78,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "db"
         if a.protocols:
-            found = protocols(path, a.data, start, a.seconds or 1.5, a.chroma)
+            found = protocols(path, a.data, start, a.seconds or 1.5, a.chroma, a.chroma_store)
             text = json.dumps(found, indent=2)
             print(text)
             if a.out is not None:

@@ -13,6 +13,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -42,25 +43,34 @@ RATES = (0.9, 0.75, 0.6, 0.45, 0.3)
 BATCH = 2_000
 Caller = Callable[[int], Awaitable[bytes]]
 CHROMA_FILL = """
-import sys, numpy as np, chromadb
+import sys, time, numpy as np, chromadb
 client = chromadb.HttpClient(port=int(sys.argv[1]))
 base = np.load(sys.argv[2])
-docs = client.create_collection("docs", metadata={"hnsw:space": sys.argv[3]})
-for i in range(0, len(base), 5_000):
+docs = client.get_or_create_collection("docs", metadata={"hnsw:space": sys.argv[3]})
+began = time.perf_counter()
+had = docs.count()
+for i in range(had, len(base), 5_000):
     rows = base[i:i + 5_000].astype(np.float32)
     ids = range(i, i + len(rows))
     docs.add(ids=[str(n) for n in ids], embeddings=rows, metadatas=[{"n": n, "lang": "en"} for n in ids])
-print(docs.id)
+seconds = time.perf_counter() - began
+print(docs.id, round((len(base) - had) / seconds))
 """
 
 
 def protocols(
-    path: Path, data: Path, start: Callable[..., Any], seconds: float, chroma: Path | None
+    path: Path,
+    data: Path,
+    start: Callable[..., Any],
+    seconds: float,
+    chroma: Path | None,
+    chroma_store: Path | None,
 ) -> dict[str, Any]:
     """Everything, on a database made at path. start(path, options) is a server's process and addresses."""
     base, queries = np.load(data / "base.npy"), np.load(data / "query.npy").astype(np.float32)
     truth, metric = np.load(data / "gt.npy"), json.loads((data / "meta.json").read_text())["metric"]
-    results: dict[str, Any] = {"data": data.name, "ingest": _ingest(path, base, metric, start)}
+    results = _Told(data=data.name)
+    results["ingest"] = _ingest(path, base, metric, start)
     with vicinal.open(path) as db:
         docs = db.collection("docs")
         docs.optimize()
@@ -90,8 +100,17 @@ def protocols(
             server.terminate()
             server.wait()
     if chroma is not None:
-        results["chroma"] = _chroma(chroma, path.parent, data, metric, queries, truth, seconds)
-    return results
+        store = chroma_store or path.parent / "chroma"
+        results["chroma"] = _chroma(chroma, store, data, metric, queries, truth, seconds)
+    return dict(results)
+
+
+class _Told(dict[str, Any]):
+    """Results that are shown when they come, so that an end before the time loses only what is missing."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        print(name, json.dumps(value), file=sys.stderr, flush=True)
 
 
 def _ingest(path: Path, base: Any, metric: str, start: Callable[..., Any]) -> dict[str, Any]:
@@ -284,7 +303,7 @@ def _recall(protocol: str, answers: list[bytes], truth: Any) -> float:
 
 def _chroma(
     programs: Path,
-    folder: Path,
+    store: Path,
     data: Path,
     metric: str,
     queries: Any,
@@ -293,7 +312,7 @@ def _chroma(
 ) -> dict[str, Any]:
     """Chroma's server with the same points and searches, on the core that ours had."""
     port = 18_417
-    words = [str(programs / "chroma"), "run", "--path", str(folder / "chroma"), "--port", str(port)]
+    words = [str(programs / "chroma"), "run", "--path", str(store), "--port", str(port)]
     if shutil.which("taskset"):
         words = ["taskset", "-c", "0", *words]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -307,14 +326,11 @@ def _chroma(
             str(data / "base.npy"),
             metric,
         ]
-        began = time.perf_counter()
-        made = subprocess.run(fill, stdout=subprocess.PIPE, text=True, check=True)
-        rate = round(len(np.load(data / "base.npy")) / (time.perf_counter() - began))
+        made = subprocess.run(fill, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
         path = (
-            "/api/v2/tenants/default_tenant/databases/default_database/collections/"
-            f"{made.stdout.split()[-1]}/query"
+            f"/api/v2/tenants/default_tenant/databases/default_database/collections/{made[0]}/query"
         )
-        results: dict[str, Any] = {"ingest_points_per_s": rate}
+        results: dict[str, Any] = {"ingest_points_per_s": int(made[1])}
         for name, include in (
             ("no payload", ["distances"]),
             ("payload", ["distances", "metadatas"]),
