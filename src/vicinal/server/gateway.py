@@ -320,7 +320,8 @@ class Gateway:
                 call.request_id,
                 call.trace,
             )
-            self._batcher.submit(LocalCollection(engine), options, waiting)
+            alone = self.admission.requests <= 1
+            self._batcher.submit(LocalCollection(engine), options, waiting, alone=alone)
         return future
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Call, work: Callable[[], T]) -> T:
