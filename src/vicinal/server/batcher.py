@@ -166,7 +166,7 @@ class SearchBatcher:
         began_s = time.perf_counter()
         REQUEST_ID.set(",".join(waiting.request_id for waiting in taken))
         try:
-            results = self._search(collection, options, taken)
+            results: list[bytes | BaseException] = self._search(collection, options, taken)
         except BaseException as fault:  # each waiting request gets it
             results = [fault] * len(taken)
         return results, time.perf_counter() - began_s
