@@ -34,6 +34,7 @@ from vicinal.model.errors import (
 )
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
+from vicinal.wire.compression import GZIP
 from vicinal.wire.operations import Operation
 
 A = TypeVar("A", bound=m.Answer)
@@ -55,6 +56,7 @@ class ChannelOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
     hedge_ms: float | str | None = None
+    compression: str | None = None
 
     def check(self, *, secure: bool) -> None:
         """Raise InvalidArgumentError where a value is out of range or does not go with the others."""
@@ -66,6 +68,10 @@ class ChannelOptions:
             raise InvalidArgumentError(f"retries is {self.retries!r}; it is an int of 0 to 20")
         if self.hedge_ms is not None:
             check_hedge_ms(self.hedge_ms)
+        if self.compression not in (None, GZIP):
+            raise InvalidArgumentError(
+                f"compression is {self.compression!r}; it is {GZIP!r} or None"
+            )
         key = self.api_key
         if key is not None and not (key.isascii() and key.isprintable()):
             raise InvalidArgumentError("api_key holds characters that no key has")

@@ -17,6 +17,7 @@ from vicinal.model.errors import InvalidArgumentError, UnavailableError, Vicinal
 from vicinal.telemetry.trace import HEADER, current_traceparent
 from vicinal.wire import messages as m
 from vicinal.wire.codec import MSGPACK, codec_of
+from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, pack, unpack
 from vicinal.wire.faults import from_fault
 from vicinal.wire.messages import MSGPACK_TYPE
 from vicinal.wire.operations import Operation
@@ -32,8 +33,8 @@ IDLE_S_MAX = 55.0
 SECOND_S_MAX = 0.25
 """Seconds to connect for a second question, while the first may be answered."""
 
-_Prepared: TypeAlias = tuple[str, bytes | None]
-"""(path, body)."""
+_Prepared: TypeAlias = tuple[str, bytes | None, dict[str, str]]
+"""(path, body, headers)."""
 
 
 class HttpChannel(RetryingChannel[_Prepared]):
@@ -54,6 +55,9 @@ class HttpChannel(RetryingChannel[_Prepared]):
         self._port = port or (443 if self._secure else 7333)
         self._prefix = parts.path.rstrip("/")
         self._headers = {"Content-Type": MSGPACK_TYPE, "Accept": MSGPACK_TYPE}
+        self._compress = options.compression is not None
+        if self._compress:
+            self._headers["Accept-Encoding"] = GZIP
         if options.api_key is not None:
             self._headers["Authorization"] = f"Bearer {options.api_key}"
         self._context = options.context() if self._secure else None
@@ -73,7 +77,12 @@ class HttpChannel(RetryingChannel[_Prepared]):
         self, operation: Operation, collection: str | None, request: m.Request
     ) -> _Prepared:
         path = self._path(operation, collection)
-        return path, None if operation.request is m.Empty else MSGPACK.encode(request)
+        if operation.request is m.Empty:
+            return path, None, self._headers
+        body = MSGPACK.encode(request)
+        if self._compress and len(body) >= PACK_BYTES_MIN:
+            return path, pack(body), {**self._headers, "Content-Encoding": GZIP}
+        return path, body, self._headers
 
     def _path(self, operation: Operation, collection: str | None) -> str:
         parts = [self._prefix, "v1"]
@@ -91,9 +100,9 @@ class HttpChannel(RetryingChannel[_Prepared]):
         self, operation: Operation, prepared: _Prepared, left_s: float, *, second: bool
     ) -> http.client.HTTPConnection:
         """A connection on which the request is. The second is another one, since the first is not given back."""
-        path, body = prepared
+        path, body, headers = prepared
         connection = self._connection(left_s, min(left_s, SECOND_S_MAX) if second else left_s)
-        headers = {**self._headers, "Vicinal-Timeout-Ms": str(max(1, int(left_s * 1000)))}
+        headers = {**headers, "Vicinal-Timeout-Ms": str(max(1, int(left_s * 1000)))}
         trace = current_traceparent()
         if trace is not None:
             headers[HEADER] = trace
@@ -125,6 +134,8 @@ class HttpChannel(RetryingChannel[_Prepared]):
         with self._speaking(operation, begun):
             response = begun.getresponse()
             content = response.read()
+        if response.headers.get("Content-Encoding") == GZIP:
+            content = unpack(content)
         if response.will_close:
             begun.close()
         else:

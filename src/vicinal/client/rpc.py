@@ -24,6 +24,7 @@ from vicinal.model.errors import (
 from vicinal.telemetry.trace import HEADER, current_traceparent
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
+from vicinal.wire.compression import COMPRESSION_KEY, GZIP, PACK_BYTES_MIN
 from vicinal.wire.faults import from_fault
 from vicinal.wire.operations import Operation
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, encode_request
@@ -57,8 +58,11 @@ class GrpcChannel(RetryingChannel[bytes]):
     def __init__(self, address: str, options: ChannelOptions) -> None:
         super().__init__(address, options)
         api_key = options.api_key
-        self._key = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
+        self._own = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
         self._options = options
+        self._compress = options.compression is not None
+        if self._compress:
+            self._own.append((COMPRESSION_KEY, GZIP))
         self._channel: Any = _connect(address, self.port, options)
         self._second: Any = None
         self._lock = threading.Lock()
@@ -67,9 +71,9 @@ class GrpcChannel(RetryingChannel[bytes]):
 
     @property
     def _metadata(self) -> list[tuple[str, str]]:
-        """What goes with a call: the key, and the span that its caller is in."""
+        """What goes with a call: the key, wishes, and the span that its caller is in."""
         trace = current_traceparent()
-        return self._key if trace is None else [*self._key, (HEADER, trace)]
+        return self._own if trace is None else [*self._own, (HEADER, trace)]
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -128,7 +132,12 @@ class GrpcChannel(RetryingChannel[bytes]):
 
         try:
             method = self._method(path, _stream_stream)
-            yield from method(until_stopped(), timeout=left_s, metadata=self._metadata)
+            yield from method(
+                until_stopped(),
+                timeout=left_s,
+                metadata=self._metadata,
+                compression=grpc.Compression.Gzip if self._compress else None,
+            )
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
         except ValueError as fault:
@@ -145,7 +154,7 @@ class GrpcChannel(RetryingChannel[bytes]):
     def _begin(self, operation: Operation, prepared: bytes, left_s: float, *, second: bool) -> Any:
         method = self._method(self._path_of(operation), _unary_unary, second=second)
         try:
-            return method.future(prepared, timeout=left_s, metadata=self._metadata)
+            return method.future(prepared, **self._call_options(prepared, left_s))
         except ValueError as fault:
             raise self._shut(fault) from None
 
@@ -183,11 +192,19 @@ class GrpcChannel(RetryingChannel[bytes]):
     def _unary(self, operation: Operation, message: bytes, left_s: float) -> bytes:
         method = self._method(self._path_of(operation), _unary_unary)
         try:
-            return method(message, timeout=left_s, metadata=self._metadata)
+            return method(message, **self._call_options(message, left_s))
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
         except ValueError as fault:
             raise self._shut(fault) from None
+
+    def _call_options(self, message: bytes, left_s: float) -> dict[str, Any]:
+        packed = self._compress and len(message) >= PACK_BYTES_MIN
+        return {
+            "timeout": left_s,
+            "metadata": self._metadata,
+            "compression": grpc.Compression.Gzip if packed else None,
+        }
 
     def _path(self, name: str) -> str:
         return f"/{PACKAGE}.{SERVICE}/{name}"

@@ -21,13 +21,14 @@ BUCKETS_MAX = 10_000
 
 RETRY_AFTER_S = 1.0
 
-WAIT_S_MAX = 0.05
+WAIT_S_MAX = 0.2
 """What a search may wait in the server, beside WAIT_WORKS times the work of one native call."""
 
 WAIT_WORKS = 4.0
 INTERVAL_S = 0.1
-REQUESTS_MIN = 64
-"""The bound on requests never adapts to less, or to less than it was configured to be."""
+REQUESTS_MIN = 256
+"""The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
+load), unless it was configured to be less."""
 
 FEWER, MORE = 0.8, 1.1
 WORK_SHARE = 0.05
@@ -123,8 +124,8 @@ class Admission:
             )
         self.body_bytes += count
 
-    def give_bytes(self, count: int) -> None:
-        """Give back what take_bytes counted, of a body that is no request yet."""
+    def give_back(self, count: int) -> None:
+        """Bytes that were counted are not held any more, though their request is under way, or is none yet."""
         self.body_bytes -= count
 
     def leave(self, body_bytes: int) -> None:

@@ -24,6 +24,7 @@ from vicinal.server.openapi import openapi_json
 from vicinal.server.page import Page
 from vicinal.wire import messages as m
 from vicinal.wire.codec import JSON, Codec, accepted, codec_of
+from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack, takes_gzip
 from vicinal.wire.faults import http_status, to_fault
 from vicinal.wire.messages import JSON_TYPE
 from vicinal.wire.operations import OPERATIONS, Operation
@@ -39,6 +40,9 @@ for _operation in OPERATIONS:
     ROUTES.setdefault((_operation.on_collection, _operation.path), {})[_operation.method] = (
         _operation
     )
+
+INLINE_BYTES_MAX = 4 * 1024
+"""A longer packed body is unpacked in a thread."""
 
 PLAIN = b"text/plain; charset=utf-8"
 
@@ -125,7 +129,8 @@ class RestApp:
                     return page
             codec = accepted(_text(headers, b"accept"), JSON)
             body = await self._operation(method, path, headers, receive, codec, came)
-            return 200, codec.content_type.encode(), body, []
+            body, encoded = await self._packed(headers, body)
+            return 200, codec.content_type.encode(), body, encoded
         except VicinalError as fault:
             if not came.handed_over:
                 self._gateway.observer.refused("http", fault)
@@ -185,6 +190,11 @@ class RestApp:
                     taken += len(chunk)
                     chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+            if encoding != b"identity":
+                chunks.clear()
+                body, unpacked = await self._unpacked(encoding, body)
+                taken += unpacked
             kind = _text(headers, b"content-type")
             if body and kind is None:
                 # Also what keeps web pages of elsewhere from sending requests without asking first.
@@ -207,6 +217,38 @@ class RestApp:
             return await gateway.handle(call)
         finally:
             admission.leave(taken)
+
+    async def _unpacked(self, encoding: bytes, packed: bytes) -> tuple[bytes, int]:
+        """(the body of a packed one, the bytes that are counted for it). It is counted while it is unpacked, and no
+        more of it is unpacked than a body may have."""
+        if encoding != GZIP.encode():
+            raise InvalidArgumentError(
+                f"Content-Encoding is {encoding[:40].decode('latin-1')!r}; it is gzip or identity"
+            )
+        unpacker, parts, total = Unpacker(packed), list[bytes](), 0
+        admission = self._gateway.admission
+        try:
+            while part := (
+                unpacker.step()
+                if len(packed) < INLINE_BYTES_MAX
+                else await asyncio.to_thread(unpacker.step)
+            ):
+                admission.take_bytes(len(part), total + len(part))
+                total += len(part)
+                parts.append(part)
+        except BaseException:
+            admission.give_back(total)
+            raise
+        return b"".join(parts), total
+
+    async def _packed(
+        self, headers: Headers, body: bytes
+    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """An answer as gzip where its caller takes that and it is large enough, and the headers that say so."""
+        if len(body) < PACK_BYTES_MIN or not takes_gzip(_text(headers, b"accept-encoding")):
+            return body, []
+        packed = await asyncio.to_thread(pack, body)
+        return packed, [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
 
     def _plain(
         self, path: bytes, headers: Headers

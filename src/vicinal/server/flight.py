@@ -194,7 +194,7 @@ class FlightServer(GrpcPort):
         def give_back(count: int) -> None:
             nonlocal held
             held -= count
-            admission.give_bytes(count)
+            admission.give_back(count)
 
         coming = asyncio.ensure_future(read())
         try:

@@ -86,6 +86,7 @@ class Call:
     came_s : when its head came, by `time.perf_counter`.
     trace : its spans, where it is traced.
     details : what the audit log is told beside.
+    among_many : whether it is one of the searches of a request, rather than a request of its own.
     """
 
     operation: Operation
@@ -102,6 +103,7 @@ class Call:
     came_s: float = dataclass_field(default_factory=time.perf_counter)
     trace: Trace | None = None
     details: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
+    among_many: bool = False
 
 
 class Gateway:
@@ -418,7 +420,8 @@ class Gateway:
                 call.request_id,
                 call.trace,
             )
-            self._batcher.submit(LocalCollection(engine), options, waiting)
+            alone = self.admission.requests <= 1 and not call.among_many
+            self._batcher.submit(LocalCollection(engine), options, waiting, alone=alone)
         return future
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Call, work: Callable[[], T]) -> T:

@@ -28,6 +28,7 @@ from vicinal.server.observing import REQUEST_ID_HEADER, new_request_id
 from vicinal.server.tls import Tls
 from vicinal.telemetry.trace import HEADER
 from vicinal.wire.codec import Codec
+from vicinal.wire.compression import COMPRESSION_KEY, GZIP, PACK_BYTES_MIN
 from vicinal.wire.faults import grpc_status, to_fault
 from vicinal.wire.operations import Operation
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, PROTO_JSON
@@ -57,12 +58,14 @@ class Caller:
     ----------
     codec : what shows payloads as the caller wants them.
     deadline : on the monotonic clock; never later than the server's longest time.
+    packed : whether it wants large answers as gzip.
     request_id, source, traceparent, came_s : as of `Call`.
     """
 
     key: Key | None
     codec: Codec
     deadline: float | None
+    packed: bool
     request_id: str
     source: str | None
     traceparent: str | None
@@ -147,7 +150,11 @@ class GrpcPort(ABC):
             del requests  # read from the context, when it is time
             request_id = _name(context)
             try:
-                return await answer(self._caller(context, request_id), context)
+                caller = self._caller(context, request_id)
+                body = await answer(caller, context)
+                if caller.packed and len(body) >= PACK_BYTES_MIN:
+                    context.set_compression(grpc.Compression.Gzip)
+                return body
             except VicinalError as fault:
                 return await _abort(context, fault, request_id)
 
@@ -161,7 +168,10 @@ class GrpcPort(ABC):
             del requests
             request_id = _name(context)
             try:
-                async for answer in answers(self._caller(context, request_id), context):
+                caller = self._caller(context, request_id)
+                if caller.packed:
+                    context.set_compression(grpc.Compression.Gzip)
+                async for answer in answers(caller, context):
                     await context.write(answer)
             except VicinalError as fault:
                 await _abort(context, fault, request_id)
@@ -304,7 +314,7 @@ class GrpcPort(ABC):
         came_s = time.perf_counter()
         token: str | None = None
         traceparent: str | None = None
-        codec = PROTO
+        codec, packed = PROTO, False
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
                 scheme, _, given = value.partition(" ")
@@ -313,12 +323,14 @@ class GrpcPort(ABC):
                 codec = _payload_codec(value)
             elif name == HEADER:
                 traceparent = value
+            elif name == COMPRESSION_KEY:
+                packed = _wants_gzip(value)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         with self._refusals():
             key = self.gateway.authenticate(token)
         source = _source(context.peer())
-        return Caller(key, codec, deadline, request_id, source, traceparent, came_s)
+        return Caller(key, codec, deadline, packed, request_id, source, traceparent, came_s)
 
 
 def _name(context: Context) -> str:
@@ -340,6 +352,12 @@ def _payload_codec(value: str) -> Codec:
     if value not in ("json", "msgpack"):
         raise InvalidArgumentError(f"vicinal-payload is {value[:40]!r}; it is json or msgpack")
     return PROTO_JSON if value == "json" else PROTO
+
+
+def _wants_gzip(value: str) -> bool:
+    if value != GZIP:
+        raise InvalidArgumentError(f"{COMPRESSION_KEY} is {value[:40]!r}; it is {GZIP}")
+    return True
 
 
 async def _abort(context: Context, error: VicinalError, request_id: str) -> Any:

@@ -36,6 +36,7 @@ def split(call: Call, request: m.SearchMany, now_s: float) -> tuple[list[Call], 
             codec=MSGPACK,
             deadline=end,
             trace=None,
+            among_many=True,
         )
         for search in request.searches
     ]
