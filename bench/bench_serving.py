@@ -1,14 +1,16 @@
-"""What a served database answers a second: REST on one machine, with and without batching and cache.
+"""What a served database answers a second, on one machine, with and without batching and cache.
 
     bench_serving.py --data DIR [--seconds 4] [--out results.json]
+    bench_serving.py --data DIR --protocols [--seconds 1.5] [--chroma FOLDER]
     bench_serving.py --data DIR --open-loop [--seconds 60] [--factor 2] [--requests-max 128]
 
-The second form measures overload (bench/overload.py): searches that come at their own times, factor times as many as
-the server can answer.
+The second form measures REST, gRPC and Flight side by side (bench/protocols.py), and Chroma's server where FOLDER has
+the programs of a virtual environment with chromadb. The third measures overload (bench/overload.py): searches that come
+at their own times, factor times as many as the server can answer.
 
 DIR holds base.npy, query.npy, gt.npy and meta.json. The server is a process of its own; the load is one more, on raw
-keep-alive connections, each sending its next search when the last is answered, so on a small machine both share the
-cores. Recall@10 is of the answers that came over the wire. Times are in milliseconds, at the client.
+keep-alive connections, each sending its next search when the last is answered. The server has core 0, the load the
+others. Recall@10 is of the answers that came over the wire. Times are in milliseconds, at the client.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,10 +35,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import vicinal
 from bench.overload import overload
+from bench.protocols import protocols
 from vicinal.server.config import ServerConfig
 from vicinal.server.running import Running
 
 K = 10
+PINNED = shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1
+"""The server has core 0, the load the others."""
+
 CASES: list[tuple[str, str, int, dict[str, Any]]] = [
     ("json, one at a time", "json", 1, {"cache_bytes_max": 0}),
     ("msgpack, one at a time", "msgpack", 1, {"cache_bytes_max": 0}),
@@ -55,6 +62,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--open-loop", action="store_true")
+    parser.add_argument("--protocols", action="store_true")
+    parser.add_argument("--chroma", type=Path, default=None)
+    parser.add_argument(
+        "--chroma-store", type=Path, default=None, help="a folder that keeps Chroma's points"
+    )
     parser.add_argument("--factor", type=float, default=2.0)
     parser.add_argument("--requests-max", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=None)
@@ -63,9 +75,18 @@ def main() -> None:
     if a.serve is not None:
         serve(a.data, json.loads(a.serve))
         return
+    if PINNED:
+        os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)))
     queries, truth = np.load(a.data / "query.npy"), np.load(a.data / "gt.npy")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "db"
+        if a.protocols:
+            found = protocols(path, a.data, start, a.seconds or 1.5, a.chroma, a.chroma_store)
+            text = json.dumps(found, indent=2)
+            print(text)
+            if a.out is not None:
+                a.out.write_text(text)
+            return
         results: dict[str, Any] = {
             "data": a.data.name,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -73,7 +94,7 @@ def main() -> None:
         }
         if a.open_loop:
             options = {"cache_bytes_max": 0, "requests_max": a.requests_max}
-            server, url = start(path, options)
+            server, (url, *_) = start(path, options)
             try:
                 port = int(url.rpartition(":")[2])
                 able = asyncio.run(load(port, "json", 64, 5.0, queries, truth))["searches_per_s"]
@@ -88,7 +109,7 @@ def main() -> None:
                 server.terminate()
                 server.wait()
         for name, kind, connections, options in () if a.open_loop else CASES:
-            server, url = start(path, options)
+            server, (url, *_) = start(path, options)
             try:
                 port = int(url.rpartition(":")[2])
                 results[name] = asyncio.run(
@@ -107,15 +128,19 @@ def serve(path: Path, options: dict[str, Any]) -> None:
     """The server's process."""
     with vicinal.open(path) as db:
         running = Running(db.engine, ServerConfig(http_port=0, **options))
-        running.run(lambda: print(running.url, flush=True))
+        running.run(
+            lambda: print(running.url, running.grpc_url or "", running.flight_url or "", flush=True)
+        )
 
 
-def start(path: Path, options: dict[str, Any]) -> tuple[subprocess.Popen[str], str]:
-    """Start it and wait for its address."""
+def start(path: Path, options: dict[str, Any]) -> tuple[subprocess.Popen[str], list[str]]:
+    """Start it and wait for its addresses: of HTTP, and of what else it serves."""
     words = [sys.executable, __file__, "--data", str(path), "--serve", json.dumps(options)]
+    if PINNED:
+        words = ["taskset", "-c", "0", *words]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+    return process, process.stdout.readline().split()
 
 
 def ingest(path: Path, data: Path) -> float:
@@ -124,7 +149,7 @@ def ingest(path: Path, data: Path) -> float:
         np.load(data / "base.npy"),
         json.loads((data / "meta.json").read_text())["metric"],
     )
-    server, url = start(path, {})
+    server, (url, *_) = start(path, {})
     try:
         with vicinal.open(url, timeout_s=300) as db:
             docs = db.collection("docs", dim=base.shape[1], metric=metric)

@@ -14,6 +14,7 @@ from vicinal.client.asynchronous import AsyncCollection, AsyncDatabase, open_asy
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database, open, restore
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import ManyHits
 from vicinal.engine.estimate import estimate_memory
 from vicinal.model.errors import (
     AlreadyExistsError,
@@ -35,6 +36,7 @@ from vicinal.model.errors import (
     NotADatabaseError,
     NotFoundError,
     OverloadedError,
+    QuotaError,
     ReadOnlyError,
     RequestTooLargeError,
     StorageError,
@@ -78,6 +80,7 @@ __all__ = [
     "InvalidArgumentError",
     "LimitError",
     "LockedError",
+    "ManyHits",
     "MemoryEstimate",
     "MemoryLimitError",
     "NotADatabaseError",
@@ -85,6 +88,7 @@ __all__ = [
     "OverloadedError",
     "Page",
     "Point",
+    "QuotaError",
     "ReadOnlyError",
     "RequestTooLargeError",
     "Snapshot",

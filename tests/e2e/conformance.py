@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conformance_errors import Errors
 from conformance_expiry import Expiring
+from conformance_many import SearchingMany
 from conformance_points import ALL_IDS, POINTS, UUID, refused
 from conformance_recall import Recalling
 from conformance_snapshots import Snapshotting
@@ -417,7 +418,7 @@ class Collections:
 
 
 class Conformance(
-    Reading, Writing, Updates, Expiring, Recalling, Snapshotting, Collections, Errors
+    Reading, SearchingMany, Writing, Updates, Expiring, Recalling, Snapshotting, Collections, Errors
 ):
     """All of it; a subclass gives the `db` fixture."""
 

@@ -16,6 +16,7 @@ pytest.register_assert_rewrite(
     "conformance",
     "conformance_errors",
     "conformance_expiry",
+    "conformance_many",
     "conformance_points",
     "conformance_snapshots",
     "conformance_updates",

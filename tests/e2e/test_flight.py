@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
 from conformance import Conformance
+from serving import metric
 
 import vicinal
 from vicinal.engine.writer import Writer
@@ -239,6 +241,58 @@ def test_a_key_is_asked_for_and_says_what_is_seen(tmp_path: Any) -> None:
                     remote.collection("docs").upsert([{"id": 1, "vector": [1, 2]}])
             with pytest.raises(vicinal.UnauthenticatedError):
                 vicinal.open(server.flight_url)
+
+
+def test_a_search_by_ticket_is_one_request_of_its_key(tmp_path: Any) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        db.collection("docs", dim=2).upsert([{"id": 7, "vector": [1, 2]}])
+        key, _ = KeyStore(tmp_path / "db").create(role="read")
+        options = fl.FlightCallOptions(headers=[(b"authorization", f"Bearer {key}".encode())])
+        with (
+            db.serve(http_port=0, flight_port=0, key_requests_per_s_max=0.001) as server,
+            connect(server) as client,
+        ):
+            asked = ticket("search", {"vector": [1, 2], "k": 1})
+            assert client.do_get(asked, options).read_all()["id"][0].as_py()["number"] == 7
+            with pytest.raises(pa.ArrowInvalid, match="requests a second"):
+                client.do_get(asked, options).read_all()
+
+
+def test_a_batch_that_is_read_ahead_counts_among_the_bytes_under_way(
+    server: Any, local: vicinal.Database, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    real = Writer.upsert
+
+    def upsert(writer: Writer, *arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(30)
+        return real(writer, *arguments)
+
+    def under_way() -> float:
+        return metric(server.url, "vicinal_request_bytes_under_way")
+
+    monkeypatch.setattr(Writer, "upsert", upsert)
+    batch = pa.record_batch(
+        [pa.array(range(1_000)), vectors(np.ones((1_000, 2)))], names=["id", "vector"]
+    )
+    writer, answers = client.do_put(fl.FlightDescriptor.for_path("docs"), batch.schema)
+    writer.write_batch(batch)
+    assert entered.wait(30)
+    alone = under_way()
+    assert alone >= 16_000
+    writer.write_batch(batch)
+    deadline = time.monotonic() + 30
+    while under_way() == alone:
+        assert time.monotonic() < deadline
+    assert under_way() == 2 * alone
+    go_on.set()
+    assert json.loads(bytes(answers.read())) == {"count": 1_000}
+    writer.done_writing()
+    assert json.loads(bytes(answers.read())) == {"count": 1_000}
+    assert answers.read() is None
+    writer.close()
+    assert under_way() == 0
 
 
 def test_a_batch_above_the_bound_is_refused(local: vicinal.Database) -> None:

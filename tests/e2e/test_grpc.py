@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from serving import Gate
+from serving import Gate, metric
 
 import vicinal
 from vicinal.server.admission import Admission
@@ -147,6 +147,80 @@ def test_a_field_that_a_request_does_not_have_is_refused(stub: Stub) -> None:
     assert "no field 127" in caught.value.details()
 
 
+STRANGER = b"\xf8\x07\x01"
+"""Field 127, a number."""
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "outer"),
+    [
+        # Of field `outer` of the message, one part is the stranger.
+        ("Upsert", {"vectors": QUERY}, "ids"),
+        ("Upsert", {"ids": {"numbers": [1]}, "vectors": QUERY}, "if_version"),
+        ("Upsert", {}, "points.values"),
+        ("Upsert", {}, "points.values.id"),
+        ("Upsert", {"vectors": QUERY}, "ids.mixed"),
+        ("Update", {"ids": {"numbers": [1]}}, "expires_at"),
+        ("Get", {}, "ids"),
+        ("Describe", {}, ""),
+        ("Drop", {}, ""),
+        ("Stats", {}, ""),
+    ],
+)
+def test_a_field_that_a_message_within_a_request_does_not_have_is_refused(
+    local: vicinal.Database, stub: Stub, name: str, fields: dict[str, Any], outer: str
+) -> None:
+    message = request(name, **fields)
+    inner = message
+    for part in filter(None, outer.split(".")):
+        inner = getattr(inner, part)
+        inner = inner.add() if hasattr(inner, "add") else inner
+    inner.SetInParent()
+    inner.MergeFromString(STRANGER)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.channel.unary_unary(f"/{SERVICE}/{name}")(message.SerializeToString())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no field 127" in caught.value.details()
+    assert local.collections() == ["docs"]
+
+
+def test_a_call_has_an_id_which_its_caller_may_give(
+    local: vicinal.Database, stub: Stub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "vicinal.requests")
+    count = stub("Count", "Counted")
+
+    def ids(call: Any) -> str:
+        return dict(call.trailing_metadata())["x-request-id"]
+
+    assert ids(count.with_call(request("Count"), metadata=(("x-request-id", "mine-1"),))[1]) == (
+        "mine-1"
+    )
+    assert len(ids(count.with_call(request("Count"), metadata=(("x-request-id", "a b"),))[1])) > 8
+    with pytest.raises(grpc.RpcError) as caught:
+        count(request("Count", where="a ="), metadata=(("x-request-id", "mine-2"),))
+    assert ids(caught.value) == "mine-2"
+    stream = stub("UpsertStream", "Counted", "stream_stream")(
+        iter([upsert(1), upsert(2)]), metadata=(("x-request-id", "mine-3"),)
+    )
+    assert [answer.count for answer in stream] == [1, 1]
+    assert ids(stream) == "mine-3"
+
+
+def test_what_is_refused_before_its_operation_is_counted(
+    local: vicinal.Database, tmp_path: Any
+) -> None:
+    with local.serve(http_port=0, grpc_port=0, requests_max=1, request_bytes_max=2_000) as server:
+        stub = Stub(server.grpc_url)
+        search = stub("SearchStream", "HitsOut", "stream_stream")
+        with pytest.raises(grpc.RpcError) as caught:  # of eight at once all but one are too many
+            list(search(iter([request("Search", vector=QUERY)] * 8)))
+        assert fault_of(caught.value).code == "overloaded"
+        line = 'vicinal_refused_total{code="overloaded",protocol="grpc"}'
+        assert metric(server.url, line) >= 1
+        stub.channel.close()
+
+
 def test_health_and_reflection_say_what_is_served(server: Any, stub: Stub) -> None:
     ask = health_pb2_grpc.HealthStub(stub.channel).Check
     for name in ("", SERVICE):
@@ -251,7 +325,7 @@ def test_what_is_too_much_is_refused_and_done_by_trying_again(
         docs = db.collection("docs")
         monkeypatch.setattr(Admission, "enter", enter)
         docs.upsert(ids=range(100, 155), vectors=np.ones((55, 2), np.float32))
-        assert len(entered) == 6 + 2
+        assert len(entered) > 6 + 2, "what was refused goes on in smaller parts"
         points = docs.get(list(range(100, 155)))
     assert [p.version for p in points if p is not None] == [1] * 55
 

@@ -246,7 +246,8 @@ def test_the_recall_monitor_can_be_off(local: vicinal.Database) -> None:
 def test_the_dashboard_shows_metrics_that_exist_with_labels_that_they_have(
     local: vicinal.Database,
 ) -> None:
-    with local.serve(http_port=0, recall_share=1.0) as server:
+    # Nobody listens at port 1.
+    with local.serve(http_port=0, recall_share=1.0, cache_url="redis://127.0.0.1:1") as server:
         http_call(server.url, "POST", SEARCH, {"vector": [0, 0]})
         http_call(server.url, "POST", SEARCH, {"vector": [0]})
         http_call(server.url, "GET", "/v1/none")

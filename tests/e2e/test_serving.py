@@ -466,3 +466,32 @@ def test_a_request_logs_nothing_and_a_fault_of_ours_does(
         assert [r.exc_info is not None for r in caplog.records if r.name == "vicinal.server"] == [
             True
         ]
+
+
+def test_many_searches_answer_what_was_found_when_their_time_is_over(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    with (
+        local.serve(http_port=0, search_threads=1, recall_share=0) as server,
+        vicinal.open(server.url) as db,
+    ):
+        docs = db.collection("docs")
+        gate.open.set()
+        path = "/v1/collections/docs/search/many"
+        searches = [{"vector": [i, 0], "k": 1} for i in (1, 2, 3)]
+        assert http_call(server.url, "POST", path, {"searches": searches[:1]})[0] == 200
+        gate.open.clear()
+        body = {"searches": searches, "time_ms": 200}
+        status, answer, _ = http_call(server.url, "POST", path, body)
+        assert status == 200
+        assert answer["missing"] == [1, 2], (
+            "the first was in the cache, the others wait at the gate"
+        )
+        assert [[h["id"] for h in r["hits"]] for r in answer["results"]] == [[1], [], []]
+        headers = {"Vicinal-Timeout-Ms": "50"}
+        status, answer, _ = http_call(server.url, "POST", path, {"searches": searches}, **headers)
+        assert (status, answer["error"]["code"]) == (504, "deadline")
+        gate.open.set()
+        assert docs.search_many([{"query": [2, 0]}, {"query": [3, 0]}]).complete
+        assert sum(gate.sizes) == 4, "what was not begun in time never was"

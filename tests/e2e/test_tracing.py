@@ -177,6 +177,30 @@ def test_the_client_sends_the_span_that_its_caller_is_in(
     assert int.from_bytes(root.parent_span_id) == ids.span_id
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "flight"])
+def test_calls_over_grpc_belong_to_their_callers_trace(
+    local: vicinal.Database, collector: Collector, protocol: str
+) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("mine")
+    ports = {"grpc_port": 0, "flight_port": 0}
+    options = {"otlp_endpoint": collector.url, "trace_share": 0, **ports}
+    with (
+        local.serve(http_port=0, **options) as server,
+        vicinal.open(getattr(server, f"{protocol}_url")) as db,
+    ):
+        docs = db.collection("docs")
+        with tracer.start_as_current_span("mine") as span:
+            docs.search([0, 0])
+    (root,) = [s for s in collector.spans if s.name == "vicinal.search"]
+    assert int.from_bytes(root.trace_id) == span.get_span_context().trace_id
+    assert int.from_bytes(root.parent_span_id) == span.get_span_context().span_id
+    assert attributes(root)["network.protocol.name"] == protocol
+    below = collector.tree()["vicinal.search"]
+    assert below[0] == "gateway.read"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -71,6 +71,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "k": COUNT,
     "ef_search": COUNT,
     "recall": st.one_of(st.floats(), st.sampled_from([0.5, 1.0, 0, -1, 2, True, "1"])),
+    "searches": st.one_of(
+        st.lists(
+            st.fixed_dictionaries(
+                {"vector": VECTOR}, optional={"k": COUNT, "where": WHERE, "exact": st.booleans()}
+            ),
+            max_size=3,
+        ),
+        VALUE,
+    ),
+    "time_ms": st.one_of(st.sampled_from([0, 5, 1e9, -1.0]), st.floats(), VALUE),
     "queries": st.one_of(st.lists(VECTOR, max_size=30), st.binary(max_size=300)),
     "limit": COUNT,
     "threads": st.sampled_from([1, 2, 0, -1, 10**9, "1"]),
@@ -138,15 +148,34 @@ def check(codec: Codec, operation: Operation, status: int, body: bytes) -> None:
     assert len(fault.message) > 10
 
 
+SHARED_APP = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
+
+
 @pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=lambda c: c.name)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.name)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(SHARED_APP)
 @given(data=st.data())
 def test_no_message_is_the_servers_fault(
     app: Any, operation: Operation, codec: Codec, data: st.DataObject
 ) -> None:
+    check_message(app, operation, codec, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=lambda c: c.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.name)
+@settings(SHARED_APP, max_examples=200)
+@given(data=st.data())
+def test_no_message_of_many_is_the_servers_fault(
+    app: Any, operation: Operation, codec: Codec, data: st.DataObject
+) -> None:
+    check_message(app, operation, codec, data)
+
+
+def check_message(app: Any, operation: Operation, codec: Codec, data: st.DataObject) -> None:
+    """Send an operation some of its fields, well or badly filled, and look at the answer."""
     names = list(operation.request.__struct_fields__)
     drawn = {
         name: data.draw(FIELDS.get(name, VALUE), label=name)

@@ -125,6 +125,8 @@ def test_every_error_comes_back_as_its_class_with_message_and_attributes(
         error = vicinal.NotFoundError("there is no point", uuid.UUID(int=7))
     elif kind is vicinal.MemoryLimitError:
         error = vicinal.MemoryLimitError("what was given", 300, 200, 400)
+    elif kind is vicinal.QuotaError:
+        error = vicinal.QuotaError("what was given", "points", 3, 2, 4)
     else:
         error = kind("what was given, the limit, the way out")
     if isinstance(error, vicinal.FilterError):

@@ -59,6 +59,7 @@ class AsyncCollection:
 
     upsert = _of_collection(Collection.upsert)
     search = _of_collection(Collection.search)
+    search_many = _of_collection(Collection.search_many)
     get = _of_collection(Collection.get)
     update = _of_collection(Collection.update)
     delete = _of_collection(Collection.delete)

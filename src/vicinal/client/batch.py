@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from vicinal.client.convert import batches
 from vicinal.model.change import ANY, Conditions
 from vicinal.model.clock import NEVER_MS
 from vicinal.model.errors import CancelledError
@@ -42,8 +41,14 @@ class Batch:
 
     def parts(self) -> list[tuple[int, int]]:
         """(start, end) of each part."""
+        n, step = len(self.keys), self.rows_max
+        return [(start, min(n, start + step)) for start in range(0, n, step)]
+
+    @property
+    def rows_max(self) -> int:
+        """Points of a part at most."""
         row_bytes = self.vectors.shape[1] * self.vectors.dtype.itemsize
-        return list(batches(len(self.keys), row_bytes, BATCH_BYTES_MAX, BATCH_ROWS_MAX))
+        return max(1, min(BATCH_ROWS_MAX, BATCH_BYTES_MAX // row_bytes))
 
     def part(self, start: int, end: int) -> Batch:
         """The points from start to end."""

@@ -18,6 +18,7 @@ from vicinal.client.convert import (
     to_query,
 )
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import ManyHits, OneSearch, given_options, hits_of
 from vicinal.client.transport import CollectionTransport
 from vicinal.model.change import ANY, Conditions, WriteMode
 from vicinal.model.clock import ExpiresAt, expiries_ms
@@ -33,7 +34,9 @@ from vicinal.model.limits import (
     EF_MAX,
     K_MAX,
     SCROLL_LIMIT_MAX,
+    SEARCHES_MANY_MAX,
     THREADS_MAX,
+    TIME_MS_MAX,
 )
 from vicinal.model.recall import check_recall
 from vicinal.model.snapshot import Snapshot
@@ -225,13 +228,51 @@ class Collection:
             return HitsBatch(
                 found.ids, found.distances, found.payloads, found.vectors, found.recall
             )
-        return Hits(
-            found.ids[0].tolist(),
-            found.distances[0].tolist(),
-            None if found.payloads is None else found.payloads[0],
-            None if found.vectors is None else found.vectors[0],
-            found.recall,
-        )
+        return hits_of(found)
+
+    def search_many(
+        self, searches: Iterable[Mapping[str, Any]], *, time_ms: float | None = None
+    ) -> ManyHits:
+        """Carry out searches of different kinds in one call.
+
+        Parameters
+        ----------
+        searches : dicts of `query`, (dim,), and any of the options k, where, ef_search, recall, exact, with_payload and
+            with_vectors, as of `search`; up to SEARCHES_MANY_MAX. Queries with equal options are faster as the matrix
+            that `search` takes.
+        time_ms : after so many milliseconds what was found is returned: a search that was not begun by then is not
+            carried out, and one that is under way on a server not waited for. None waits for all.
+
+        Returns
+        -------
+        ManyHits: Hits for each search; None for those that are `missing`, and `complete` says whether none is.
+
+        Raises what `search` raises, where one of the searches does.
+        """
+        if time_ms is not None and (
+            type(time_ms) not in (int, float) or not 0 <= time_ms <= TIME_MS_MAX
+        ):
+            raise _out_of_range("time_ms", time_ms, 0, TIME_MS_MAX)
+        given = [given_options(search, i) for i, search in enumerate(searches)]
+        if not 1 <= len(given) <= SEARCHES_MANY_MAX:
+            raise _out_of_range("number of searches", len(given), 1, SEARCHES_MANY_MAX)
+        many: list[OneSearch] = []
+        for i, o in enumerate(given):
+            query, single = check_query(
+                self._transport.config,
+                o.pop("query"),
+                o["k"],
+                o["ef_search"],
+                o["recall"],
+                exact=o["exact"],
+            )
+            if not single:
+                raise InvalidArgumentError(f"search {i} has {len(query)} queries; give it one")
+            where = None if o["where"] is None else compile_where(o["where"])
+            o["where"] = where
+            many.append(OneSearch(query, **o))
+        found = self._transport.search_many(many, time_ms)
+        return ManyHits([None if one is None else hits_of(one) for one in found])
 
     def get(
         self, ids: PointId | Iterable[PointId], *, with_vectors: bool = False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy.typing as npt
 
 from vicinal.client import tables
+from vicinal.client.pacing import Upload
 from vicinal.client.rpc import GrpcChannel
 from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
@@ -30,25 +30,22 @@ class FlightChannel(GrpcChannel):
 
     port = FLIGHT_PORT
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts as record batches of one stream. What has conditions or times goes as a message."""
-        first = parts[0]()
-        if first.if_version is not None or first.expires_at is not None or first.mode != "upsert":
-            for part in parts:
-                self.call(ops.UPSERT, collection, part(), m.Counted)
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert as record batches of one stream. What has conditions or times, or reports to progress, goes as
+        messages."""
+        if not upload.plain or upload.reports:
+            super(GrpcChannel, self).upload(collection, config, upload)
             return
         descriptor = flight.FlightDescriptor.for_path(collection).serialize()
 
-        def made(done: int) -> Iterator[Any]:
-            for i in range(done, len(parts)):
-                yield tables.upsert_batch(first if i == 0 else parts[i](), config)
+        def made(run: int) -> Iterator[Any]:
+            while (part := upload.cut(run)) is not None:
+                yield tables.upsert_batch(part, config)
 
-        def requests(done: int) -> Iterator[bytes]:
-            return stream_of(tables.upsert_schema(config), made(done), descriptor)
+        def requests(run: int) -> Iterator[bytes]:
+            return stream_of(tables.upsert_schema(config), made(run), descriptor)
 
-        self._upload(self._path("DoPut"), requests, len(parts))
+        self._upload(self._path("DoPut"), requests, upload)
 
     def search_batch(
         self,
@@ -82,7 +79,7 @@ class FlightChannel(GrpcChannel):
                 raise self._broken(ops.SEARCH_BATCH, "the server ended the stream early")
             return found, recalls
 
-        deadline = time.monotonic() + self._timeout_s * len(queries)
+        deadline = self._clock() + self._timeout_s * len(queries)
         found, recalls = self._again(ops.SEARCH_BATCH, deadline, send)
         return tables.found_of(found, [len(part) for part in queries], recalls, config)
 
@@ -90,8 +87,11 @@ class FlightChannel(GrpcChannel):
         command = Command(collection=collection, request=msgspec.Raw(MSGPACK.encode(request)))
         return fields_of(operation.name.encode(), MSGPACK.encode(command))
 
-    def _send(self, operation: Operation, prepared: bytes, left_s: float, answer: type[A]) -> A:
-        raw = self._unary(operation, self._path("DoAction"), prepared, left_s)
+    def _path_of(self, operation: Operation) -> str:
+        del operation  # the message names it
+        return self._path("DoAction")
+
+    def _decode(self, raw: bytes, answer: type[A]) -> A:
         return MSGPACK.decode(flight.Result.deserialize(raw).body, answer)
 
     def _path(self, name: str) -> str:

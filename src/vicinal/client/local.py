@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation, explain
+from vicinal.client.many import OneSearch
 from vicinal.engine.collection import Collection
 from vicinal.engine.database import Database
 from vicinal.engine.reader import Found
@@ -96,6 +98,29 @@ class LocalCollection:
             with_payload=with_payload,
             with_vectors=with_vectors,
         )
+
+    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+        """One after the other."""
+        end = None if time_ms is None else time.monotonic() + time_ms / 1000
+        found: list[Found | None] = []
+        for one in searches:
+            if end is not None and time.monotonic() >= end:
+                found.append(None)
+                continue
+            found.append(
+                self.search(
+                    one.query,
+                    k=one.k,
+                    where=one.where,
+                    ef_search=one.ef_search,
+                    recall=one.recall,
+                    exact=one.exact,
+                    threads=1,
+                    with_payload=one.with_payload,
+                    with_vectors=one.with_vectors,
+                )
+            )
+        return found
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """Points of keys."""

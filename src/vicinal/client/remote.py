@@ -7,6 +7,7 @@ becomes here is the same for all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from vicinal.client.batch import Batch, Progress
 from vicinal.client.channel import ChannelOptions
 from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import OneSearch
+from vicinal.client.pacing import Pacer, Upload
 from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS, expiry_ms
@@ -63,10 +66,8 @@ class Channel(Protocol):
         """Send a request and return its answer; payloads in it are MessagePack. Raises the server's error."""
         ...
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts one after the other, each made when it is its turn. An error leaves those before it done."""
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert, in its parts. An error leaves those before it done."""
         ...
 
     def search_batch(
@@ -240,6 +241,7 @@ class RemoteCollection:
     def __init__(self, database: RemoteDatabase, info: m.CollectionInfo) -> None:
         self._database = database
         self._info = info
+        self._pacer = Pacer()
 
     @property
     def name(self) -> str:
@@ -252,17 +254,9 @@ class RemoteCollection:
         return self._info.config
 
     def upsert(self, batch: Batch, progress: Progress | None) -> None:
-        """Insert or replace points; with conditions in one request, for the server to check all of them first."""
-        parts = [(0, len(batch.keys))] if batch.conditions.any else batch.parts()
-        requests = [partial(_upsert, batch, start, end) for start, end in parts]
-        if progress is None:
-            self._of_collection(
-                lambda: self._database.channel.upload(self.name, self.config, requests)
-            )
-            return
-        for (_, end), request in zip(parts, requests, strict=True):
-            self._call(ops.UPSERT, request(), m.Counted)
-            batch.report(end, progress)
+        """Insert or replace points; with conditions, or where they fit one part, in one request."""
+        upload = Upload(batch, self._pacer, progress, partial(_upsert, batch), time.monotonic)
+        self._of_collection(lambda: self._database.channel.upload(self.name, self.config, upload))
 
     def search(
         self,
@@ -305,6 +299,31 @@ class RemoteCollection:
                 request = m.SearchBatch(vectors=part.tobytes(), **options)
                 results += self._call(ops.SEARCH_BATCH, request, m.BatchOut).results
         return self._found(results, with_payload=with_payload, with_vectors=with_vectors)
+
+    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+        """In one request."""
+        wanted = [
+            m.Search(
+                vector=one.query[0].tobytes(),
+                k=one.k,
+                where=_text(one.where),
+                ef_search=one.ef_search,
+                recall=one.recall,
+                exact=one.exact,
+                with_payload=one.with_payload,
+                with_vectors=one.with_vectors,
+            )
+            for one in searches
+        ]
+        request = m.SearchMany(searches=wanted, time_ms=time_ms)
+        answer = self._call(ops.SEARCH_MANY, request, m.ManyOut)
+        missing = set(answer.missing)
+        return [
+            None
+            if i in missing
+            else self._found([hits], with_payload=one.with_payload, with_vectors=one.with_vectors)
+            for i, (one, hits) in enumerate(zip(searches, answer.results, strict=True))
+        ]
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """Points of keys."""

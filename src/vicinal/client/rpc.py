@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from vicinal.client.channel import ChannelOptions, RetryingChannel
+from vicinal.client.channel import ChannelOptions, RetryingChannel, noting
+from vicinal.client.pacing import Upload
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
@@ -21,8 +21,10 @@ from vicinal.model.errors import (
     UnavailableError,
     VicinalError,
 )
+from vicinal.telemetry.trace import HEADER, current_traceparent
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
+from vicinal.wire.compression import COMPRESSION_KEY, GZIP, PACK_BYTES_MIN
 from vicinal.wire.faults import from_fault
 from vicinal.wire.operations import Operation
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, encode_request
@@ -56,43 +58,65 @@ class GrpcChannel(RetryingChannel[bytes]):
     def __init__(self, address: str, options: ChannelOptions) -> None:
         super().__init__(address, options)
         api_key = options.api_key
-        self._metadata = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
+        self._own = [] if api_key is None else [("authorization", f"Bearer {api_key}")]
+        self._options = options
+        self._compress = options.compression is not None
+        if self._compress:
+            self._own.append((COMPRESSION_KEY, GZIP))
         self._channel: Any = _connect(address, self.port, options)
-        self._calls: dict[str, Any] = {}
+        self._second: Any = None
+        self._lock = threading.Lock()
+        self._calls: dict[tuple[bool, str], Any] = {}
         self._closed = False
+
+    @property
+    def _metadata(self) -> list[tuple[str, str]]:
+        """What goes with a call: the key, wishes, and the span that its caller is in."""
+        trace = current_traceparent()
+        return self._own if trace is None else [*self._own, (HEADER, trace)]
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            second = self._second
         self._channel.close()
+        if second is not None:
+            second.close()
 
-    def upload(
-        self, collection: str, config: CollectionConfig, parts: Sequence[Callable[[], m.Upsert]]
-    ) -> None:
-        """Send upserts as one stream: the next is on its way while the server writes the one before."""
-        if len(parts) == 1:
-            super().upload(collection, config, parts)
+    def upload(self, collection: str, config: CollectionConfig, upload: Upload) -> None:
+        """Send an upsert as one stream: the next part is on its way while the server writes the one before. Where
+        progress may stop it between two parts, and where there is one part, it goes as messages."""
+        if upload.whole or upload.reports:
+            super().upload(collection, config, upload)
             return
 
-        def requests(done: int) -> Iterator[bytes]:
-            for part in parts[done:]:
-                yield encode_request(ops.UPSERT, collection, part())
+        def requests(run: int) -> Iterator[bytes]:
+            while (part := upload.cut(run)) is not None:
+                yield encode_request(ops.UPSERT, collection, part)
 
-        self._upload(self._path("UpsertStream"), requests, len(parts))
+        self._upload(self._path("UpsertStream"), requests, upload)
 
-    def _upload(self, path: str, requests: Callable[[int], Iterator[bytes]], count: int) -> None:
-        """Send a stream of count upserts, which answers each; refused in its middle it goes on from there.
-        `requests` makes the messages from the one that was not answered."""
-        done = 0
+    def _upload(
+        self, path: str, requests: Callable[[int], Iterator[bytes]], upload: Upload
+    ) -> None:
+        """Send an upload as a stream whose parts are answered in their order; refused in its middle it goes on from
+        there. `requests` makes the messages of a run."""
 
         def send(left_s: float) -> None:
-            nonlocal done
-            for _ in self._stream(path, requests(done), left_s, ops.UPSERT):
-                done += 1
-            if done < count:
+            with noting(upload):
+                for _ in self._stream(path, requests(upload.begin()), left_s, ops.UPSERT):
+                    upload.acknowledged()
+            if not upload.finished:
                 raise self._broken(ops.UPSERT, "the server ended the stream early")
 
-        self._again(ops.UPSERT, time.monotonic() + self._timeout_s * count, send)
+        while not upload.finished:
+            try:
+                seconds = self._timeout_s * upload.parts_left
+                self._again(ops.UPSERT, self._clock() + seconds, send)
+            except RequestTooLargeError:
+                if not upload.too_large():
+                    raise
 
     def _stream(
         self, path: str, requests: Iterator[bytes], left_s: float, operation: Operation
@@ -107,8 +131,13 @@ class GrpcChannel(RetryingChannel[bytes]):
                 yield request
 
         try:
-            method = self._method(path, self._channel.stream_stream)
-            yield from method(until_stopped(), timeout=left_s, metadata=self._metadata)
+            method = self._method(path, _stream_stream)
+            yield from method(
+                until_stopped(),
+                timeout=left_s,
+                metadata=self._metadata,
+                compression=grpc.Compression.Gzip if self._compress else None,
+            )
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
         except ValueError as fault:
@@ -120,28 +149,79 @@ class GrpcChannel(RetryingChannel[bytes]):
         return encode_request(operation, collection, request)
 
     def _send(self, operation: Operation, prepared: bytes, left_s: float, answer: type[A]) -> A:
-        return PROTO.decode(
-            self._unary(operation, self._path(method_name(operation)), prepared, left_s), answer
-        )
+        return self._decode(self._unary(operation, prepared, left_s), answer)
 
-    def _unary(self, operation: Operation, path: str, message: bytes, left_s: float) -> bytes:
-        method = self._method(path, self._channel.unary_unary)
+    def _begin(self, operation: Operation, prepared: bytes, left_s: float, *, second: bool) -> Any:
+        method = self._method(self._path_of(operation), _unary_unary, second=second)
         try:
-            return method(message, timeout=left_s, metadata=self._metadata)
+            return method.future(prepared, **self._call_options(prepared, left_s))
+        except ValueError as fault:
+            raise self._shut(fault) from None
+
+    def _ready(self, begun: Sequence[Any], timeout_s: float) -> Any:
+        came = threading.Event()
+
+        def note(call: Any) -> None:
+            del call
+            came.set()
+
+        for call in begun:
+            call.add_done_callback(note)
+        came.wait(timeout_s)
+        return next((call for call in begun if call.done()), None)
+
+    def _finish(self, operation: Operation, begun: Any, left_s: float, answer: type[A]) -> A:
+        del left_s  # the call has its deadline
+        try:
+            return self._decode(begun.result(), answer)
+        except grpc.RpcError as fault:
+            raise self._error(operation, fault) from None
+        except grpc.FutureCancelledError:
+            raise ClosedError(f"{self.address}: the channel was closed") from None
+
+    def _cancel(self, begun: Any) -> None:
+        begun.cancel()
+
+    def _path_of(self, operation: Operation) -> str:
+        """The method that an operation is called by."""
+        return self._path(method_name(operation))
+
+    def _decode(self, raw: bytes, answer: type[A]) -> A:
+        return PROTO.decode(raw, answer)
+
+    def _unary(self, operation: Operation, message: bytes, left_s: float) -> bytes:
+        method = self._method(self._path_of(operation), _unary_unary)
+        try:
+            return method(message, **self._call_options(message, left_s))
         except grpc.RpcError as fault:
             raise self._error(operation, fault) from None
         except ValueError as fault:
             raise self._shut(fault) from None
 
+    def _call_options(self, message: bytes, left_s: float) -> dict[str, Any]:
+        packed = self._compress and len(message) >= PACK_BYTES_MIN
+        return {
+            "timeout": left_s,
+            "metadata": self._metadata,
+            "compression": grpc.Compression.Gzip if packed else None,
+        }
+
     def _path(self, name: str) -> str:
         return f"/{PACKAGE}.{SERVICE}/{name}"
 
-    def _method(self, path: str, kind: Callable[[str], Any]) -> Any:
-        """The callable of a method, made once."""
-        found = self._calls.get(path)
+    def _method(self, path: str, kind: Callable[[Any, str], Any], *, second: bool = False) -> Any:
+        """The callable of a method, made once; of the second connection, which is made when it is first wanted."""
+        found = self._calls.get((second, path))
         if found is None:
-            found = self._calls[path] = kind(path)
+            channel = self._second_channel() if second else self._channel
+            found = self._calls[second, path] = kind(channel, path)
         return found
+
+    def _second_channel(self) -> Any:
+        with self._lock:
+            if self._second is None and not self._closed:
+                self._second = _connect(self.address, self.port, self._options)
+            return self._channel if self._second is None else self._second
 
     def _shut(self, fault: ValueError) -> ClosedError:
         """What grpc says of a closed channel."""
@@ -172,6 +252,14 @@ class GrpcChannel(RetryingChannel[bytes]):
         return UnavailableError(
             f"{self.address}: gRPC status {code.name}, which is not a Vicinal server's answer: {details[:200]!r}"
         )
+
+
+def _unary_unary(channel: Any, path: str) -> Any:
+    return channel.unary_unary(path)
+
+
+def _stream_stream(channel: Any, path: str) -> Any:
+    return channel.stream_stream(path)
 
 
 def _connect(address: str, port: int, options: ChannelOptions) -> Any:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation
+from vicinal.client.many import OneSearch
 from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.config import CollectionConfig
@@ -56,6 +57,10 @@ class CollectionTransport(Protocol):
     ) -> Found:
         """The k nearest of each of (n, columns) queries; ef_search None is the default of k, recall stands
         instead of it, threads 0 is all."""
+        ...
+
+    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+        """What each of them finds; None where it was not carried out within time_ms."""
         ...
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:

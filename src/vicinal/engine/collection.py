@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.engine.calibrating import Calibrator, restore_calibration
+from vicinal.engine.lineage import LINEAGE_KEY, new_token
 from vicinal.engine.loss import (
     LostSegment,
     describe,
@@ -143,10 +144,26 @@ class Collection:
         """Changes with every batch, and when points that have expired are hidden: see `held_since`."""
         return self.incarnation, self.state.commits, self.state.kills
 
-    def held_since(self, version: Version) -> bool:
+    def held_since(self, version: object) -> bool:
         """Whether an answer computed since that reading of `version` is right as long as `version` stays the same and
         nothing has expired (`has_expired`). It is not while a batch is under way: then a number is odd."""
-        return version == self.version and version[1] % 2 == 0 and version[2] % 2 == 0
+        now = self.version
+        return version == now and now[1] % 2 == 0 and now[2] % 2 == 0
+
+    @property
+    def mark(self) -> bytes | None:
+        """A name of what the collection holds that is the same in every process and after a restart, and that nothing
+        else ever has; None where there is none now. Right as long as a `version` read before it is `held_since`."""
+        state = self.state
+        if state.lost or state.failure is not None or state.store.failure is not None:
+            return None
+        return state.lineage.name
+
+    def fresh_ms(self) -> tuple[int, int]:
+        """(the time, when the next point expires), ms since 1970: an answer is right from the one until before the
+        other, as long as a `version` read before is `held_since`."""
+        expiry = self.state.expiry
+        return expiry.now_ms(), expiry.next_ms
 
     @property
     def has_expired(self) -> bool:
@@ -224,6 +241,7 @@ class Collection:
                 None,
                 points=[(key, None) for key in dropped],
                 due=[entry for _, raw in points for entry in due_of(raw)],
+                meta={LINEAGE_KEY: new_token()},  # less is there than what had the old name
             )
             state.store.sync()
             return dropped

@@ -15,6 +15,7 @@ import msgspec
 from vicinal.engine.collection import Collection
 from vicinal.engine.doctor_checks import RESTORE, SHOWN_MAX, Checks
 from vicinal.engine.expiry import due_key
+from vicinal.engine.lineage import LINEAGE_KEY, new_token
 from vicinal.engine.loss import GIVEN_UP_NAME, REMEDY
 from vicinal.engine.records import POINT_HEADER
 from vicinal.model.errors import NotFoundError, VicinalError
@@ -180,7 +181,8 @@ def _mend_due(store: Store) -> None:
         row, _, expires_ms = POINT_HEADER.unpack_from(raw)
         if expires_ms:
             due[due_key(expires_ms, row)] = key
-    store.write(due=due.items())
+    # Other points may expire from now on, so what was named before has no name any more.
+    store.write(due=due.items(), meta={LINEAGE_KEY: new_token()})
 
 
 def _snapshots(folder: DatabaseDir, tell: Tell) -> Iterable[Finding]:

@@ -8,7 +8,7 @@ commits the new manifest, and swaps the view.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -330,10 +330,11 @@ class Maintenance:
         *,
         points: Sequence[tuple[bytes, None]] = (),
         due: Sequence[tuple[bytes, bytes | None]] = (),
+        meta: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write which segments are live, with their dead and dirty rows as of now.
 
-        points, due : what goes from the store with segments that are given up, in the same batch.
+        points, due, meta : what goes from the store with segments that are given up, and into it, in the same batch.
         """
         state = self._state
         first_unsealed = view.frozen.base if view.frozen is not None else view.tail.base
@@ -349,7 +350,7 @@ class Maintenance:
             sequence=state.store.last_seq,
         )
         state.store.write(
-            meta={MANIFEST_KEY: encode_manifest(manifest)},
+            meta={**(meta or {}), MANIFEST_KEY: encode_manifest(manifest)},
             points=points,
             due=due,
             trim_log_through=trim_through,

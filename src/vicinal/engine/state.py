@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
 from vicinal.engine.expiry import Expiry
+from vicinal.engine.lineage import Lineage
 from vicinal.engine.loss import LostSegment, describe
 from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.records import LogRecord, encode_log, unpack_rows
@@ -121,6 +122,7 @@ class CollectionState:
         self.read_only = read_only
         self.budget = budget or MemoryBudget()
         self.expiry = Expiry(store, clock)
+        self.lineage = Lineage(store)
         self.wake = wake
         """Tells the background thread that there may be work."""
         self.lock = threading.RLock()
@@ -240,7 +242,7 @@ class CollectionState:
         Raises MemoryLimitError or StorageError where the budget or the disk has no room: nothing was changed.
         """
         batch = _Batch(points, record, payloads, updates, olds)
-        with nullcontext(self._staging) if self._staging else self.together() as staging:
+        with self.together() as staging:
             self._stage(staging, batch, due)
 
     def _stage(
@@ -258,7 +260,11 @@ class CollectionState:
             staging.began = True
             try:
                 raw = encode_log(batch.record)
-                self.store.write(points=points, log=raw, due=due, frees=frees, settle=False)
+                meta = self.lineage.meta()
+                seq = self.store.write(
+                    points=points, log=raw, meta=meta, due=due, frees=frees, settle=False
+                )
+                self.lineage.wrote(seq)
             except StorageError:
                 if self.store.failure is not None:  # nobody knows whether the store has it
                     staging.batches.append(batch)
@@ -270,8 +276,12 @@ class CollectionState:
     def together(self) -> Generator[_Staging]:
         """Let the batches that are committed in the block share one sync. Called with the lock held.
 
-        They are durable and visible when the block is left, which raises where that failed, for all of them.
+        They are durable and visible when the block is left, which raises where that failed, for all of them. A block
+        within another is part of it.
         """
+        if self._staging is not None:
+            yield self._staging
+            return
         now_ms = self.begin_write()
         with uninterrupted(), ExitStack() as room:
             staging = self._staging = _Staging(now_ms, room)

@@ -256,8 +256,11 @@ class Writer:
 
     def _combined(self, write: Callable[[], T]) -> T:
         """Carry a batch out together with those of other writers."""
+        state = self._state
         if self._alone == threading.get_ident():
-            return write()
+            # In one change of state, so that nobody sees the batch before the time of its next expiry.
+            with state.together():
+                return write()
         return self._combiner.run(write)
 
     def _carry_out(self, group: Sequence[Request]) -> None:

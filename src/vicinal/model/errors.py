@@ -21,6 +21,7 @@ VicinalError
 ├── CorruptionError                           a file failed its checks; names the file
 ├── StorageError                              the operating system refused (disk full, I/O error)
 ├── MemoryLimitError                        the memory budget has no room; has .needed, .used, .limit
+├── QuotaError                                a limit on what a key or a collection may hold; has .needed, .used, .limit
 ├── CancelledError                            the caller's progress callback asked to stop
 ├── UnauthenticatedError                      a server wants a key, or does not know this one
 ├── ForbiddenError                            the key does not allow it
@@ -180,6 +181,29 @@ class MemoryLimitError(VicinalError):
             "nothing was changed. Reading and deleting go on; call optimize(), delete points, drop a collection, "
             "or open the database with a larger memory_budget"
         )
+        self.needed = needed
+        self.used = used
+        self.limit = limit
+
+
+class QuotaError(VicinalError):
+    """A key or a collection of a server may hold no more; nothing was written.
+
+    Attributes
+    ----------
+    unit : points or bytes.
+    needed : of them, beyond what is used.
+    used : of them, now.
+    limit : of them, at most.
+    """
+
+    def __init__(self, what: str, unit: str, needed: int, used: int, limit: int) -> None:
+        super().__init__(
+            f"{what} holds {used} {unit}, the limit is {limit}, and this write needs {needed} more; "
+            "nothing was written: delete points (their bytes are given back in the background, or by optimize()), or "
+            "ask for a higher limit"
+        )
+        self.unit = unit
         self.needed = needed
         self.used = used
         self.limit = limit

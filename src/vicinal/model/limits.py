@@ -6,6 +6,9 @@ DIM_MAX = 65_536
 K_MAX = 10_000
 EF_MAX = 100_000
 BATCH_QUERIES_MAX = 1_000_000
+SEARCHES_MANY_MAX = 1_000
+"""Searches of different kinds in one call."""
+TIME_MS_MAX = 86_400_000
 RECALL_K_MAX = 100
 """Results for which recall is calibrated; the extension's table ends there too."""
 CALIBRATION_QUERIES_MIN, CALIBRATION_QUERIES_MAX = 25, 2_000

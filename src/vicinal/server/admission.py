@@ -1,4 +1,10 @@
-"""Who may come in: bounds on requests and bytes under way, and a rate for each key. What is refused was not begun."""
+"""Who may come in: bounds on requests and bytes under way, and a rate for each key. What is refused was not begun.
+
+The bound on requests adapts: where even the luckiest search of a tenth of a second waited longer than WAIT_S_MAX, a
+queue is standing that more requests only lengthen, so fewer are let in; where none stands and somebody was refused,
+more are.
+(Nichols & Jacobson, "Controlling Queue Delay", 2012, whose measure this is.)
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,19 @@ BUCKETS_MAX = 10_000
 
 RETRY_AFTER_S = 1.0
 
+WAIT_S_MAX = 0.2
+"""What a search may wait in the server, beside WAIT_WORKS times the work of one native call."""
+
+WAIT_WORKS = 4.0
+INTERVAL_S = 0.1
+REQUESTS_MIN = 256
+"""The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
+load), unless it was configured to be less."""
+
+FEWER, MORE = 0.8, 1.1
+WORK_SHARE = 0.05
+"""Of the newest native call in the mean."""
+
 
 class Admission:
     """Counts what is under way. Used from the event loop's thread only, so it needs no lock."""
@@ -22,6 +41,11 @@ class Admission:
     def __init__(self, config: ServerConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
         self.requests, self.body_bytes = 0, 0
+        self.requests_max = config.requests_max
+        """The bound as it is now."""
+        self._work_s = 0.0
+        self._least_s, self._most = float("inf"), 0
+        self._refused, self._until = False, clock() + INTERVAL_S
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.closing = False
 
@@ -38,17 +62,48 @@ class Admission:
             raise OverloadedError(
                 "the server is stopping; try again, or another one", RETRY_AFTER_S
             )
-        if self.requests >= self._config.requests_max:
-            raise OverloadedError(
-                f"{self.requests} requests are under way, the limit is {self._config.requests_max}; "
-                "try again later",
-                RETRY_AFTER_S,
-            )
+        if self.full:
+            raise self.refusal()
         if key is not None:
             rate = key.requests_per_s or self._config.key_requests_per_s_max
             if rate:
                 self._spend(key.id, rate)
         self.requests += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request is refused for want of room."""
+        if self.requests < self.requests_max:
+            return False
+        self._refused = True
+        return True
+
+    def refusal(self) -> OverloadedError:
+        """What a request is refused with while the server is full."""
+        return OverloadedError(
+            f"as many requests are under way as the server takes now, {self.requests_max}; try again later",
+            RETRY_AFTER_S,
+        )
+
+    def searched(self, seconds: float) -> None:
+        """One native call for searches took so long."""
+        self._work_s += WORK_SHARE * (seconds - self._work_s)
+
+    def answered(self, seconds: float) -> None:
+        """A search was answered so long after it came; adapts the bound when it is time."""
+        now = self._clock()
+        self._least_s = min(self._least_s, seconds)
+        self._most = max(self._most, self.requests)
+        if now < self._until:
+            return
+        highest = self._config.requests_max
+        if self._least_s > WAIT_S_MAX + WAIT_WORKS * self._work_s:
+            fewer = int(FEWER * min(self.requests_max, self._most))
+            self.requests_max = max(min(REQUESTS_MIN, highest), fewer)
+        elif self._refused:
+            self.requests_max = min(highest, int(MORE * self.requests_max) + 1)
+        self._least_s, self._most = float("inf"), 0
+        self._refused, self._until = False, now + INTERVAL_S
 
     def take_bytes(self, count: int, total: int) -> None:
         """Count bytes of a body that is coming in, `total` of them with these; `leave` gives them back.
@@ -68,6 +123,10 @@ class Admission:
                 RETRY_AFTER_S,
             )
         self.body_bytes += count
+
+    def give_back(self, count: int) -> None:
+        """Bytes that were counted are not held any more, though their request is under way, or is none yet."""
+        self.body_bytes -= count
 
     def leave(self, body_bytes: int) -> None:
         """A request is done; body_bytes is what take_bytes counted for it."""

@@ -24,6 +24,7 @@ from vicinal.server.openapi import openapi_json
 from vicinal.server.page import Page
 from vicinal.wire import messages as m
 from vicinal.wire.codec import JSON, Codec, accepted, codec_of
+from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack, takes_gzip
 from vicinal.wire.faults import http_status, to_fault
 from vicinal.wire.messages import JSON_TYPE
 from vicinal.wire.operations import OPERATIONS, Operation
@@ -40,6 +41,9 @@ for _operation in OPERATIONS:
         _operation
     )
 
+INLINE_BYTES_MAX = 4 * 1024
+"""A longer packed body is unpacked in a thread."""
+
 PLAIN = b"text/plain; charset=utf-8"
 
 
@@ -50,6 +54,34 @@ class RestApp:
         self._gateway = gateway
         self._openapi = openapi_json()
         self._page = Page()
+        self._refused: Callable[[], None] | None = None
+        self._refusal = (0, b"")
+
+    def refusal(self) -> bytes | None:
+        """The whole response to a request for which there is no room; None where there is."""
+        admission = self._gateway.admission
+        if admission.closing or not admission.full:
+            return None
+        if self._refused is None:
+            self._refused = self._gateway.observer.refused_by("http", OverloadedError)
+        self._refused()
+        bound, response = self._refusal
+        if bound != admission.requests_max:
+            fault = admission.refusal()
+            body = JSON.encode(m.Failed(error=to_fault(fault)))
+            response = b"\r\n".join(
+                (
+                    b"HTTP/1.1 503 Service Unavailable",
+                    b"content-type: application/json",
+                    b"content-length: %d" % len(body),
+                    b"retry-after: %d" % max(1, round(fault.retry_after_s)),
+                    b"x-content-type-options: nosniff",
+                    b"",
+                    body,
+                )
+            )
+            self._refusal = admission.requests_max, response
+        return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or the server's life span."""
@@ -97,7 +129,8 @@ class RestApp:
                     return page
             codec = accepted(_text(headers, b"accept"), JSON)
             body = await self._operation(method, path, headers, receive, codec, came)
-            return 200, codec.content_type.encode(), body, []
+            body, encoded = await self._packed(headers, body)
+            return 200, codec.content_type.encode(), body, encoded
         except VicinalError as fault:
             if not came.handed_over:
                 self._gateway.observer.refused("http", fault)
@@ -157,6 +190,11 @@ class RestApp:
                     taken += len(chunk)
                     chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+            if encoding != b"identity":
+                chunks.clear()
+                body, unpacked = await self._unpacked(encoding, body)
+                taken += unpacked
             kind = _text(headers, b"content-type")
             if body and kind is None:
                 # Also what keeps web pages of elsewhere from sending requests without asking first.
@@ -179,6 +217,38 @@ class RestApp:
             return await gateway.handle(call)
         finally:
             admission.leave(taken)
+
+    async def _unpacked(self, encoding: bytes, packed: bytes) -> tuple[bytes, int]:
+        """(the body of a packed one, the bytes that are counted for it). It is counted while it is unpacked, and no
+        more of it is unpacked than a body may have."""
+        if encoding != GZIP.encode():
+            raise InvalidArgumentError(
+                f"Content-Encoding is {encoding[:40].decode('latin-1')!r}; it is gzip or identity"
+            )
+        unpacker, parts, total = Unpacker(packed), list[bytes](), 0
+        admission = self._gateway.admission
+        try:
+            while part := (
+                unpacker.step()
+                if len(packed) < INLINE_BYTES_MAX
+                else await asyncio.to_thread(unpacker.step)
+            ):
+                admission.take_bytes(len(part), total + len(part))
+                total += len(part)
+                parts.append(part)
+        except BaseException:
+            admission.give_back(total)
+            raise
+        return b"".join(parts), total
+
+    async def _packed(
+        self, headers: Headers, body: bytes
+    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """An answer as gzip where its caller takes that and it is large enough, and the headers that say so."""
+        if len(body) < PACK_BYTES_MIN or not takes_gzip(_text(headers, b"accept-encoding")):
+            return body, []
+        packed = await asyncio.to_thread(pack, body)
+        return packed, [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
 
     def _plain(
         self, path: bytes, headers: Headers

@@ -3,6 +3,9 @@
 Nobody waits for company. A search that finds a free thread begins at once; those that come while all threads
 are busy are there together when one becomes free, and go as one batch. So the wait is zero when idle, never
 longer than the calls under way, and batches grow with the load by themselves.
+
+A search that is the only request under way, and whose like took less than INLINE_S_MAX, does not even go to a thread:
+the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search.
 """
 
 from __future__ import annotations
@@ -25,6 +28,13 @@ from vicinal.model.errors import DeadlineError
 from vicinal.model.filter import Filter
 from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
+
+INLINE_S_MAX = 0.0003
+USUAL_MAX = 256
+"""Options of searches whose usual time is known, the latest."""
+
+USUAL_SHARE = 0.2
+"""Of the newest time in the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +90,40 @@ class SearchBatcher:
         batch_max: int,
         observe: Callable[[list[Waiting]], None],
         last_search: Callable[[], SearchRecord | None],
+        worked: Callable[[float], None],
     ) -> None:
-        """observe is told of each batch that begins; last_search knows what the thread searched, for traces."""
+        """observe is told of each batch that begins, worked of the seconds that its native call and answers took;
+        last_search knows what the thread searched, for traces."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
         self._free, self._batch_max = threads, batch_max
-        self._observe, self._last_search = observe, last_search
+        self._observe, self._last_search, self._worked = observe, last_search, worked
+        self._threads = threads
         self._groups: OrderedDict[SearchOptions, _Group] = OrderedDict()
+        self._usual_s: OrderedDict[SearchOptions, float] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """Searches that no thread has taken yet."""
         return sum(len(group.waiting) for group in self._groups.values())
 
-    def submit(self, collection: LocalCollection, options: SearchOptions, waiting: Waiting) -> None:
-        """Queue a search; its future gets the encoded answer or the error."""
+    def submit(
+        self,
+        collection: LocalCollection,
+        options: SearchOptions,
+        waiting: Waiting,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Queue a search; its future gets the encoded answer or the error. alone : no other request is under way."""
+        if (
+            alone
+            and self._free == self._threads
+            and self._usual_s.get(options, INLINE_S_MAX) < INLINE_S_MAX
+        ):
+            self._free -= 1
+            self._observe([waiting])
+            self._finish(options, [waiting], *self._carry_out(collection, options, [waiting]))
+            return
         group = self._groups.get(options)
         if group is None:
             self._groups[options] = group = _Group(collection, options, [])
@@ -125,18 +155,36 @@ class SearchBatcher:
         options: SearchOptions,
         taken: list[Waiting],
     ) -> None:
-        """In a search thread: one native call, and the answers as bytes."""
-        results: list[bytes | BaseException] = []
+        """In a search thread."""
+        results, seconds = self._carry_out(collection, options, taken)
+        loop.call_soon_threadsafe(self._finish, options, taken, results, seconds)
+
+    def _carry_out(
+        self, collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
+    ) -> tuple[list[bytes | BaseException], float]:
+        """One native call, and the answers as bytes; and the seconds that it took."""
+        began_s = time.perf_counter()
         REQUEST_ID.set(",".join(waiting.request_id for waiting in taken))
         try:
-            results = self._search(collection, options, taken)
+            results: list[bytes | BaseException] = self._search(collection, options, taken)
         except BaseException as fault:  # each waiting request gets it
             results = [fault] * len(taken)
-        finally:
-            loop.call_soon_threadsafe(self._finish, taken, results)
+        return results, time.perf_counter() - began_s
 
-    def _finish(self, taken: list[Waiting], results: list[bytes | BaseException]) -> None:
+    def _finish(
+        self,
+        options: SearchOptions,
+        taken: list[Waiting],
+        results: list[bytes | BaseException],
+        seconds: float,
+    ) -> None:
         self._free += 1
+        self._worked(seconds)
+        if len(taken) == 1:
+            usual_s = self._usual_s.pop(options, seconds)
+            self._usual_s[options] = usual_s + USUAL_SHARE * (seconds - usual_s)
+            if len(self._usual_s) > USUAL_MAX:
+                self._usual_s.popitem(last=False)
         self._dispatch()
         for waiting, result in zip(taken, results, strict=True):
             if waiting.future.done():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vicinal.model.errors import InvalidArgumentError
@@ -26,10 +26,16 @@ class ServerConfig:
     batch_max : waiting searches with equal options that become one native call.
     cache_bytes_max : memory for results; 0 is no cache.
     cache_ttl_s : seconds after which a cached result is forgotten, though it would still be right.
-    requests_max : requests under way, waiting ones included; more are refused with 503.
+    cache_url : Redis or Valkey that several servers share results in, redis://[[user]:password@]host[:port][/number]
+        (rediss:// for TLS).
+    cache_wait_ms_max : the longest that a look-up there takes from a search.
+    requests_max : requests under way, waiting ones included; more are refused with 503. Where searches wait too long in
+        the server, fewer are let in (`vicinal.server.admission`).
     request_bytes_max : a larger body is refused with 413.
     request_bytes_total_max : bytes of the bodies of all requests under way; more are refused with 503.
     key_requests_per_s_max : of one key, with a burst of as many; more are refused with 429. 0 is no limit.
+    collection_points_max, collection_bytes_max : what each collection may hold, its files for bytes; writes that would
+        exceed it are refused with 507. 0 is no limit. A key may have limits of its own.
     timeout_s_max : time for a request that names none, and the longest that one may name.
     read_s_max : time for the headers of a request, and longest pause between two parts of its body; slower senders
         are cut off.
@@ -58,10 +64,14 @@ class ServerConfig:
     batch_max: int = 64
     cache_bytes_max: int = 64 * 2**20
     cache_ttl_s: float = 60.0
+    cache_url: str | None = field(default=None, repr=False)
+    cache_wait_ms_max: float = 5.0
     requests_max: int = 1024
     request_bytes_max: int = 256 * 2**20
     request_bytes_total_max: int = 1024 * 2**20
     key_requests_per_s_max: float = 0.0
+    collection_points_max: int = 0
+    collection_bytes_max: int = 0
     timeout_s_max: float = 300.0
     read_s_max: float = 20.0
     shutdown_s_max: float = 10.0
@@ -86,10 +96,13 @@ class ServerConfig:
             ("batch_max", 1, 4_096),
             ("cache_bytes_max", 0, 2**40),
             ("cache_ttl_s", 0.001, 86_400.0),
+            ("cache_wait_ms_max", 0.1, 1_000.0),
             ("requests_max", 1, 1_000_000),
             ("request_bytes_max", 1_024, 2**31 - 1),
             ("request_bytes_total_max", 1_024, 2**40),
             ("key_requests_per_s_max", 0.0, 1e9),
+            ("collection_points_max", 0, 2**63 - 1),
+            ("collection_bytes_max", 0, 2**63 - 1),
             ("timeout_s_max", 0.001, 86_400.0),
             ("read_s_max", 0.001, 3_600.0),
             ("shutdown_s_max", 0.0, 3_600.0),
@@ -117,12 +130,16 @@ class ServerConfig:
     @property
     def threads(self) -> int:
         """search_threads, counted."""
-        return self.search_threads or os.cpu_count() or 1
+        if self.search_threads:
+            return self.search_threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))  # the cores that this process may use
+        return os.cpu_count() or 1
 
 
 def server_config(options: dict[str, Any]) -> ServerConfig:
     """A checked configuration; InvalidArgumentError names an option that is not known."""
-    known = [field.name for field in fields(ServerConfig)]
+    known = [known.name for known in fields(ServerConfig)]
     for name in options:
         if name not in known:
             raise InvalidArgumentError(f"serve has no option {name!r}; it has {', '.join(known)}")

@@ -133,10 +133,7 @@ class FlightServer(GrpcPort):
         name = collection_name(command)
         body = body_of(command)
         answer = await asyncio.shield(self.handled(caller, ops.SEARCH, name, body, codec, MSGPACK))
-        described = await asyncio.shield(
-            self.handled(caller, ops.DESCRIBE, name, b"", MSGPACK, MSGPACK)
-        )
-        config = MSGPACK.decode(described, m.CollectionInfo).config
+        config = self.gateway.config_of(name)
         request = codec.decode(body, m.Search)
         found = _found(MSGPACK.decode(answer, m.HitsOut), request, config)
         schema = tables.hits_schema(
@@ -182,23 +179,39 @@ class FlightServer(GrpcPort):
         self, context: Context, operation: Operation
     ) -> AsyncIterator[tuple[Command, Codec, int, Any]]:
         """(command, its codec, bytes, record batch) of each batch that comes; the next message is on its way
-        meanwhile."""
+        meanwhile, and counts among the bytes under way from when it is here."""
         inbound, command, codec = Inbound(), None, MSGPACK
-        limit_s = self.config.timeout_s_max
-        coming = asyncio.ensure_future(self.read(context, limit_s))
+        admission, held = self.gateway.admission, 0
+
+        async def read() -> bytes:
+            nonlocal held
+            message = await self.read(context, self.config.timeout_s_max)
+            if message is not EOF:
+                admission.take_bytes(len(message), len(message))
+                held += len(message)
+            return message
+
+        def give_back(count: int) -> None:
+            nonlocal held
+            held -= count
+            admission.give_back(count)
+
+        coming = asyncio.ensure_future(read())
         try:
             while (message := await coming) is not EOF:
-                coming = asyncio.ensure_future(self.read(context, limit_s))
+                coming = asyncio.ensure_future(read())
                 if command is None:
                     command, codec = _described(parse(message).descriptor, operation)
                 if len(message) < INLINE_BYTES_MAX:
                     batch = inbound.take(message)
                 else:
                     batch = await asyncio.to_thread(inbound.take, message)
+                give_back(len(message))  # the request that it becomes counts it at once
                 if batch is not None and batch.num_rows:
                     yield command, codec, len(message), batch
         finally:
             coming.cancel()
+            give_back(held)
 
     async def _list(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
         """A flight for each collection that the key may see."""

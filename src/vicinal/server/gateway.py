@@ -24,8 +24,9 @@ from vicinal.client.collection import Collection as ClientCollection
 from vicinal.client.collection import check_query, compile_where
 from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
-from vicinal.engine.collection import Collection
+from vicinal.engine.collection import Collection, Version
 from vicinal.engine.database import Database
+from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     ClosedError,
     DeadlineError,
@@ -42,8 +43,12 @@ from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
 from vicinal.server.key_operations import ON_KEYS, check_allowed
 from vicinal.server.keys import Key, KeyStore
+from vicinal.server.many import join, outcome, split
 from vicinal.server.observing import Observer, new_request_id
 from vicinal.server.projection import project
+from vicinal.server.quotas import Quotas
+from vicinal.server.resp import parse_address
+from vicinal.server.shared_cache import BODY_BYTES_MAX, SharedCache, pack, shared_key
 from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID, get_logger
 from vicinal.wire import messages as m
@@ -81,6 +86,7 @@ class Call:
     came_s : when its head came, by `time.perf_counter`.
     trace : its spans, where it is traced.
     details : what the audit log is told beside.
+    among_many : whether it is one of the searches of a request, rather than a request of its own.
     """
 
     operation: Operation
@@ -97,6 +103,7 @@ class Call:
     came_s: float = dataclass_field(default_factory=time.perf_counter)
     trace: Trace | None = None
     details: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
+    among_many: bool = False
 
 
 class Gateway:
@@ -112,17 +119,30 @@ class Gateway:
         self._engine = database
         self._client = ClientDatabase(LocalDatabase(database))
         self.admission = Admission(config)
+        self._quotas = Quotas(database, config)
         self._cache = ResultCache(config.cache_bytes_max, config.cache_ttl_s)
         self._batcher = SearchBatcher(
             config.threads,
             config.batch_max,
             lambda taken: self.metrics.begun(taken),
             lambda: self.observer.last_search(),
+            self.admission.searched,
         )
         self.observer = Observer(
             database, config, self.admission, self._cache, lambda: self._batcher.waiting
         )
         self.metrics = self.observer.metrics
+        self._shared: SharedCache | None = None
+        if config.cache_url is not None:
+            self._shared = SharedCache(
+                parse_address(config.cache_url),
+                config.cache_ttl_s,
+                config.cache_wait_ms_max / 1000,
+                self.metrics.shared_looked,
+                self.metrics.shared_put,
+            )
+            shared = self._shared
+            self.metrics.shared_state(lambda: shared.closed)
         self._flights: dict[Flight, asyncio.Future[bytes]] = {}
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="vicinal-work")
         self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="vicinal-slow")
@@ -152,6 +172,13 @@ class Gateway:
         """Whether requests are taken."""
         return not self.admission.closing and not self._engine.closed
 
+    def config_of(self, name: str) -> CollectionConfig:
+        """The configuration of a collection that was searched just now. Raises NotFoundError where it was dropped."""
+        engine = self._engine.opened(name)
+        if engine is None:
+            raise NotFoundError(f"collection {name!r} was dropped meanwhile")
+        return engine.config
+
     async def handle(self, call: Call) -> bytes:
         """The encoded answer. Raises VicinalError; a bug becomes InternalError and a line in the log."""
         return await self._observed(call, self._handle)
@@ -162,7 +189,9 @@ class Gateway:
 
         async def carry_out(call: Call) -> T:
             engine = await self._find(call)
-            docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+            docs = ClientCollection(
+                self._quotas.collection(engine, call.key), self._engine.snapshot
+            )
             return await self._in_thread(self._work, call, lambda: work(docs))
 
         return await self._observed(call, carry_out)
@@ -199,8 +228,19 @@ class Gateway:
         finally:
             self.observer.end(call, code, time.perf_counter() - began)
 
+    def start(self) -> None:
+        """Begin what runs beside the requests. Called in the event loop."""
+        if self._shared is not None:
+            self._shared.start()
+
+    async def stop(self) -> None:
+        """Finish what is under way, and give threads and connections back. The database stays open."""
+        await asyncio.to_thread(self.close)
+        if self._shared is not None:
+            await self._shared.stop()
+
     def close(self) -> None:
-        """Finish what is under way and give threads back. The database stays open."""
+        """`stop`, for those who did not `start`."""
         self._batcher.close()
         self._work.shutdown(wait=True)
         self._slow.shutdown(wait=True)
@@ -228,6 +268,8 @@ class Gateway:
             )
         if operation is ops.SEARCH or operation is ops.SEARCH_BATCH:
             return await self._search(call, engine)
+        if operation is ops.SEARCH_MANY:
+            return await self._search_many(call, engine)
         threads = self._slow if operation in (ops.OPTIMIZE, ops.CALIBRATE) else self._work
         return await self._in_thread(
             threads, call, noted(call, lambda: self._on_collection(call, engine))
@@ -235,7 +277,8 @@ class Gateway:
 
     async def _search(self, call: Call, engine: Collection) -> bytes:
         """Cache, join, or begin."""
-        key, began_s = _digest(call, engine), time.perf_counter()
+        began_s, request = time.perf_counter(), _digest(call)
+        key = _key(engine, request)
         while True:
             if engine.has_expired:
                 # In a thread, since hiding waits for a write under way.
@@ -252,18 +295,40 @@ class Gateway:
             future = self._flights.get(flight)
             joined = future is not None
             if future is None:
-                future = self._begin(call, engine, key)
+                future = self._look_or_begin(call, engine, request, version)
                 self._flights[flight] = future
                 future.add_done_callback(partial(self._land, flight))
             else:
                 self.metrics.deduplicated.inc()
             try:
                 async with asyncio.timeout(call.deadline - time.monotonic()):
-                    return await asyncio.shield(future)
+                    answer = await asyncio.shield(future)
+                if call.operation is ops.SEARCH:
+                    self.admission.answered(time.perf_counter() - call.came_s)
+                return answer
             except DeadlineError:
                 # The first one's time was over, not this one's: begin anew.
                 if not joined or call.deadline <= time.monotonic():
                     raise
+
+    async def _search_many(self, call: Call, engine: Collection) -> bytes:
+        """Each as a search of its own, which cache, joining and batches are there for; those that are not done in the
+        time that the request gives are left out. Raises what the first of them raises that fails."""
+        request = call.codec.decode(call.body, m.SearchMany)
+        parts, end = split(call, request, time.monotonic())
+        tasks = [asyncio.ensure_future(self._search(part, engine)) for part in parts]
+        try:
+            await asyncio.wait(tasks, timeout=end - time.monotonic())
+        finally:
+            for task in tasks:
+                task.cancel()  # nobody waits; what is under way for others too goes on
+                if task.done() and not task.cancelled():
+                    task.exception()  # one of them is told
+        found = [outcome(task) for task in tasks]
+        if request.time_ms is None and None in found:
+            raise DeadlineError("the request's time was over before all searches were done")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._work, join, call, found)
 
     def _land(self, flight: Flight, future: asyncio.Future[bytes]) -> None:
         """A search is done: later ones begin anew. (Its error may be one that nobody waits for any more.)"""
@@ -271,39 +336,78 @@ class Gateway:
         if not future.cancelled():
             future.exception()
 
-    def _begin(self, call: Call, engine: Collection, key: bytes) -> asyncio.Future[bytes]:
+    def _look_or_begin(
+        self, call: Call, engine: Collection, request: bytes, version: Version
+    ) -> asyncio.Future[bytes]:
+        """The answer out of the shared cache, where there is one, or else of a search."""
+        shared = self._shared
+        if shared is None:
+            return self._begin(call, engine, request)
+        mark = engine.mark
+        if mark is None or not engine.held_since(version):
+            return self._begin(call, engine, request)
+
+        async def look(name: bytes) -> bytes:
+            body = await shared.get(name, lambda: engine.fresh_ms()[0])
+            if body is None:
+                return await self._begin(call, engine, request)
+            # Other points may have expired here than there only where that is still to be noted.
+            if engine.held_since(version) and not engine.has_expired:
+                self._cache.put(_key(engine, request), version, body)
+            return body
+
+        return asyncio.ensure_future(look(shared_key(mark, request)))
+
+    def _keeper(self, engine: Collection, request: bytes) -> Callable[[bytes, Hashable], None]:
+        """What keeps an answer that belongs to a version; called in any thread."""
+        shared, loop, key = self._shared, asyncio.get_running_loop(), _key(engine, request)
+
+        def keep(body: bytes, version: Hashable) -> None:
+            self._cache.put(key, version, body)
+            if shared is None or len(body) > BODY_BYTES_MAX:
+                return
+            mark, (now_ms, until_ms) = engine.mark, engine.fresh_ms()
+            if mark is None or until_ms <= now_ms or not engine.held_since(version):
+                return
+            name = shared_key(mark, request)
+            value = pack(name, body, now_ms, until_ms)
+            loop.call_soon_threadsafe(shared.put, name, value)
+
+        return keep
+
+    def _begin(self, call: Call, engine: Collection, request: bytes) -> asyncio.Future[bytes]:
         """Start a search; the future is done with its answer even where nobody waits any more."""
-        loop = asyncio.get_running_loop()
+        loop, keep = asyncio.get_running_loop(), self._keeper(engine, request)
         if call.operation is ops.SEARCH_BATCH:
 
             def work() -> bytes:
                 version = engine.version
                 body = self._on_collection(call, engine)
                 if engine.held_since(version):
-                    self._cache.put(key, version, body)
+                    keep(body, version)
                 return body
 
             future = asyncio.ensure_future(self._in_thread(self._work, call, work))
         else:
-            request = call.codec.decode(call.body, m.Search)
+            search = call.codec.decode(call.body, m.Search)
             queries, _ = check_query(
                 engine.config,
-                one_vector(request.vector, engine.config, query=True),
-                request.k,
-                request.ef_search,
-                request.recall,
-                exact=request.exact,
+                one_vector(search.vector, engine.config, query=True),
+                search.k,
+                search.ef_search,
+                search.recall,
+                exact=search.exact,
             )
-            where = None if request.where is None else compile_where(request.where)
+            where = None if search.where is None else compile_where(search.where)
             options = SearchOptions(
                 engine.incarnation,
-                request.k,
+                search.k,
                 where,
-                request.ef_search,
-                request.recall,
-                request.exact,
-                request.with_payload,
-                request.with_vectors,
+                search.ef_search,
+                search.recall,
+                search.exact,
+                search.with_payload,
+                search.with_vectors,
             )
             codec = call.answer_codec
             future = loop.create_future()
@@ -311,12 +415,13 @@ class Gateway:
                 queries,
                 call.deadline,
                 lambda found, place: codec.encode(hits_out(found, place, codec)),
-                lambda body, version: self._cache.put(key, version, body),
+                keep,
                 future,
                 call.request_id,
                 call.trace,
             )
-            self._batcher.submit(LocalCollection(engine), options, waiting)
+            alone = self.admission.requests <= 1 and not call.among_many
+            self._batcher.submit(LocalCollection(engine), options, waiting, alone=alone)
         return future
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Call, work: Callable[[], T]) -> T:
@@ -393,7 +498,7 @@ class Gateway:
         request = call.codec.decode(call.body, call.operation.request)
         if isinstance(request, m.Project):
             return call.answer_codec.encode(project(engine, request))
-        docs = ClientCollection(LocalCollection(engine), self._engine.snapshot)
+        docs = ClientCollection(self._quotas.collection(engine, call.key), self._engine.snapshot)
         answer = ON_COLLECTION[call.operation](
             docs, engine.config, request, call.codec, call.answer_codec
         )
@@ -444,9 +549,14 @@ class Gateway:
         )
 
 
-def _digest(call: Call, engine: Collection) -> bytes:
-    """Everything that an answer depends on beside the collection's version, as 16 bytes."""
-    head = f"{call.operation.name}\0{call.codec.name}\0{call.answer_codec.name}\0{engine.incarnation}\0"
-    digest = hashlib.blake2b(head.encode(), digest_size=16)
+def _digest(call: Call) -> bytes:
+    """Everything that an answer depends on beside the collection, as 32 bytes."""
+    head = f"{call.operation.name}\0{call.codec.name}\0{call.answer_codec.name}\0"
+    digest = hashlib.blake2b(head.encode(), digest_size=32)
     digest.update(call.body)
     return digest.digest()
+
+
+def _key(engine: Collection, request: bytes) -> bytes:
+    """A request to one collection of this process, as the 16 bytes that the result cache wants."""
+    return hashlib.blake2b(b"%d\0" % engine.incarnation + request, digest_size=16).digest()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -22,8 +24,11 @@ from vicinal.client.collection import Collection
 from vicinal.model.errors import DeadlineError, InvalidArgumentError, StorageError, VicinalError
 from vicinal.server.gateway import Call, Gateway
 from vicinal.server.keys import Key
+from vicinal.server.observing import REQUEST_ID_HEADER, new_request_id
 from vicinal.server.tls import Tls
+from vicinal.telemetry.trace import HEADER
 from vicinal.wire.codec import Codec
+from vicinal.wire.compression import COMPRESSION_KEY, GZIP, PACK_BYTES_MIN
 from vicinal.wire.faults import grpc_status, to_fault
 from vicinal.wire.operations import Operation
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, PROTO_JSON
@@ -53,11 +58,18 @@ class Caller:
     ----------
     codec : what shows payloads as the caller wants them.
     deadline : on the monotonic clock; never later than the server's longest time.
+    packed : whether it wants large answers as gzip.
+    request_id, source, traceparent, came_s : as of `Call`.
     """
 
     key: Key | None
     codec: Codec
     deadline: float | None
+    packed: bool
+    request_id: str
+    source: str | None
+    traceparent: str | None
+    came_s: float
 
 
 class GrpcPort(ABC):
@@ -136,10 +148,15 @@ class GrpcPort(ABC):
 
         async def handle(requests: Any, context: Context) -> bytes:
             del requests  # read from the context, when it is time
+            request_id = _name(context)
             try:
-                return await answer(self._caller(context), context)
+                caller = self._caller(context, request_id)
+                body = await answer(caller, context)
+                if caller.packed and len(body) >= PACK_BYTES_MIN:
+                    context.set_compression(grpc.Compression.Gzip)
+                return body
             except VicinalError as fault:
-                return await _abort(context, fault)
+                return await _abort(context, fault, request_id)
 
         made: Any = grpc.stream_unary_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
         return made
@@ -149,11 +166,15 @@ class GrpcPort(ABC):
 
         async def handle(requests: Any, context: Context) -> None:
             del requests
+            request_id = _name(context)
             try:
-                async for answer in answers(self._caller(context), context):
+                caller = self._caller(context, request_id)
+                if caller.packed:
+                    context.set_compression(grpc.Compression.Gzip)
+                async for answer in answers(caller, context):
                     await context.write(answer)
             except VicinalError as fault:
-                await _abort(context, fault)
+                await _abort(context, fault, request_id)
 
         made: Any = grpc.stream_stream_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
         return made
@@ -179,12 +200,13 @@ class GrpcPort(ABC):
         """Read the request of a call that has one, and begin it with `entered`; it counts as under way while it comes,
         too."""
         admission = self.gateway.admission
-        admission.enter(caller.key)
-        try:
-            task = begin(await self.read_one(context))
-        except BaseException:  # not begun: refused, or its caller went away
-            admission.leave(0)
-            raise
+        with self._refusals():
+            admission.enter(caller.key)
+            try:
+                task = begin(await self.read_one(context))
+            except BaseException:  # not begun: refused, or its caller went away
+                admission.leave(0)
+                raise
         return await asyncio.shield(task)
 
     def handled(
@@ -199,7 +221,15 @@ class GrpcPort(ABC):
         entered: bool = False,
     ) -> asyncio.Task[bytes]:
         """Hand a message to the gateway as a request of its own."""
-        call = self._call(caller, operation, collection, body, codec, answer_codec)
+        call = self._call(
+            caller,
+            operation,
+            collection,
+            body,
+            codec,
+            answer_codec,
+            caller.came_s if entered else None,
+        )
         return self.let_in(caller, len(body), lambda: self.gateway.handle(call), entered)
 
     def run(
@@ -224,14 +254,15 @@ class GrpcPort(ABC):
         """Admit a request, unless it has entered, and begin it. It counts as under way until it is done, whether or
         not its caller still waits; so what waits for it shields it."""
         admission = self.gateway.admission
-        if not entered:
-            admission.enter(caller.key)
-        try:
-            admission.take_bytes(size, size)
-        except VicinalError:
+        with nullcontext() if entered else self._refusals():
             if not entered:
-                admission.leave(0)
-            raise
+                admission.enter(caller.key)
+            try:
+                admission.take_bytes(size, size)
+            except VicinalError:
+                if not entered:
+                    admission.leave(0)
+                raise
         task = asyncio.ensure_future(begin())
 
         def leave(done: asyncio.Future[T]) -> None:
@@ -250,26 +281,71 @@ class GrpcPort(ABC):
         body: bytes,
         codec: Codec,
         answer_codec: Codec,
+        came_s: float | None = None,
     ) -> Call:
         longest = time.monotonic() + self.config.timeout_s_max
         deadline = longest if caller.deadline is None else min(longest, caller.deadline)
         return Call(
-            operation, collection, body, codec, answer_codec, caller.key, deadline, self.protocol
+            operation,
+            collection,
+            body,
+            codec,
+            answer_codec,
+            caller.key,
+            deadline,
+            self.protocol,
+            caller.request_id,
+            caller.source,
+            caller.traceparent,
+            time.perf_counter() if came_s is None else came_s,
         )
 
-    def _caller(self, context: Context) -> Caller:
+    @contextmanager
+    def _refusals(self) -> Generator[None]:
+        """Count what is refused before it is handed to the gateway."""
+        try:
+            yield
+        except VicinalError as fault:
+            self.gateway.observer.refused(self.protocol, fault)
+            raise
+
+    def _caller(self, context: Context, request_id: str) -> Caller:
         """Who calls. Raises UnauthenticatedError, before a message is read."""
+        came_s = time.perf_counter()
         token: str | None = None
-        codec = PROTO
+        traceparent: str | None = None
+        codec, packed = PROTO, False
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
                 scheme, _, given = value.partition(" ")
                 token = given.strip() if scheme.lower() == "bearer" else None
             elif name == "vicinal-payload":
                 codec = _payload_codec(value)
+            elif name == HEADER:
+                traceparent = value
+            elif name == COMPRESSION_KEY:
+                packed = _wants_gzip(value)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
-        return Caller(self.gateway.authenticate(token), codec, deadline)
+        with self._refusals():
+            key = self.gateway.authenticate(token)
+        source = _source(context.peer())
+        return Caller(key, codec, deadline, packed, request_id, source, traceparent, came_s)
+
+
+def _name(context: Context) -> str:
+    """The id of a call, which its caller gave or which is new, and which goes with its end."""
+    metadata: Any = context.invocation_metadata() or ()
+    given = [value for name, value in metadata if name == REQUEST_ID_HEADER]
+    request_id = new_request_id(*given[:1])
+    context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+    return request_id
+
+
+def _source(peer: str) -> str | None:
+    """The address in `ipv4:127.0.0.1:50000` or `ipv6:%5B::1%5D:50000`."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def _payload_codec(value: str) -> Codec:
@@ -278,12 +354,18 @@ def _payload_codec(value: str) -> Codec:
     return PROTO_JSON if value == "json" else PROTO
 
 
-async def _abort(context: Context, error: VicinalError) -> Any:
+def _wants_gzip(value: str) -> bool:
+    if value != GZIP:
+        raise InvalidArgumentError(f"{COMPRESSION_KEY} is {value[:40]!r}; it is {GZIP}")
+    return True
+
+
+async def _abort(context: Context, error: VicinalError, request_id: str) -> Any:
     """End a call with an error."""
     fault = to_fault(error)
     fault.message = fault.message[:MESSAGE_CHARS_MAX]
     await context.abort(
         grpc.StatusCode[grpc_status(error)],
         fault.message[:STATUS_CHARS_MAX],
-        ((FAULT_KEY, PROTO.encode(fault)),),
+        ((FAULT_KEY, PROTO.encode(fault)), (REQUEST_ID_HEADER, request_id)),
     )

@@ -1,10 +1,15 @@
-"""The HTTP server under the REST application: uvicorn with httptools, in the event loop that is already there."""
+"""The HTTP server under the REST application: uvicorn with httptools, in the event loop that is already there.
+
+A full server refuses most requests here, before they are parsed: what is refused must cost little beside what is
+answered, or a server that gets twice as much as it can do spends its time on saying so.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -19,12 +24,26 @@ HEAD_BYTES_MAX = 64 * 1024
 """Bytes that come before a request's headers are whole. The parser knows no bound, and no key was seen by then."""
 
 
-class HttpServer:
-    """One listening socket."""
+REFUSABLE = b"POST /v1/"
+"""How a request begins that may be refused unparsed: searches and bulk work, not health checks."""
 
-    def __init__(self, app: Any, listener: socket.socket, options: ServerConfig) -> None:
+
+class HttpServer:
+    """One listening socket.
+
+    refusal : the whole response that a request gets for want of room; None where there is room.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        options: ServerConfig,
+        refusal: Callable[[], bytes | None],
+    ) -> None:
         class Protocol(_BoundedProtocol):
             head_s_max = options.read_s_max
+            refusal_now = staticmethod(refusal)
 
         config = uvicorn.Config(
             app,
@@ -70,6 +89,11 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     head_s_max = 20.0
 
+    @staticmethod
+    def refusal_now() -> bytes | None:
+        """See HttpServer."""
+        return None
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_bytes = 0
@@ -87,7 +111,21 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and end a connection whose headers grow beyond their bound."""
+        """Refuse or parse, and end a connection whose headers grow beyond their bound."""
+        if (
+            self._head_bytes == 0
+            and data.startswith(REFUSABLE)
+            and (refusal := self.refusal_now()) is not None
+            and self._between_requests
+            and is_whole_request(data)
+        ):
+            self.transport.write(refusal)
+            self._forget_timer()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -105,6 +143,11 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._forget_timer()
         super().on_headers_complete()
 
+    @property
+    def _between_requests(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever its declaration says
+        return cycle is None or (cycle.response_complete and not cycle.more_body)
+
     def _expect_head(self) -> None:
         self._in_head = True
         if self._timer is None:
@@ -116,6 +159,20 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def is_whole_request(data: bytes) -> bool:
+    """Whether data is one request with its body, of a length that its head says once, and nothing else."""
+    end = data.find(b"\r\n\r\n")
+    head = data[:end].lower()
+    if end < 0 or b"\r\ntransfer-encoding" in head:
+        return False
+    _, found, rest = head.partition(b"\r\ncontent-length:")
+    length, _, more = rest.partition(b"\r\n")
+    length = length.strip()
+    if not found or not length.isdigit() or b"content-length" in more:
+        return False
+    return len(data) == end + 4 + int(length)
 
 
 class _Quiet(uvicorn.Server):

@@ -47,6 +47,8 @@ def create_key(store: KeyStore, request: m.CreateKey) -> m.KeyCreated:
         collections=None if request.collections is None else tuple(request.collections),
         valid_s=request.valid_s,
         requests_per_s=request.requests_per_s,
+        points_max=request.points_max,
+        bytes_max=request.bytes_max,
     )
     return m.KeyCreated(key=text, info=key_info(key))
 
@@ -66,6 +68,8 @@ def key_info(key: Key) -> m.KeyInfo:
         created=_time(key.created),
         expires=None if key.expires is None else _time(key.expires),
         requests_per_s=key.requests_per_s,
+        points_max=key.points_max,
+        bytes_max=key.bytes_max,
     )
 
 

@@ -29,6 +29,7 @@ KEYS_MAX = 10_000
 NAME_CHARS_MAX = 128
 RELOAD_S_MAX = 1.0
 RATE_MAX = 1e9
+QUOTA_MAX = 2**62
 SECRET_BYTES, ID_BYTES = 32, 6
 
 
@@ -41,6 +42,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     collections : names that it is for; None is all, and only such a key may list or make others.
     created, expires : seconds since 1970; expires None is never.
     requests_per_s : its rate; None is the server's.
+    points_max, bytes_max : what the collections that it is for may hold together for it to add more; None is no limit.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None
     hash: str
     requests_per_s: float | None = None
+    points_max: int | None = None
+    bytes_max: int | None = None
 
     def allows(self, role: Role, collection: str | None) -> bool:
         """Whether an operation of that role on that collection is allowed."""
@@ -78,6 +82,8 @@ class KeyStore:
         collections: tuple[str, ...] | None = None,
         valid_s: float | None = None,
         requests_per_s: float | None = None,
+        points_max: int | None = None,
+        bytes_max: int | None = None,
     ) -> tuple[str, Key]:
         """Make a key. Returns (the key to give to its user, shown this once; what is kept).
 
@@ -97,6 +103,9 @@ class KeyStore:
             raise InvalidArgumentError(
                 f"requests_per_s is {requests_per_s!r}; it is above 0, up to {RATE_MAX:g}"
             )
+        for what, most in (("points_max", points_max), ("bytes_max", bytes_max)):
+            if most is not None and not 0 < most <= QUOTA_MAX:
+                raise InvalidArgumentError(f"{what} is {most!r}; it is 1 to {QUOTA_MAX}")
         with self._lock:
             keys = self._read()
             if len(keys) >= KEYS_MAX:
@@ -114,6 +123,8 @@ class KeyStore:
                 expires=None if valid_s is None else now + valid_s,
                 hash=_hash(secret),
                 requests_per_s=requests_per_s,
+                points_max=points_max,
+                bytes_max=bytes_max,
             )
             self._write({**keys, key.id: key})
         return f"vk_{key.id}_{secret}", key

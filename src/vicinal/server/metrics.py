@@ -66,6 +66,24 @@ class Metrics:
         self.cache = Counter(
             "vicinal_result_cache", "Look-ups of the result cache", ("outcome",), registry=registry
         )
+        self._shared = Counter(
+            "vicinal_shared_cache",
+            "Look-ups of the shared cache: hit, miss, late, error, or open (its breaker is)",
+            ("outcome",),
+            registry=registry,
+        )
+        self._shared_puts = Counter(
+            "vicinal_shared_cache_puts",
+            "Results offered to the shared cache",
+            ("outcome",),
+            registry=registry,
+        )
+        self._shared_seconds = Histogram(
+            "vicinal_shared_cache_seconds",
+            "Seconds that a look-up of the shared cache took",
+            buckets=SEARCH_SECONDS,
+            registry=registry,
+        )
         self.deduplicated = Counter(
             "vicinal_searches_joined",
             "Searches that joined an equal one under way",
@@ -129,6 +147,24 @@ class Metrics:
     def recalled(self, collection: str, found: int, expected: int) -> None:
         """A search was repeated exactly; see `RecallMonitor`."""
         self._recall.add(collection, found, expected)
+
+    def shared_looked(self, outcome: str, seconds: float) -> None:
+        """A look-up of the shared cache."""
+        self._shared.labels(outcome).inc()
+        if outcome != "open":
+            self._shared_seconds.observe(seconds)
+
+    def shared_put(self, outcome: str) -> None:
+        """A result was offered to the shared cache."""
+        self._shared_puts.labels(outcome).inc()
+
+    def shared_state(self, closed: Callable[[], bool]) -> None:
+        """There is a shared cache; `closed` says whether its breaker is."""
+        Gauge(
+            "vicinal_shared_cache_up",
+            "1 while the shared cache is used, 0 while its breaker is open",
+            registry=self.registry,
+        ).set_function(lambda: float(closed()))
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

@@ -118,6 +118,10 @@ class Observer:
         """A request was refused before it was handed to the gateway."""
         self.metrics.refused.labels(protocol, code_of(type(error))).inc()
 
+    def refused_by(self, protocol: str, kind: type[VicinalError]) -> Callable[[], None]:
+        """What notes one such refusal, for where there are many."""
+        return self.metrics.refused.labels(protocol, code_of(kind)).inc
+
     def audited(self, call: Call, work: Callable[[], T]) -> Callable[[], T]:
         """The work, which writes what came of it to the audit log, where the operation is one for it."""
         if call.operation not in AUDITED:

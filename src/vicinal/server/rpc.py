@@ -13,7 +13,13 @@ from vicinal.server.grpc_port import EOF, Caller, Context, GrpcPort
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.operations import OPERATIONS, Operation
-from vicinal.wire.protobuf import PROTO, collection_of, encode_request, message_class
+from vicinal.wire.protobuf import (
+    PROTO,
+    check_empty,
+    collection_of,
+    encode_request,
+    message_class,
+)
 from vicinal.wire.schema import PACKAGE, SERVICE, method_name
 
 FULL_NAME = f"{PACKAGE}.{SERVICE}"
@@ -49,6 +55,8 @@ class RpcServer(GrpcPort):
     def _message(
         self, caller: Caller, operation: Operation, body: bytes, *, entered: bool = False
     ) -> asyncio.Task[bytes]:
+        if operation.request is m.Empty:
+            check_empty(operation, body)
         collection = collection_of(body) if operation.on_collection else None
         return self.handled(
             caller, operation, collection, body, PROTO, caller.codec, entered=entered

@@ -159,7 +159,8 @@ class Running:
         gateway = Gateway(self._database, self._config, self._keys)
         rpc: Any = None
         flight: Any = None
-        servers: list[_Server] = [HttpServer(RestApp(gateway), self._socket, self._config)]
+        rest = RestApp(gateway)
+        servers: list[_Server] = [HttpServer(rest, self._socket, self._config, rest.refusal)]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
 
@@ -170,6 +171,7 @@ class Running:
             flight = FlightServer(gateway, self._config.flight_port, self._tls)
             servers.append(flight)
         try:
+            gateway.start()
             for server in servers:
                 await server.start()
             if rpc is not None:
@@ -184,7 +186,7 @@ class Running:
             event(_log, logging.INFO, "stopping", under_way=gateway.admission.requests)
             gateway.admission.closing = True
             await asyncio.gather(*[s.stop(self._config.shutdown_s_max) for s in servers])
-            await asyncio.to_thread(gateway.close)
+            await gateway.stop()
             event(_log, logging.INFO, "stopped")
 
     def _check(self) -> None:

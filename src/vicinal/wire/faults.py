@@ -25,6 +25,7 @@ from vicinal.model.errors import (
     MemoryLimitError,
     NotFoundError,
     OverloadedError,
+    QuotaError,
     ReadOnlyError,
     RequestTooLargeError,
     UnauthenticatedError,
@@ -52,6 +53,7 @@ _STATUSES: dict[type[VicinalError], tuple[int, str]] = {
     UnavailableError: (503, "UNAVAILABLE"),
     DeadlineError: (504, "DEADLINE_EXCEEDED"),
     MemoryLimitError: (507, "RESOURCE_EXHAUSTED"),
+    QuotaError: (507, "RESOURCE_EXHAUSTED"),
     VicinalError: (500, "INTERNAL"),
 }
 """HTTP status and the name of the gRPC status."""

@@ -216,6 +216,14 @@ class HitOut(Answer, omit_defaults=True, gc=False):
     vector: Vector | None = None
 
 
+class SearchMany(Request):
+    """Searches of different kinds. After `time_ms` milliseconds the answer has what was found by then; null waits for
+    all."""
+
+    searches: list[Search]
+    time_ms: float | None = None
+
+
 class HitsOut(Answer, omit_defaults=True):
     """Results of one query, nearest first; `recall_estimate` is the share of the true nearest that are expected to be
     among them, absent where that is not known."""
@@ -228,6 +236,13 @@ class BatchOut(Answer):
     """Results of each query."""
 
     results: list[HitsOut]
+
+
+class ManyOut(Answer):
+    """Results of each search, in their order; those of the places in `missing` are empty, since the time was over."""
+
+    results: list[HitsOut]
+    missing: list[int]
 
 
 class Count(Request):
@@ -371,13 +386,15 @@ class Projected(Answer):
 
 class CreateKey(Request):
     """A key to make; `collections` null is all, `valid_s` null is for ever, `requests_per_s` null is the server's
-    rate."""
+    rate. `points_max` and `bytes_max` limit what its collections may hold together; null is no limit."""
 
     name: str = ""
     role: str = "read"
     collections: list[str] | None = None
     valid_s: float | None = None
     requests_per_s: float | None = None
+    points_max: int | None = None
+    bytes_max: int | None = None
 
 
 class KeyInfo(Answer):
@@ -390,6 +407,8 @@ class KeyInfo(Answer):
     created: str
     expires: str | None
     requests_per_s: float | None
+    points_max: int | None = None
+    bytes_max: int | None = None
 
 
 class KeyCreated(Answer):

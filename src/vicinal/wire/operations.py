@@ -205,6 +205,15 @@ SEARCH_BATCH = Operation(
     "POST",
     ("search", "batch"),
 )
+SEARCH_MANY = Operation(
+    "search_many",
+    "Searches of different kinds, in the time they are given",
+    m.SearchMany,
+    m.ManyOut,
+    Role.READ,
+    "POST",
+    ("search", "many"),
+)
 EXPLAIN = Operation(
     "explain", "How a search is done", m.Explain, m.Explained, Role.READ, "POST", ("explain",)
 )
@@ -260,6 +269,7 @@ OPERATIONS: tuple[Operation, ...] = (
     COUNT,
     SEARCH,
     SEARCH_BATCH,
+    SEARCH_MANY,
     EXPLAIN,
     PROJECT,
     STATS,

@@ -144,11 +144,8 @@ class ProtoCodec(Codec):
             return kind()
         name = _REQUEST_NAMES.get(cast("Any", kind), kind.__name__)
         proto = _parse(name, body)
-        if name in _REQUESTS and len(UnknownFieldSet(proto)):
-            number = next(iter(UnknownFieldSet(proto))).field_number
-            raise InvalidArgumentError(
-                f"request {name} has no field {number}; this server is older"
-            )
+        if name in _REQUESTS:
+            _check_known(name, proto)
         return cast("T", _form(name, kind).read(proto))
 
     def load(self, raw: Any) -> Any:
@@ -217,6 +214,37 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise InvalidArgumentError("request body is no protobuf message")
+
+
+def check_empty(operation: Operation, body: bytes) -> None:
+    """Raise InvalidArgumentError unless a body is the request of an operation whose request has nothing to decode."""
+    name = request_name(operation)
+    _check_known(name, _parse(name, body))
+
+
+def _check_known(name: str, proto: Any) -> None:
+    """Raise InvalidArgumentError where a message, or one within it, has a field that it does not know."""
+    unknown = UnknownFieldSet(proto)
+    if len(unknown):
+        number = next(iter(unknown)).field_number
+        raise InvalidArgumentError(f"{name} has no field {number}; this server is older")
+    for field, inner, repeated in _messages_within(name):
+        if repeated:
+            for part in getattr(proto, field):
+                _check_known(inner, part)
+        elif proto.HasField(field):
+            _check_known(inner, getattr(proto, field))
+
+
+@lru_cache(maxsize=256)
+def _messages_within(name: str) -> tuple[tuple[str, str, bool], ...]:
+    """(field, its message, whether there are many) of the fields of a message that are messages. No request has a
+    map."""
+    return tuple(
+        (field.name, field.type, field.label == "repeated")
+        for field in messages()[name].fields
+        if field.type not in _TYPES
+    )
 
 
 def _parse(name: str, body: bytes | memoryview) -> Any:

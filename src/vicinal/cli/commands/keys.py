@@ -35,10 +35,19 @@ def create(
         float | None,
         typer.Option("--rate", help="Requests a second of this key; the server's, where left out."),
     ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option("--points", help="Points that its collections may hold together."),
+    ] = None,
+    bytes_: Annotated[
+        str | None,
+        typer.Option("--bytes", help="What their files may hold together, such as 10GiB."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a key and show it, this once."""
     from vicinal.cli.console import print_json, remark
+    from vicinal.model.memory import parse_bytes
 
     store = _store(database)
     text, key = store.create(
@@ -47,6 +56,8 @@ def create(
         collections=tuple(collection) if collection else None,
         valid_s=None if expires is None else _seconds(expires),
         requests_per_s=rate,
+        points_max=points,
+        bytes_max=None if bytes_ is None else parse_bytes(bytes_, "--bytes"),
     )
     _note(database, "create_key", key)
     if json:
@@ -132,6 +143,8 @@ def _record(key: Key) -> dict[str, Any]:
         "created": _time(key.created),
         "expires": None if key.expires is None else _time(key.expires),
         "requests_per_s": key.requests_per_s,
+        "points_max": key.points_max,
+        "bytes_max": key.bytes_max,
     }
 
 

@@ -44,12 +44,33 @@ def serve(
     cache_mb: Annotated[
         int, typer.Option("--cache-mb", help="Memory for results, in MB; 0 is no cache.")
     ] = 64,
+    cache_url: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-url",
+            envvar="VICINAL_CACHE_URL",
+            show_envvar=True,
+            help="Redis or Valkey that servers share results in: redis://[[user]:password@]host[:port][/number].",
+        ),
+    ] = None,
     requests_max: Annotated[
         int, typer.Option("--requests-max", help="Requests under way; more are refused with 503.")
     ] = 1024,
     key_rate: Annotated[
         float, typer.Option("--key-rate", help="Requests a second of one key; 0 is no limit.")
     ] = 0.0,
+    collection_points: Annotated[
+        int,
+        typer.Option(
+            "--collection-points", help="Points that a collection may hold; 0 is no limit."
+        ),
+    ] = 0,
+    collection_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--collection-bytes", help="What the files of a collection may hold, such as 10GiB."
+        ),
+    ] = None,
     memory_budget: Annotated[
         str | None,
         typer.Option("--memory-budget", help="The most its collections hold, such as 2GiB."),
@@ -119,6 +140,7 @@ def serve(
 
     import vicinal
     from vicinal.cli.console import remark
+    from vicinal.model.memory import parse_bytes
     from vicinal.server.config import server_config
     from vicinal.server.running import Running
     from vicinal.telemetry.log import configure
@@ -131,8 +153,13 @@ def serve(
             "flight_port": None if rest_only else _port(flight_port, http_port, 2),
             "auth": False if no_auth else None,
             "cache_bytes_max": cache_mb * 1_000_000,
+            "cache_url": cache_url,
             "requests_max": requests_max,
             "key_requests_per_s_max": key_rate,
+            "collection_points_max": collection_points,
+            "collection_bytes_max": 0
+            if collection_bytes is None
+            else parse_bytes(collection_bytes, "--collection-bytes"),
             "tls_cert": tls_cert,
             "tls_key": tls_key,
             "tls_client_ca": tls_client_ca,

@@ -1,0 +1,105 @@
+"""Searches of different kinds that go together, and what they found in the time they had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, overload
+
+import numpy.typing as npt
+
+from vicinal.engine.reader import Found
+from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.filter import Filter
+from vicinal.model.hits import Hits
+
+OPTIONS: Mapping[str, Any] = {
+    "k": 10,
+    "where": None,
+    "ef_search": None,
+    "recall": None,
+    "exact": False,
+    "with_payload": True,
+    "with_vectors": False,
+}
+"""Options of one search among many, and what they are where they are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneSearch:
+    """One search among many, checked.
+
+    Attributes
+    ----------
+    query : (1, columns).
+    """
+
+    query: npt.NDArray[Any]
+    k: int
+    where: Filter | None
+    ef_search: int | None
+    recall: float | None
+    exact: bool
+    with_payload: bool
+    with_vectors: bool
+
+
+class ManyHits(Sequence[Hits | None]):
+    """What `Collection.search_many` found: for each search, in their order, its Hits; None where its time was over.
+
+    Attributes
+    ----------
+    missing : places of the searches that were not carried out.
+    """
+
+    def __init__(self, found: Sequence[Hits | None]) -> None:
+        self._found = list(found)
+        self.missing = [i for i, hits in enumerate(self._found) if hits is None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every search was carried out."""
+        return not self.missing
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, place: int) -> Hits | None: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Hits | None]: ...
+    def __getitem__(self, place: int | slice) -> Hits | list[Hits | None] | None:
+        return self._found[place]
+
+    def __iter__(self) -> Iterator[Hits | None]:
+        return iter(self._found)
+
+    def __repr__(self) -> str:
+        return f"ManyHits({len(self)} searches, {len(self.missing)} missing)"
+
+
+def given_options(search: object, place: int) -> dict[str, Any]:
+    """The options of a search and its `query`, whole. Raises InvalidArgumentError where one is not known or missing."""
+    if not isinstance(search, Mapping):
+        raise InvalidArgumentError(
+            f"search {place} is {type(search).__name__}; give a dict of query and options of search"
+        )
+    options: dict[Any, Any] = dict(cast("Mapping[Any, Any]", search))
+    for name in options:
+        if name != "query" and name not in OPTIONS:
+            known = ", ".join(("query", *OPTIONS))
+            raise InvalidArgumentError(f"search {place} has no option {name!r}; known are {known}")
+    if "query" not in options:
+        raise InvalidArgumentError(f"search {place} has no query")
+    return {**OPTIONS, **options}
+
+
+def hits_of(found: Found) -> Hits:
+    """The hits of the first query."""
+    return Hits(
+        found.ids[0].tolist(),
+        found.distances[0].tolist(),
+        None if found.payloads is None else found.payloads[0],
+        None if found.vectors is None else found.vectors[0],
+        found.recall,
+    )

@@ -1,0 +1,107 @@
+"""Admission: the bound that adapts to how long searches wait, and what a full HTTP server refuses unparsed."""
+
+from __future__ import annotations
+
+import pytest
+
+from vicinal.model.errors import OverloadedError
+from vicinal.server.admission import INTERVAL_S, REQUESTS_MIN, WAIT_S_MAX, WAIT_WORKS, Admission
+from vicinal.server.config import ServerConfig
+from vicinal.server.http import is_whole_request
+
+HEAD = b"POST /v1/collections/docs/search HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Server:
+    """An admission whose time the test moves."""
+
+    def __init__(self, requests_max: int = 1000) -> None:
+        self.now = 0.0
+        self.admission = Admission(ServerConfig(requests_max=requests_max), lambda: self.now)
+
+    def fill(self) -> int:
+        """Let in as many as there is room for; how many are under way then."""
+        try:
+            while True:
+                self.admission.enter(None)
+        except OverloadedError:
+            return self.admission.requests
+
+    def interval(self, *waits_s: float) -> None:
+        """A time in which searches waited so long."""
+        for wait_s in waits_s:
+            self.admission.answered(wait_s)
+        self.now += INTERVAL_S
+        self.admission.answered(waits_s[-1])
+
+
+def test_a_standing_queue_lets_fewer_in_but_never_fewer_than_the_least() -> None:
+    server = Server()
+    assert server.fill() == 1000
+    server.interval(WAIT_S_MAX * 1.1)
+    assert server.admission.requests_max == 800
+    for _ in range(50):
+        server.interval(10.0)
+    assert server.admission.requests_max == REQUESTS_MIN
+
+
+def test_one_search_that_did_not_wait_shows_that_no_queue_stands() -> None:
+    server = Server()
+    server.fill()
+    for _ in range(20):
+        server.interval(10.0, 0.001, 10.0)
+    assert server.admission.requests_max == 1000
+
+
+def test_where_somebody_was_refused_and_nobody_waits_more_are_let_in_up_to_the_bound() -> None:
+    server = Server()
+    server.fill()
+    for _ in range(50):
+        server.interval(10.0)
+    assert server.admission.requests_max == REQUESTS_MIN
+    server.admission.requests = 0
+    for _ in range(5):
+        server.interval(0.001)
+    assert server.admission.requests_max == REQUESTS_MIN, "nobody wanted more"
+    for _ in range(50):
+        server.fill()
+        server.interval(0.001)
+    assert server.admission.requests_max == 1000
+
+
+def test_searches_that_are_slow_by_themselves_are_no_queue() -> None:
+    server = Server()
+    for _ in range(1_000):
+        server.admission.searched(0.2)
+    server.fill()
+    for _ in range(20):
+        server.interval(WAIT_WORKS * 0.19)
+    assert server.admission.requests_max == 1000
+
+
+def test_a_bound_below_the_least_stays_as_it_was_configured() -> None:
+    server = Server(requests_max=2)
+    assert server.fill() == 2
+    for _ in range(5):
+        server.interval(10.0)
+    assert server.admission.requests_max == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (HEAD + b"Content-Length: 2\r\n\r\n{}", True),
+        (HEAD + b"content-length:  2 \r\nA: b\r\n\r\n{}", True),
+        (HEAD + b"Content-Length: 2\r\n\r\n{}POST /v1/", False),
+        (HEAD + b"Content-Length: 3\r\n\r\n{}", False),
+        (HEAD + b"Content-Length: 2\r\n", False),
+        (HEAD + b"\r\n{}", False),
+        (HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", False),
+        (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", False),
+        (HEAD + b"Content-Length: -2\r\n\r\n{}", False),
+    ],
+)
+def test_only_a_request_that_is_whole_and_alone_is_refused_unparsed(
+    data: bytes, whole: bool
+) -> None:
+    assert is_whole_request(data) == whole

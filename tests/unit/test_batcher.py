@@ -1,0 +1,130 @@
+"""Where single searches are carried out: together in a search thread, or, alone and quick, at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vicinal.server import batcher
+from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
+
+OPTIONS = SearchOptions(1, 10, None, None, None, False, False, False)
+
+
+@dataclass
+class Fake:
+    """A collection that notes which thread searches it, and for how many queries."""
+
+    calls: list[tuple[bool, int]] = field(default_factory=list)
+    fault: Exception | None = None
+
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(version=1, held_since=lambda version: True)
+
+    def search(self, queries: Any, **options: Any) -> str:
+        self.calls.append((threading.current_thread() is threading.main_thread(), len(queries)))
+        if self.fault is not None:
+            raise self.fault
+        return "found"
+
+
+def waiting(kept: list[bytes] | None = None) -> Waiting:
+    return Waiting(
+        np.zeros((1, 2), np.float32),
+        float("inf"),
+        lambda found, place: f"{found} {place}".encode(),
+        lambda body, version: None if kept is None else kept.append(body),
+        asyncio.get_running_loop().create_future(),
+        "id",
+        None,
+    )
+
+
+def run(fake: Any, *alone: bool, options: Any = OPTIONS) -> tuple[list[bytes], list[float]]:
+    """The answers of searches one after the other, and the times that were noted of them."""
+    worked: list[float] = []
+
+    async def search() -> list[bytes]:
+        made = SearchBatcher(2, 64, lambda taken: None, lambda: None, worked.append)
+        try:
+            answers: list[bytes] = []
+            for is_alone in alone:
+                one = waiting()
+                made.submit(fake, options, one, alone=is_alone)
+                answers.append(await asyncio.wait_for(one.future, 30))
+            return answers
+        finally:
+            made.close()
+
+    return asyncio.run(search()), worked
+
+
+def test_a_search_that_is_alone_stays_in_its_thread_once_its_like_was_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "INLINE_S_MAX", 60.0)
+    fake = Fake()
+    answers, worked = run(fake, True, True, False, True)
+    assert fake.calls == [(False, 1), (True, 1), (False, 1), (True, 1)]
+    assert answers == [b"found 0"] * 4
+    assert len(worked) == 4
+
+
+def test_a_slow_one_goes_to_a_search_thread_though_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "INLINE_S_MAX", 0.0)
+    fake = Fake()
+    run(fake, True, True, True)
+    assert fake.calls == [(False, 1)] * 3
+
+
+def test_an_error_reaches_the_one_who_waits_and_the_next_search_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "INLINE_S_MAX", 60.0)
+    fake = Fake()
+
+    async def search() -> None:
+        made = SearchBatcher(1, 64, lambda taken: None, lambda: None, lambda seconds: None)
+        try:
+            for fault in (None, ValueError("a fault"), None):
+                fake.fault, one = fault, waiting()
+                made.submit(fake, OPTIONS, one, alone=True)  # type: ignore[arg-type]
+                if fault is None:
+                    assert await asyncio.wait_for(one.future, 30) == b"found 0"
+                else:
+                    with pytest.raises(ValueError, match="a fault"):
+                        await asyncio.wait_for(one.future, 30)
+        finally:
+            made.close()
+
+    asyncio.run(search())
+    assert [here for here, _ in fake.calls] == [False, True, True]
+
+
+def test_only_so_many_usual_times_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "INLINE_S_MAX", 60.0)
+    monkeypatch.setattr(batcher, "USUAL_MAX", 2)
+    fake = Fake()
+
+    async def search() -> None:
+        made = SearchBatcher(1, 64, lambda taken: None, lambda: None, lambda seconds: None)
+        try:
+            for k in (1, 2, 3, 1, 3):
+                one = waiting()
+                options = SearchOptions(1, k, None, None, None, False, False, False)
+                made.submit(fake, options, one, alone=True)  # type: ignore[arg-type]
+                await asyncio.wait_for(one.future, 30)
+        finally:
+            made.close()
+
+    asyncio.run(search())
+    assert [here for here, _ in fake.calls] == [False, False, False, False, True]
