@@ -41,7 +41,7 @@ Calibration halving(std::uint64_t rows = 100000) {
     p.error.fill(0.001F);
     points.push_back(p);
   }
-  return {rows, false, points};
+  return {rows, false, RecallTable(points, {})};
 }
 
 void a_beam_is_chosen_by_a_lower_bound_between_the_points() {

@@ -7,6 +7,7 @@
 //
 // Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
 // candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
+// A search may end sooner by distance, as in graph/beam_search.hpp.
 #pragma once
 
 #include <cstddef>
@@ -113,6 +114,9 @@ struct SearchLoop {
     const F empty = V::setf(kInfinity);
     for (std::uint32_t i = 0; i < sizes.capacity + 64; i += W) V::storef(l.cd + i, empty);
     for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
+    if (b.near != 0) {
+      for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ed + i, empty);
+    }
     l.size = 0;
     l.hops = 0;
     l.ek[0] = -kInfinity;
@@ -180,12 +184,28 @@ struct SearchLoop {
     l.size = kept;
   }
 
+  static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
+    if (row >= b.limit) return false;
+    return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
+  }
+
+  // Whether enough returnable nodes are so much nearer than the nearest candidate that it can hardly change the answer.
+  static VICINAL_INLINE bool ends_early(const Context& c, const Batch& b, const Lane& l, float nearest) noexcept {
+    const float distance = nearest + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
+    const F limit = V::setf((distance > 0.0F ? distance * b.near_part : distance) - c.far_off);
+    std::uint32_t near = 0;
+    for (std::uint32_t i = 0; i < l.hops; i += W) {
+      near += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ed + i), limit))));
+    }
+    return near >= b.near;
+  }
+
   // One hop. False when the search is over.
   // `coming` is the row that the next turn on this thread will read: it is fetched here, a few lines at a time between
   // the look-ups, because a burst of prefetches would fill the miss queue and stall. With one query alone (Single) it
   // is the likeliest next row instead, fetched while this one is scanned.
   template <bool Single>
-  static VICINAL_INLINE bool step(const Context& c, const Sizes& sizes, std::uint32_t ef, Lane& l,
+  static VICINAL_INLINE bool step(const Context& c, const Batch& b, const Sizes& sizes, std::uint32_t ef, Lane& l,
                                   const std::byte* coming) noexcept {
     const View& g = c.graph;
     const Layout& layout = g.layout;
@@ -219,6 +239,7 @@ struct SearchLoop {
     const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
     const float own = own_distance(c, l, row);
     l.ed[l.hops] = own;
+    if (b.near != 0 && !may_return(b, header->row)) l.ed[l.hops] = kInfinity;
     l.er[l.hops] = header->row;
     if (++l.hops == sizes.hops_max) return false;
 
@@ -299,6 +320,7 @@ struct SearchLoop {
 
     const float nearest = V::min_of(best);
     if (!(nearest < kInfinity)) return false;
+    if (b.near != 0 && l.hops >= b.near && ends_early(c, b, l, nearest)) return false;
     if (l.hops >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
       const F limit_all = V::setf(nearest);
       std::uint32_t nearer = 0;
@@ -317,14 +339,15 @@ struct SearchLoop {
     return true;
   }
 
-  static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
-    if (row >= b.limit) return false;
-    return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
-  }
-
   // Takes the nearest expanded nodes that may be returned, and sends for their stored vectors.
-  static void collect(const Batch& b, Lane& l) noexcept {
-    if (b.reranker.visited != nullptr) b.reranker.visited(b.reranker.context, l.index, l.er, l.hops);
+  static void collect(const Context& c, const Batch& b, Lane& l) noexcept {
+    if (b.reranker.visited != nullptr) {
+      for (std::uint32_t i = 0; i < l.hops; ++i) {
+        l.ek[i] += c.far_off;
+        l.ed[i] += c.far_off;
+      }
+      b.reranker.visited(b.reranker.context, l.index, l.er, l.ek, l.ed, l.hops);
+    }
     for (std::uint32_t i = 0; i < l.hops; ++i) l.table[l.es[i]] = kNoNode;
     std::uint32_t n = 0;
     for (std::uint32_t i = 0; i < l.hops; ++i) {
@@ -387,9 +410,9 @@ struct SearchLoop {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
         start(c, b, sizes, l, next);
-        while (step<true>(c, sizes, ef, l, l.row)) {
+        while (step<true>(c, b, sizes, ef, l, l.row)) {
         }
-        collect(b, l);
+        collect(c, b, l);
         finish(b, l);
       }
       return;
@@ -406,7 +429,7 @@ struct SearchLoop {
           Lane& l = lanes[i];
           if (l.phase == 1) [[likely]] {
             const std::size_t partner = group == 0 ? i + half : i - half;
-            if (!step<false>(c, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(b, l);
+            if (!step<false>(c, b, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(c, b, l);
           } else if (l.phase == 2) {
             finish(b, l);
             if (next < end) {

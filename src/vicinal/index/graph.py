@@ -210,6 +210,7 @@ class GraphIndex:
         exact: bool = False,
         strategy: Strategy = "auto",
         recall: float | None = None,
+        near_part: float = 0.0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k nearest live rows of each query, with their exact distances.
 
@@ -228,7 +229,8 @@ class GraphIndex:
             traversal becomes a scan for a query that lies far from all matches.
         recall : instead of ef_search and exact: the share of the true nearest rows to find, above 0 and at most 1, for
             k up to 100. The beam width comes from the table that the index measured on its own rows (see
-            `calibration`); 1.0 is exact.
+            `calibration`), and so does `near_part`; 1.0 is exact.
+        near_part : ends a walk early, see `Beam`; beside ef_search, not recall. 0: never.
 
         Returns
         -------
@@ -246,7 +248,7 @@ class GraphIndex:
         if recall is not None:
             asked = check_recall(recall, k=k, ef_search=ef_search, exact=exact)
             if asked < 1:
-                ef_search = self.choose_beam(k, asked).ef_search
+                ef_search, _, near_part = self.choose_beam(k, asked)
             exact = asked == 1 or ef_search == 0
             ef_search = ef_search or None
         if filter is not None and filter.dtype == np.bool_:
@@ -259,6 +261,7 @@ class GraphIndex:
             filter,
             exact,
             strategy,
+            near_part,
         )
 
     def calibrate(self, queries: Rows, *, threads: int = 0) -> None:
@@ -277,20 +280,26 @@ class GraphIndex:
         )
         self._open.calibrate(queries, threads)
 
-    def choose_beam(self, k: int, recall: float) -> Beam:
-        """The narrowest beam that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
+    def choose_beam(self, k: int, recall: float, share: float | None = None) -> Beam:
+        """The cheapest walk that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
+
+        share : of the rows that match a filter, of which it is assumed that it has nothing to do with the query; None
+            is no filter. Where nothing was measured for it, the walk is that without a filter, and recall is None.
 
         Where the index is not calibrated, it is the default beam, wider for a recall above 0.98.
         """
-        chosen = self._open.choose(k, recall)
+        chosen = self._open.choose(k, recall, share)
         if chosen is not None:
             return Beam(*chosen)
+        if share is not None:
+            return Beam(self.choose_beam(k, recall).ef_search, None)
         ef = default_ef(k) * max(1.0, MISS_OF_DEFAULT / (1 - recall))
         return Beam(min(EF_MAX, math.ceil(ef)), None)
 
-    def expected_recall(self, k: int, ef_search: int) -> float | None:
-        """The recall to expect of an unfiltered traversal; None where k is above 100 or nothing is calibrated."""
-        return self._open.expected(k, ef_search)
+    def expected_recall(self, k: int, ef_search: int, share: float | None = None) -> float | None:
+        """The recall to expect of a traversal, share as for `choose_beam`; None where k is above 100 or nothing was
+        measured."""
+        return self._open.expected(k, ef_search, share)
 
     @property
     def calibration(self) -> Calibration | None:
