@@ -1,7 +1,7 @@
 """`recall=` asked for against recall reached by real queries, and its time against the best fixed beam.
 
 The index calibrates itself on its own points while it is built (`own`), or on half of the queries (`given`); the
-other half judges both. `best` is the narrowest fixed ef_search that reaches the same recall on the judging queries,
+other half judges both. `part` is how near the found points must be for a walk to end early, `best` is the narrowest fixed ef_search that reaches the same recall on the judging queries,
 which no caller could know beforehand. Searches are batches on one thread, in turns; times are medians of the passes.
 """
 
@@ -52,7 +52,9 @@ def main(options: argparse.Namespace) -> int:
         f"{data.name}, {index.format}, built in {build_s:.1f} s, {table.n_queries} points held back, "
         f"{len(queries)} judging queries"
     )
-    index.calibrate(giving)
+    began = time.perf_counter()
+    index.calibrate(giving, threads=1)
+    print(f"calibrated with {len(giving)} queries in {time.perf_counter() - began:.1f} s on one thread")
     rows += measure(index, queries, truth, "given", options.passes)
     machine.table(
         [
@@ -63,6 +65,7 @@ def main(options: argparse.Namespace) -> int:
             "#reached",
             "#off",
             "#ef",
+            "#part",
             "#us",
             "#best ef",
             "#us",
@@ -77,6 +80,7 @@ def main(options: argparse.Namespace) -> int:
                 f"{row['reached']:.4f}",
                 f"{row['reached'] - row['asked']:+.4f}",
                 row["ef"] or "scan",
+                f"{row['near_part']:.2f}",
                 f"{row['us']:.1f}",
                 row["best_ef"],
                 f"{row['best_us']:.1f}",
@@ -114,6 +118,7 @@ def measure(
                     "expected": 1.0 if beam.recall is None else beam.recall,
                     "reached": reached,
                     "ef": beam.ef_search,
+                    "near_part": beam.near_part,
                     "us": statistics.median(ours) / len(queries) * 1e6,
                     "best_ef": best,
                     "best_us": statistics.median(theirs) / len(queries) * 1e6,
