@@ -2,7 +2,8 @@
 
 The index calibrates itself on its own points while it is built (`own`), or on half of the queries (`given`); the
 other half judges both. `part` is how near the found points must be for a walk to end early, `best` is the narrowest fixed ef_search that reaches the same recall on the judging queries,
-which no caller could know beforehand. Searches are batches on one thread, in turns; times are medians of the passes.
+which no caller could know beforehand. Searches are batches on one thread, in turns; times are medians of the passes. The last lines are
+walks with random filters, whose calibration is their own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from vicinal.cli.measuring import recall_at_k
 from vicinal.index import FlatIndex, GraphIndex
 from vicinal.model.limits import CALIBRATION_QUERIES_MAX
 
+FILTERED = ((0.5, "gate"), (0.1, "filter"))
+FILTERS = 10
 KS = (10, 1, 100)
 ASKED = (0.90, 0.95, 0.99)
 EF_SEARCHED_MAX = 4_096
@@ -56,6 +59,7 @@ def main(options: argparse.Namespace) -> int:
     index.calibrate(giving, threads=1)
     print(f"calibrated with {len(giving)} queries in {time.perf_counter() - began:.1f} s on one thread")
     rows += measure(index, queries, truth, "given", options.passes)
+    rows += measure_filtered(index, flat, queries, np.random.default_rng(options.seed))
     machine.table(
         [
             "by",
@@ -81,10 +85,7 @@ def main(options: argparse.Namespace) -> int:
                 f"{row['reached'] - row['asked']:+.4f}",
                 row["ef"] or "scan",
                 f"{row['near_part']:.2f}",
-                f"{row['us']:.1f}",
-                row["best_ef"],
-                f"{row['best_us']:.1f}",
-                f"{row['us'] / row['best_us']:.2f}",
+                *_times(row),
             ]
             for row in rows
         ],
@@ -127,6 +128,38 @@ def measure(
     return rows
 
 
+def measure_filtered(
+    index: GraphIndex, flat: FlatIndex, queries: np.ndarray, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Rows for walks with random filters, which a planner would replace by a scan where that is faster."""
+    rows: list[dict[str, Any]] = []
+    for share, strategy in FILTERED:
+        masks = [rng.random(index.n) < share for _ in range(FILTERS)]
+        parts = np.array_split(queries, FILTERS)
+        for k in KS:
+            truth = [flat.search(q, k=k, filter=m)[1] for q, m in zip(parts, masks, strict=True)]
+            for asked in ASKED:
+                beam = index.choose_beam(k, asked, share)
+                if beam.recall is None or beam.ef_search == 0:
+                    continue
+                found = [
+                    index.search(q, k=k, recall=asked, filter=m, strategy=strategy)[1]
+                    for q, m in zip(parts, masks, strict=True)
+                ]
+                rows.append(
+                    {
+                        "by": f"{share:.0%} match",
+                        "k": k,
+                        "asked": asked,
+                        "expected": beam.recall,
+                        "reached": recall_at_k(np.concatenate(found), np.concatenate(truth)),
+                        "ef": beam.ef_search,
+                        "near_part": beam.near_part,
+                    }
+                )
+    return rows
+
+
 def best_fixed(index: GraphIndex, queries: np.ndarray, truth: np.ndarray, recall: float) -> int:
     """The narrowest beam whose recall on these queries is at least the one given; EF_SEARCHED_MAX where none is."""
     k = truth.shape[1]
@@ -138,6 +171,13 @@ def best_fixed(index: GraphIndex, queries: np.ndarray, truth: np.ndarray, recall
         else:
             low = middle
     return high
+
+
+def _times(row: dict[str, Any]) -> list[str]:
+    if "us" not in row:
+        return ["", "", "", ""]
+    ratio = row["us"] / row["best_us"]
+    return [f"{row['us']:.1f}", str(row["best_ef"]), f"{row['best_us']:.1f}", f"{ratio:.2f}"]
 
 
 def _seconds(index: GraphIndex, queries: np.ndarray, **options: Any) -> float:

@@ -245,14 +245,15 @@ class GraphIndex:
         native = self._native
         if native is None:
             raise ClosedError("the index was closed")
+        if filter is not None and filter.dtype == np.bool_:
+            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         if recall is not None:
             asked = check_recall(recall, k=k, ef_search=ef_search, exact=exact)
             if asked < 1:
-                ef_search, _, near_part = self.choose_beam(k, asked)
+                share = None if filter is None else _share(filter, native.n_live)
+                ef_search, _, near_part = self.choose_beam(k, asked, share)
             exact = asked == 1 or ef_search == 0
             ef_search = ef_search or None
-        if filter is not None and filter.dtype == np.bool_:
-            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         return native.search(
             queries,
             k,
@@ -465,6 +466,12 @@ class GraphIndex:
                 f"{name} is {array.dtype}, the index stores {self._dtype.value}; pass {wanted.name}"
             )
         return np.ascontiguousarray(array, dtype=wanted)
+
+
+def _share(filter: Filter, n_live: int) -> float:
+    """The share of live rows that a filter of uint64 words lets pass, removed rows taken to be spread evenly."""
+    matches = int.from_bytes(filter.tobytes(), "little").bit_count()
+    return min(1.0, max(1, matches) / max(1, n_live))
 
 
 def default_ef(k: int) -> int:
