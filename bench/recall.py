@@ -1,9 +1,10 @@
 """`recall=` asked for against recall reached by real queries, and its time against the best fixed beam.
 
 The index calibrates itself on its own points while it is built (`own`), or on half of the queries (`given`); the
-other half judges both. `part` is how near the found points must be for a walk to end early, `best` is the narrowest fixed ef_search that reaches the same recall on the judging queries,
-which no caller could know beforehand. Searches are batches on one thread, in turns; times are medians of the passes. The last lines are
-walks with random filters, whose calibration is their own.
+other half judges both. `part` is how near the found points must be for a walk to end early, `best` the narrowest fixed
+ef_search that reaches the same recall on the judging queries, which no caller could know beforehand. Searches are
+batches on one thread, in turns; times are medians of the passes. The last lines are walks with random filters, whose
+calibration is their own.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def main(options: argparse.Namespace) -> int:
     )
     began = time.perf_counter()
     index.calibrate(giving, threads=1)
-    print(f"calibrated with {len(giving)} queries in {time.perf_counter() - began:.1f} s on one thread")
+    print(
+        f"calibrated with {len(giving)} queries in {time.perf_counter() - began:.1f} s on one thread"
+    )
     rows += measure(index, queries, truth, "given", options.passes)
     rows += measure_filtered(index, flat, queries, np.random.default_rng(options.seed))
     machine.table(

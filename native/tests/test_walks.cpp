@@ -1,5 +1,6 @@
 // Where a recorded walk would have ended: by its beam, early, and with what recall.
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -61,8 +62,8 @@ void a_beam_ends_when_so_many_nodes_were_nearer() {
   CHECK(ends.of_ef[width(4)][kTen].recall == 0.4F);
   CHECK(ends.of_ef[width(25)][kTen].hops == 25);
   CHECK(ends.of_ef[width(25)][kTen].recall == 1.0F);
-  CHECK(ends.of_ef[width(25)][6].recall == 0.25F);    // of a hundred
-  CHECK(ends.of_ef[width(400)][kTen].hops == 300);    // the walk ran out of nodes
+  CHECK(ends.of_ef[width(25)][6].recall == 0.25F);  // of a hundred
+  CHECK(ends.of_ef[width(400)][kTen].hops == 300);  // the walk ran out of nodes
   WalkRules twice = plain();
   twice.beam_scale = 2.0;
   CHECK(Straight(300).ends(twice).of_ef[width(25)][kTen].hops == 50);
@@ -77,7 +78,7 @@ void an_early_end_comes_where_k_nodes_are_near_enough() {
   // The tenth is at 19; the first candidate of more than 19 / 0.76 = 25 is row 16 at 26, found after 16 hops.
   CHECK(ends.of_part[place(0.76F)][kTen].hops == 16, ends.of_part[place(0.76F)][kTen].hops);
   CHECK(ends.of_part[place(0.76F)][kTen].recall == 1.0F);
-  CHECK(ends.of_part[place(0.76F)][0].hops == 4);     // the first is at 10: past 13.2
+  CHECK(ends.of_part[place(0.76F)][0].hops == 4);      // the first is at 10: past 13.2
   CHECK(ends.of_part[place(1.40F)][kTen].hops == 10);  // not before there are ten
   WalkRules never = plain();
   never.ends_early = false;
@@ -115,26 +116,34 @@ void ties_count_where_they_are_said_to() {
 }
 
 void the_cheapest_rules_make_the_table() {
-  // Easy queries find all within 10 hops, hard ones need 100: an early end tells them apart, a beam cannot.
+  // Easy queries have found all after 10 hops and nothing else is near; hard ones come to their neighbours after 60.
+  // An early end tells them apart, a beam cannot.
   std::vector<Ends> all;
   for (int query = 0; query < 200; ++query) {
     Straight walk(300);
+    std::vector<float> own = walk.distances;
     if (query % 2 == 0) {
-      for (std::size_t i = 10; i < 300; ++i) walk.distances[i] += 50.0F;  // nothing else is near
+      for (std::size_t i = 10; i < 300; ++i) walk.distances[i] += 50.0F;
     } else {
-      for (std::uint32_t i = 0; i < 10; ++i) walk.truth.ranks[i] = {60 + i, i};
-      for (std::uint32_t i = 0; i < 300; ++i) walk.distances[i] = 60.0F + 0.01F * static_cast<float>(i);
-      walk.truth.ranks.resize(10);
+      walk.truth.ranks.clear();
+      for (std::uint32_t i = 0; i < 300; ++i) own[i] = walk.distances[i] = 60.0F + 0.01F * static_cast<float>(i);
+      for (std::uint32_t i = 0; i < 100; ++i) {
+        walk.truth.ranks.emplace_back(60 + i, i);
+        own[60 + i] = 1.0F + 0.01F * static_cast<float>(i);
+      }
     }
-    all.push_back(walk.ends(plain()));
+    all.push_back(ends_of({walk.rows.data(), walk.distances.data(), walk.distances.data(), own.data(), 300}, walk.truth,
+                          plain(), 0, kEfs.size()));
   }
   RuleGrid grid;
-  grid.add(all, 0, kEfs.size());
-  const Beam beam = grid.table().choose(10, 0.98, 10000);
+  grid.add(all, plain(), 0, kEfs.size());
+  const RecallTable table = std::move(grid).table();
+  const Beam beam = table.choose(10, 0.98, 10000);
   CHECK(beam.near_part > 0.0F);
   CHECK(beam.ef >= 70, beam.ef);
-  const Rule& last = grid.table().rules(kTen).back();
-  CHECK(last.hops < 60.0F, last.hops);  // (10 + 80) / 2 and a little; a beam that finds as much takes 80
+  const std::vector<Rule>& rules = table.rules(kTen);
+  CHECK(!rules.empty() && rules.back().hops < 50.0F);  // (10 + 70) / 2 and a little; a beam that finds as much takes 80
+  for (std::size_t i = 1; i < rules.size(); ++i) CHECK(rules[i].bound() > rules[i - 1].bound(), i);
 }
 
 }  // namespace

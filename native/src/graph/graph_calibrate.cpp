@@ -29,11 +29,12 @@ constexpr std::size_t kHeldSmall = 100;
 constexpr std::size_t kHeldShareMax = 20;
 constexpr std::size_t kHeldMin = 25;
 
-// Wider beams miss less, and with less spread: a part of the queries tells as much.
-constexpr std::uint32_t kAllQueriesEf = 400;
-constexpr std::size_t kWideShare = 4;
+// Walks are recorded up to this beam where a first few queries find almost everything with it; else up to the widest.
+constexpr std::uint32_t kEfEasy = 400;
+constexpr std::size_t kQueriesFirst = 100;
+// Beams too wide for the packed form: they miss less, and with less spread, so that a part of the queries tells as
+// much.
 constexpr std::size_t kWidestShare = 8;
-constexpr std::size_t kQueriesMin = 100;
 
 // Filters that have nothing to do with the query: the shares of rows that match, and whether the walk steps over the
 // others. Few queries: such walks are chosen for collections so large that they are seldom measured.
@@ -42,7 +43,7 @@ struct FilterClass {
   double share;
 };
 constexpr std::array<FilterClass, 3> kFilterClasses{{{false, 0.5}, {true, 0.1}, {true, 0.01}}};
-constexpr std::size_t kFilterQueries = 300;
+constexpr std::size_t kFilterQueries = 500;
 
 // As many as a walk of codes may expand before it is cut off.
 std::size_t hops_for(std::size_t ef, double share) {
@@ -81,10 +82,24 @@ struct GraphIndex::Kind {
   double share = 1.0;  // of rows that may be returned
 };
 
+WalkRules GraphIndex::rules_of(const Kind& kind) const {
+  WalkRules rules;
+  if (kind.form != nullptr) {
+    rules.beam_scale = packed_scale_.load();
+    rules.rerank = &rerank_packed;
+    rules.hops_per_beam = 1.5;  // qgraph::Sizes::of
+    rules.hops_besides = 32.0;
+  } else {
+    rules.ends_early = ends_early(codec_.query_kind());
+    rules.ties_count = true;
+    rules.rerank = &rerank_codes;
+  }
+  return rules;
+}
+
 std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
                                             std::size_t last, unsigned threads) const {
   const std::vector<std::uint32_t> entries = entry_points();
-  const double scale = packed_scale_.load();
   std::vector<Ends> ends(n);
   struct Recorder {
     const Probe& probe;
@@ -103,12 +118,7 @@ std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind
     }
   };
   ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
-    WalkRules rules;
-    rules.beam_scale = scale;
-    rules.rerank = &rerank_packed;
-    rules.hops_per_beam = 1.5;
-    rules.hops_besides = 32.0;
-    const Recorder recorder{probe, rules, begin, first, last, ends.data()};
+    const Recorder recorder{probe, rules_of(kind), begin, first, last, ends.data()};
     qgraph::SearchOptions options;
     options.k = kCalibratedMax;
     options.ef = packed_beam_for(kEfs[last - 1], packed_scale_.load(), 1, 1);
@@ -162,10 +172,8 @@ std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::
         task.visited_rows = rows.data() + (i - at) * hops;
       }
       beam_fns(best_isa()).beam(g, request, s.tasks.data(), stop - at, s.slots(), kInFlight);
-      WalkRules rules;
+      WalkRules rules = rules_of(kind);
       rules.ends_early = ends_early(g.kind);
-      rules.ties_count = true;
-      rules.rerank = &rerank_codes;
       for (std::size_t i = at; i < stop; ++i) {
         const BeamTask& task = s.tasks[i - at];
         for (std::size_t h = 0; h < task.hops; ++h) {
@@ -187,22 +195,23 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
     return static_cast<std::size_t>(std::find_if_not(kEfs.begin(), kEfs.end(), fits) - kEfs.begin());
   };
   const float scale = packed_scale_.load();
-  const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to([&](std::uint32_t ef) {
-    return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax;
-  });
-  const std::size_t middle = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kAllQueriesEf; }));
+  const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
+  const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
+  const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
+  const WalkRules rules = rules_of(kind);
+  const auto measured = [&](const Kind& walk, std::size_t n, std::size_t first, std::size_t last, RuleGrid& grid) {
+    grid.add(record(probe, walk, std::min(n, probe.n), first, last, threads), rules, first, last);
+  };
+  RuleGrid first_look;
+  measured(kind, kQueriesFirst, 0, easy, first_look);
   RuleGrid grid;
-  const auto some = [&](std::size_t share) { return std::min(probe.n, std::max(kQueriesMin, probe.n / share)); };
-  grid.add(record(probe, kind, probe.n, 0, middle, threads), 0, middle);
-  if (!grid.enough() && middle < packed) {
-    grid.add(record(probe, kind, some(kWideShare), middle, packed, threads), middle, packed);
-  }
+  measured(kind, probe.n, 0, first_look.enough() ? easy : packed, grid);
   if (!grid.enough() && packed < kEfs.size()) {
     Kind codes = kind;
     codes.form = nullptr;
-    grid.add(record(probe, codes, some(kWidestShare), packed, kEfs.size(), threads), packed, kEfs.size());
+    measured(codes, std::max(kQueriesFirst, probe.n / kWidestShare), packed, kEfs.size(), grid);
   }
-  return grid.table();
+  return std::move(grid).table();
 }
 
 std::shared_ptr<const Calibration> GraphIndex::measure(const std::byte* queries, std::size_t n,

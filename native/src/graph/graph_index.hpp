@@ -178,6 +178,7 @@ class GraphIndex {
   [[nodiscard]] Probe make_probe(const std::byte* queries, std::size_t n, const std::uint64_t* among, std::size_t rows,
                                  unsigned threads) const;
   struct Kind;  // of walk
+  [[nodiscard]] WalkRules rules_of(const Kind& kind) const;
   [[nodiscard]] RecallTable measure_kind(const Probe& probe, const Kind& kind, unsigned threads) const;
   [[nodiscard]] std::vector<Ends> record(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
                                          std::size_t last, unsigned threads) const;

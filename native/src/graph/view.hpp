@@ -89,7 +89,8 @@ struct BeamTask {
   std::uint32_t found = 0;
   std::uint32_t hops = 0;
   std::uint32_t exclude = UINT32_MAX;  // a row that is passed through and not returned
-  std::int32_t* visited_keys = nullptr;  // key and row of every node expanded, in order, hops_max of them; null: not kept
+  std::int32_t* visited_keys =
+      nullptr;  // key and row of every node expanded, in order, hops_max of them; null: not kept
   std::uint32_t* visited_rows = nullptr;
 };
 

@@ -13,10 +13,14 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Past this recall of every k nothing more is measured.
 constexpr double kEnough = 0.996;
 
-// Misses for which the cheapest rule is kept: each so many times the one before, from a half to two in a thousand.
-constexpr double kMissFirst = 0.5;
-constexpr double kMissLast = 0.002;
-constexpr double kMissStep = 0.8;
+// A family of rules: for each early end the beam that is so many times as wide as walks are long on average without
+// one. Within a family recall grows steadily, so that one may interpolate; the cheapest family is kept.
+constexpr std::array<double, 7> kSpares{1.15, 1.35, 1.6, 2.0, 2.6, 3.5, 5.0};
+// Judged at these recalls.
+constexpr std::array<double, 3> kJudgedAt{0.9, 0.95, 0.99};
+constexpr double kNotReached = 1e9;
+// A hop reads the list of candidates, which is longer for a wider beam: of so many it costs twice as much.
+constexpr double kBeamOfTwice = 1200.0;
 
 struct Hit {
   std::uint32_t rank;
@@ -104,64 +108,97 @@ Ends ends_of(const Walk& walk, const Truth& truth, const WalkRules& rules, std::
   return ends;
 }
 
-void RuleGrid::add(const std::vector<Ends>& ends, std::size_t first, std::size_t last) {
+namespace {
+
+// Recall and cost of one pair; p past the last of kNearParts is no early end.
+Rule measure(const std::vector<Ends>& ends, std::size_t e, std::size_t p, std::size_t b) {
   const auto n = static_cast<double>(ends.size());
-  const auto rule = [&](std::size_t e, std::size_t p, std::size_t b) {
-    double sum = 0.0;
-    double squares = 0.0;
-    double hops = 0.0;
-    for (const Ends& query : ends) {
-      Ends::End end = query.of_ef[e][b];
-      if (p < kNearParts.size() && query.of_part[p][b].hops < end.hops) end = query.of_part[p][b];
-      const auto recall = static_cast<double>(end.recall);
-      sum += recall;
-      squares += recall * recall;
-      hops += end.hops;
-    }
-    const double mean = sum / n;
-    const double variance = std::max(0.0, squares / n - mean * mean);
-    return Rule{p < kNearParts.size() ? kNearParts[p] : 0.0F,
-                kEfs[e],
-                static_cast<std::uint32_t>(ends.size()),
-                static_cast<float>(std::min(mean, 1.0)),
-                static_cast<float>(std::sqrt(variance / n)),
-                static_cast<float>(hops / n)};
+  double sum = 0.0;
+  double squares = 0.0;
+  double hops = 0.0;
+  for (const Ends& query : ends) {
+    Ends::End end = query.of_ef[e][b];
+    if (p < kNearParts.size() && query.of_part[p][b].hops < end.hops) end = query.of_part[p][b];
+    const auto recall = static_cast<double>(end.recall);
+    sum += recall;
+    squares += recall * recall;
+    hops += end.hops;
+  }
+  const double mean = sum / n;
+  const double variance = std::max(0.0, squares / n - mean * mean);
+  return {p < kNearParts.size() ? kNearParts[p] : 0.0F, kEfs[e],
+          static_cast<std::uint32_t>(ends.size()),      static_cast<float>(std::min(mean, 1.0)),
+          static_cast<float>(std::sqrt(variance / n)),  static_cast<float>(hops / n)};
+}
+
+// What it costs to be judged, by rules of ascending bound.
+double cost_of(const std::vector<Rule>& rules, double scale) {
+  const auto cost = [&](const Rule& rule) {
+    return std::log(static_cast<double>(rule.hops) * (1.0 + static_cast<double>(rule.ef) * scale / kBeamOfTwice));
   };
-  for (std::size_t e = first; e < last; ++e) {
+  double total = 0.0;
+  for (const double recall : kJudgedAt) {
+    const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
+                                        [](const Rule& rule, double asked) { return rule.bound() < asked; });
+    if (above == rules.end()) {
+      total += kNotReached;
+    } else if (above == rules.begin()) {
+      total += cost(*above);
+    } else {
+      const Rule& below = *(above - 1);
+      const double part = (recall - below.bound()) / (above->bound() - below.bound());
+      total += cost(below) + part * (cost(*above) - cost(below));
+    }
+  }
+  return total;
+}
+
+// In the order of their bounds, without those that reach no more than one before them.
+void append_rising(std::vector<Rule>& rules, const Rule& rule) {
+  if (rules.empty() || rule.bound() > rules.back().bound()) rules.push_back(rule);
+}
+
+}  // namespace
+
+void RuleGrid::add(const std::vector<Ends>& ends, const WalkRules& rules, std::size_t first, std::size_t last) {
+  const bool make_rules = points_.empty();
+  std::array<std::vector<Rule>, kBuckets> beams;
+  for (std::size_t e = first; e < last && !enough(); ++e) {
     CalibrationPoint point;
     point.ef = kEfs[e];
     point.queries = static_cast<std::uint32_t>(ends.size());
     for (std::size_t b = 0; b < kBuckets; ++b) {
-      const Rule plain = rule(e, kNearParts.size(), b);
-      point.recall[b] = plain.recall;
-      point.error[b] = plain.error;
-      if (kEfs[e] < kCalibratedKs[b]) continue;  // no search is that narrow
-      pairs_[b].push_back(plain);
-      for (std::size_t p = 0; p < kNearParts.size(); ++p) pairs_[b].push_back(rule(e, p, b));
+      const Rule beam = measure(ends, e, kNearParts.size(), b);
+      point.recall[b] = beam.recall;
+      point.error[b] = beam.error;
+      if (kEfs[e] >= kCalibratedKs[b]) append_rising(beams[b], beam);
     }
     points_.push_back(point);
-    if (enough()) break;
+  }
+  if (!make_rules || !rules.ends_early || last == first) return;
+  for (std::size_t b = 0; b < kBuckets; ++b) {
+    double least = cost_of(beams[b], rules.beam_scale);
+    for (const double spare : kSpares) {
+      std::vector<Rule> family;
+      for (std::size_t p = 0; p < kNearParts.size(); ++p) {
+        const double length = measure(ends, last - 1, p, b).hops / rules.beam_scale;
+        const double width = std::max(spare * length, static_cast<double>(kCalibratedKs[b]));
+        std::size_t e = first;
+        while (e + 1 < last && kEfs[e] < width) ++e;
+        append_rising(family, measure(ends, e, p, b));
+      }
+      const double cost = cost_of(family, rules.beam_scale);
+      if (cost >= least) continue;
+      least = cost;
+      rules_[b] = std::move(family);
+    }
   }
 }
 
 bool RuleGrid::enough() const noexcept {
-  return !points_.empty() &&
-         *std::min_element(points_.back().recall.begin(), points_.back().recall.end()) >= kEnough;
+  return !points_.empty() && *std::min_element(points_.back().recall.begin(), points_.back().recall.end()) >= kEnough;
 }
 
-RecallTable RuleGrid::table() const {
-  std::array<std::vector<Rule>, kBuckets> cheapest;
-  for (std::size_t b = 0; b < kBuckets; ++b) {
-    for (double miss = kMissFirst; miss >= kMissLast; miss *= kMissStep) {
-      const Rule* best = nullptr;
-      for (const Rule& rule : pairs_[b]) {
-        if (rule.bound() >= 1.0 - miss && (best == nullptr || rule.hops < best->hops)) best = &rule;
-      }
-      if (best == nullptr) break;
-      if (cheapest[b].empty() || best->bound() > cheapest[b].back().bound()) cheapest[b].push_back(*best);
-    }
-  }
-  return {points_, std::move(cheapest)};
-}
+RecallTable RuleGrid::table() && { return {std::move(points_), std::move(rules_)}; }
 
 }  // namespace vicinal::graph

@@ -1,7 +1,8 @@
 // Walks that were recorded, and where each rule would have ended them.
 //
 // A walk that ends sooner is the beginning of one that ends later. So one long walk for each query, recorded, tells of
-// every beam width and of every early end at once: when each would have stopped, and what would have been found by then.
+// every beam width and of every early end at once: when each would have stopped, and what would have been found by
+// then.
 #pragma once
 
 #include <array>
@@ -14,16 +15,18 @@
 
 namespace vicinal::graph {
 
-inline constexpr std::array<std::uint32_t, 30> kEfs{4,   6,   8,   10,  13,  16,  20,  25,  30,  36,  44,  54,  66,  80,  98,
-                                                    120, 148, 180, 220, 270, 330, 400, 500, 600, 750, 900, 1100, 1350, 1650, 2000};
-inline constexpr std::array<float, 23> kNearParts{1.40F, 1.30F, 1.20F, 1.12F, 1.06F, 1.00F, 0.96F, 0.92F, 0.88F, 0.85F, 0.82F, 0.79F,
-                                                  0.76F, 0.73F, 0.70F, 0.67F, 0.64F, 0.60F, 0.56F, 0.51F, 0.45F, 0.38F, 0.30F};
+inline constexpr std::array<std::uint32_t, 30> kEfs{4,   6,   8,   10,  13,  16,  20,   25,   30,   36,
+                                                    44,  54,  66,  80,  98,  120, 148,  180,  220,  270,
+                                                    330, 400, 500, 600, 750, 900, 1100, 1350, 1650, 2000};
+inline constexpr std::array<float, 23> kNearParts{1.40F, 1.30F, 1.20F, 1.12F, 1.06F, 1.00F, 0.96F, 0.92F,
+                                                  0.88F, 0.85F, 0.82F, 0.79F, 0.76F, 0.73F, 0.70F, 0.67F,
+                                                  0.64F, 0.60F, 0.56F, 0.51F, 0.45F, 0.38F, 0.30F};
 
 // The true neighbours of a query.
 struct Truth {
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> ranks;         // (row, rank), by row
-  std::array<std::uint32_t, kCalibratedKs.size()> within{};           // rows at most as far as the k-th
-  std::array<std::uint32_t, kCalibratedKs.size()> wanted{};           // k, or as many as there are
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> ranks;  // (row, rank), by row
+  std::array<std::uint32_t, kCalibratedKs.size()> within{};    // rows at most as far as the k-th
+  std::array<std::uint32_t, kCalibratedKs.size()> wanted{};    // k, or as many as there are
 };
 
 // The nodes that a walk expanded, in order.
@@ -58,17 +61,18 @@ struct Ends {
 [[nodiscard]] Ends ends_of(const Walk& walk, const Truth& truth, const WalkRules& rules, std::size_t first,
                            std::size_t last);
 
-// Recall and cost of every pair of a beam width and an early end.
+// Recall and cost of every pair of a beam width and an early end, and the pairs to choose from.
 class RuleGrid {
  public:
-  // Widths [first, last) of kEfs, from these walks.
-  void add(const std::vector<Ends>& ends, std::size_t first, std::size_t last);
+  // Widths [first, last) of kEfs, from these walks, as far as anything is missed. Those of the first call make the
+  // rules.
+  void add(const std::vector<Ends>& ends, const WalkRules& rules, std::size_t first, std::size_t last);
   [[nodiscard]] bool enough() const noexcept;  // the widest beam so far misses almost nothing
-  [[nodiscard]] RecallTable table() const;
+  [[nodiscard]] RecallTable table() &&;
 
  private:
   std::vector<CalibrationPoint> points_;
-  std::array<std::vector<Rule>, kCalibratedKs.size()> pairs_;
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules_;
 };
 
 }  // namespace vicinal::graph

@@ -148,7 +148,8 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   context.metric = metric_;
   context.mean = parameters_.mean.data();
   context.query_norm = parameters_.query_norm;
-  if (metric_ == Metric::ip) context.far_off = 2.0F * parameters_.unit * parameters_.query_norm * parameters_.query_norm;
+  if (metric_ == Metric::ip)
+    context.far_off = 2.0F * parameters_.unit * parameters_.query_norm * parameters_.query_norm;
 
   const auto scratch = scratches_.lease();
   scratch->prepare(context.graph, batch.ef, std::min(batch.interleave, nq));

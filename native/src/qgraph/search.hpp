@@ -44,7 +44,8 @@ struct Batch {
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r set: row r may be returned; null: every row may
   std::uint32_t limit = 0;              // rows from here on are passed through and not returned
-  // A walk ends early when `near` returnable nodes are nearer than near_part times the nearest candidate; 0: it does not.
+  // A walk ends early when `near` returnable nodes are nearer than near_part times the nearest candidate; 0: it does
+  // not.
   float near_part = 0.0F;
   std::size_t near = 0;
   Reranker reranker;
