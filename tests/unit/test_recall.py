@@ -222,7 +222,7 @@ def test_a_walk_with_a_filter_says_what_to_expect(
     with vicinal.open(tmp_path / "db") as db:
         docs: Any = db.collection("docs", dim=DIM)
         docs.upsert(
-            ids=np.arange(n), vectors=rows(n, 1), payloads=[{"half": i % 2} for i in range(n)]
+            ids=np.arange(n), vectors=rows(n, 1), payload=[{"half": i % 2} for i in range(n)]
         )
         docs.optimize()
         found = docs.search(Q, where="half = 1", recall=0.9)
