@@ -33,7 +33,7 @@ def test_a_search_that_comes_after_a_write_sees_it_though_the_cache_knows_the_qu
 
 
 def test_writers_and_readers_at_once_see_no_stale_answer(local: vicinal.Database) -> None:
-    with local.serve(http_port=0, search_threads=2) as server:
+    with local.serve(http_port=0, search_threads=2, recall_share=0) as server:
         done = threading.Event()
         faults: list[str] = []
 
@@ -69,7 +69,7 @@ def test_a_search_does_not_join_one_that_began_before_the_last_write(
 ) -> None:
     gate = Gate(monkeypatch)
     with (
-        local.serve(http_port=0, search_threads=2) as server,
+        local.serve(http_port=0, search_threads=2, recall_share=0) as server,
         vicinal.open(server.url) as db,
         ThreadPoolExecutor(2) as pool,
     ):
@@ -130,7 +130,7 @@ def test_an_answer_computed_before_a_point_expired_is_not_kept_for_later(
     local, time = expiring
     gate = Gate(monkeypatch)
     with (
-        local.serve(http_port=0, search_threads=3) as server,
+        local.serve(http_port=0, search_threads=3, recall_share=0) as server,
         vicinal.open(server.url) as db,
         ThreadPoolExecutor(2) as pool,
     ):

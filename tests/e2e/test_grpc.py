@@ -225,7 +225,7 @@ def test_a_call_ends_with_its_deadline_and_others_go_on(
     local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    with local.serve(http_port=0, grpc_port=0, search_threads=1) as server:
+    with local.serve(http_port=0, grpc_port=0, search_threads=1, recall_share=0) as server:
         with vicinal.open(server.grpc_url, timeout_s=2) as db:
             docs = db.collection("docs")
             with pytest.raises(vicinal.DeadlineError, match=r"time"):

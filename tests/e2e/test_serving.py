@@ -44,7 +44,8 @@ def test_plain_json_is_enough(local: vicinal.Database) -> None:
                     "payload": {},
                     "vector": [0.0, 0.0],
                 },
-            ]
+            ],
+            "recall_estimate": 1.0,
         }
         for given, answered in (
             ("2100-01-02T03:04:05.678Z", "2100-01-02T03:04:05.678000Z"),
@@ -103,7 +104,7 @@ def test_searches_that_wait_together_become_one_call_and_equal_ones_one_search(
 ) -> None:
     gate = Gate(monkeypatch)
     with (
-        local.serve(http_port=0, search_threads=1) as server,
+        local.serve(http_port=0, search_threads=1, recall_share=0) as server,
         vicinal.open(server.url) as db,
         ThreadPoolExecutor(12) as pool,
     ):
@@ -129,7 +130,7 @@ def test_a_deadline_ends_the_wait_and_not_the_one_of_another(
 ) -> None:
     gate = Gate(monkeypatch)
     with (
-        local.serve(http_port=0, search_threads=1) as server,
+        local.serve(http_port=0, search_threads=1, recall_share=0) as server,
         ThreadPoolExecutor(2) as pool,
     ):
         path = "/v1/collections/docs/search"
@@ -156,7 +157,7 @@ def test_too_many_requests_are_refused_and_told_when_to_come_back(
 ) -> None:
     gate = Gate(monkeypatch)
     with (
-        local.serve(http_port=0, requests_max=2) as server,
+        local.serve(http_port=0, requests_max=2, recall_share=0) as server,
         ThreadPoolExecutor(3) as pool,
     ):
         path = "/v1/collections/docs/search"

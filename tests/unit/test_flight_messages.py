@@ -136,10 +136,11 @@ def test_found_is_put_together_at_the_shortest_width() -> None:
             np.zeros((n, k, 3), np.float32),
         )
         made.append(tables.hits_batch(found, schema))
-    whole = tables.found_of(made, [2, 1], CONFIG)
+    whole = tables.found_of(made, [2, 1], [0.9, 0.6], CONFIG)
     assert whole.ids.tolist() == [[0, 1], [3, 4], [0, 1]]
     assert whole.distances.shape == (3, 2)
     assert whole.payloads == [[b"\x80"] * 2] * 3
     assert whole.vectors is not None
     assert whole.vectors.shape == (3, 2, 3)
+    assert whole.recall == pytest.approx(0.8)
     assert BATCH == 3

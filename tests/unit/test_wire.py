@@ -123,6 +123,8 @@ def test_every_error_comes_back_as_its_class_with_message_and_attributes(
         error = vicinal.VersionConflictError(uuid.UUID(int=7), 1, 2)
     elif kind is vicinal.NotFoundError:
         error = vicinal.NotFoundError("there is no point", uuid.UUID(int=7))
+    elif kind is vicinal.MemoryLimitError:
+        error = vicinal.MemoryLimitError("what was given", 300, 200, 400)
     else:
         error = kind("what was given, the limit, the way out")
     if isinstance(error, vicinal.FilterError):

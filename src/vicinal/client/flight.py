@@ -66,19 +66,25 @@ class FlightChannel(GrpcChannel):
             for part in queries:
                 yield pa.record_batch([tables.vector_column(part)], names=[tables.VECTOR])
 
-        def send(left_s: float) -> list[Any]:
+        def send(left_s: float) -> tuple[list[Any], list[float | None]]:
             schema = pa.schema([(tables.VECTOR, tables.vector_type(config, query=True))])
             requests = stream_of(schema, made(), descriptor)
             inbound = Inbound()
             answers = self._stream(self._path("DoExchange"), requests, left_s, ops.SEARCH_BATCH)
-            found = [batch for batch in map(inbound.take, answers) if batch is not None]
+            found: list[Any] = []
+            recalls: list[float | None] = []
+            for answer in answers:
+                batch = inbound.take(answer)
+                if batch is not None:
+                    found.append(batch)
+                    recalls.append(tables.recall_of(inbound.metadata))
             if len(found) != len(queries):
                 raise self._broken(ops.SEARCH_BATCH, "the server ended the stream early")
-            return found
+            return found, recalls
 
         deadline = time.monotonic() + self._timeout_s * len(queries)
-        found = self._again(ops.SEARCH_BATCH, deadline, send)
-        return tables.found_of(found, [len(part) for part in queries], config)
+        found, recalls = self._again(ops.SEARCH_BATCH, deadline, send)
+        return tables.found_of(found, [len(part) for part in queries], recalls, config)
 
     def _prepare(self, operation: Operation, collection: str | None, request: m.Request) -> bytes:
         command = Command(collection=collection, request=msgspec.Raw(MSGPACK.encode(request)))

@@ -21,7 +21,7 @@ from vicinal.model.hits import Point, id_array
 from vicinal.model.ids import PointId
 from vicinal.model.payload import decode_payload
 from vicinal.wire import messages as m
-from vicinal.wire.arrow import pa
+from vicinal.wire.arrow import data_of, pa
 from vicinal.wire.codec import codec_by_look, stored_dtype
 
 ID, VECTOR, PAYLOAD, EXPIRES, QUERY, DISTANCE, VERSION = (
@@ -72,6 +72,12 @@ def points_batch(points: Sequence[Point], schema: Any, config: CollectionConfig)
     return pa.record_batch(columns, schema=schema)
 
 
+class HitsMetadata(msgspec.Struct, frozen=True):
+    """What a record batch of hits says beside its columns."""
+
+    recall_estimate: float | None = None
+
+
 def hits_schema(
     config: CollectionConfig, *, with_payload: bool, with_vectors: bool, json: bool
 ) -> Any:
@@ -100,8 +106,24 @@ def hits_batch(found: Found, schema: Any) -> Any:
     return pa.record_batch(columns, schema=schema)
 
 
-def found_of(batches: Sequence[Any], counts: Sequence[int], config: CollectionConfig) -> Found:
-    """What `hits_batch` made batches of, for counts[i] queries each, put together again."""
+def hits_message(found: Found, schema: Any) -> bytes:
+    """`hits_batch` as a FlightData, whose metadata says the recall to expect."""
+    metadata = msgspec.json.encode(HitsMetadata(found.recall))
+    return data_of(hits_batch(found, schema).serialize(), metadata=metadata)
+
+
+def recall_of(metadata: bytes) -> float | None:
+    """The recall to expect that the metadata of `hits_message` says."""
+    return msgspec.json.decode(metadata, type=HitsMetadata).recall_estimate
+
+
+def found_of(
+    batches: Sequence[Any],
+    counts: Sequence[int],
+    recalls: Sequence[float | None],
+    config: CollectionConfig,
+) -> Found:
+    """What `hits_message` made of the hits of counts[i] queries each, put together again."""
     width = min(batch.num_rows // n for batch, n in zip(batches, counts, strict=True))
     total = sum(counts)
     parts: list[Any] = []
@@ -124,8 +146,13 @@ def found_of(batches: Sequence[Any], counts: Sequence[int], config: CollectionCo
     if VECTOR in names:
         matrices = [vector_matrix(part.column(VECTOR), VECTOR) for part in parts]
         vectors = np.concatenate(matrices).reshape(total, width, config.columns)
+    known = [r * n for r, n in zip(recalls, counts, strict=True) if r is not None]
     return Found(
-        whole_ids.reshape(total, width), distances.reshape(total, width), payloads, vectors
+        whole_ids.reshape(total, width),
+        distances.reshape(total, width),
+        payloads,
+        vectors,
+        recall=sum(known) / total if len(known) == len(recalls) else None,
     )
 
 

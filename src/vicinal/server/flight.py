@@ -105,9 +105,9 @@ class FlightServer(GrpcPort):
                     "a ticket's vectors are lists of numbers; DoExchange takes columns"
                 )
             work = partial(_search_batch, request, np.asarray(request.vectors), command.json)
-            batch = await self._run(caller, ops.SEARCH_BATCH, command, len(ticket.ticket), work)
-            yield data_of(batch.schema.serialize())
-            yield data_of(batch.serialize())
+            size = len(ticket.ticket)
+            for message in await self._run(caller, ops.SEARCH_BATCH, command, size, work):
+                yield message
         else:
             raise InvalidArgumentError(
                 f"a ticket is for scroll, search or search_batch; {operation.name} is an action"
@@ -145,7 +145,7 @@ class FlightServer(GrpcPort):
             with_vectors=request.with_vectors,
             json=command.json,
         )
-        return [data_of(schema.serialize()), data_of(tables.hits_batch(found, schema).serialize())]
+        return [data_of(schema.serialize()), tables.hits_message(found, schema)]
 
     async def _put(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
         """Each record batch is an upsert, answered when it is durable. The next is read meanwhile, and no more:
@@ -171,7 +171,7 @@ class FlightServer(GrpcPort):
                 )
             request = read_request(command, codec, m.SearchBatch, vectors=b"")
             queries = tables.vector_matrix(batch.column(0), "query")
-            work = partial(_search_message, request, queries, command.json)
+            work = partial(_search_stored, request, queries, command.json)
             schema, message = await self._run(caller, ops.SEARCH_BATCH, command, size, work)
             if first:
                 yield schema
@@ -312,12 +312,16 @@ def _page(fields: m.Scroll, json: bool, docs: Collection) -> tuple[Any, bytes, s
     return schema, data_of(batch.serialize()), page.cursor
 
 
-def _search_batch(request: m.SearchBatch, queries: Any, json: bool, docs: Collection) -> Any:
+def _search_batch(
+    request: m.SearchBatch, queries: Any, json: bool, docs: Collection
+) -> tuple[bytes, bytes]:
+    """The schema of the hits, and the hits."""
     found: Any = docs.search(
         queries,
         k=request.k,
         where=request.where,
         ef_search=request.ef_search,
+        recall=request.recall,
         exact=request.exact,
         with_payload=request.with_payload,
         with_vectors=request.with_vectors,
@@ -329,15 +333,20 @@ def _search_batch(request: m.SearchBatch, queries: Any, json: bool, docs: Collec
         with_vectors=request.with_vectors,
         json=json,
     )
-    columns = Found(found.ids, found.distances, found.raw_payloads, found.vectors)
-    return tables.hits_batch(columns, schema)
+    columns = Found(
+        found.ids,
+        found.distances,
+        found.raw_payloads,
+        found.vectors,
+        recall=found.recall_estimate,
+    )
+    return data_of(schema.serialize()), tables.hits_message(columns, schema)
 
 
-def _search_message(
+def _search_stored(
     request: m.SearchBatch, queries: Any, json: bool, docs: Collection
 ) -> tuple[bytes, bytes]:
-    batch = _search_batch(request, _stored(queries, docs), json, docs)
-    return data_of(batch.schema.serialize()), data_of(batch.serialize())
+    return _search_batch(request, _stored(queries, docs), json, docs)
 
 
 def _found(answer: m.HitsOut, request: m.Search, config: CollectionConfig) -> Found:
@@ -352,4 +361,5 @@ def _found(answer: m.HitsOut, request: m.Search, config: CollectionConfig) -> Fo
         np.array([[hit.distance for hit in hits]], np.float32),
         [[bytes(hit.payload) for hit in hits]] if request.with_payload else None,
         vectors,
+        recall=answer.recall_estimate,
     )

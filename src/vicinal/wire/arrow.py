@@ -36,6 +36,7 @@ class FlightData:
 
     descriptor: memoryview
     header: memoryview
+    metadata: memoryview
     body: memoryview
 
 
@@ -43,7 +44,7 @@ def parse(message: bytes) -> FlightData:
     """The parts of a FlightData. Raises InvalidArgumentError where it is none."""
     view, at = memoryview(message), 0
     empty = view[:0]
-    descriptor = header = body = empty
+    descriptor = header = metadata = body = empty
     while at < len(view):
         tag, at = _varint(view, at)
         if tag & 7 != 2:
@@ -56,13 +57,18 @@ def parse(message: bytes) -> FlightData:
             descriptor = part
         elif tag == HEADER_TAG:
             header = part
+        elif tag == METADATA_TAG:
+            metadata = part
         elif tag == BODY_TAG:
             body = part
-    return FlightData(descriptor, header, body)
+    return FlightData(descriptor, header, metadata, body)
 
 
-def data_of(encapsulated: Any, descriptor: bytes = b"") -> bytes:
-    """The FlightData of an Arrow message (`schema.serialize()`, `batch.serialize()`); its body lies aligned."""
+def data_of(encapsulated: Any, descriptor: bytes = b"", metadata: bytes = b"") -> bytes:
+    """The FlightData of an Arrow message (`schema.serialize()`, `batch.serialize()`); its body lies aligned.
+
+    metadata : the application's, as JSON; blanks after it are what aligns the body.
+    """
     view = memoryview(encapsulated)
     (length,) = struct.unpack_from("<i", view, 4)
     header, body = view[8 : 8 + length], view[8 + length :]
@@ -72,9 +78,12 @@ def data_of(encapsulated: Any, descriptor: bytes = b"") -> bytes:
     parts += [_key(HEADER_TAG), _size(length), header]
     if len(body):
         key = _key(BODY_TAG) + _size(len(body))
-        before = sum(map(len, parts)) + 2 + len(key)
-        padding = -before % ALIGNMENT
-        parts += [_key(METADATA_TAG), _size(padding), bytes(padding), key, body]
+        before = sum(map(len, parts)) + 3 + len(metadata) + len(key)
+        length = len(metadata) + -before % ALIGNMENT
+        size = bytes((length & 0x7F | 0x80, length >> 7))  # of two bytes whatever the length
+        parts += [_key(METADATA_TAG), size, metadata.ljust(length), key, body]
+    elif metadata:
+        parts += [_key(METADATA_TAG), _size(len(metadata)), metadata]
     return b"".join(parts)
 
 
@@ -98,6 +107,8 @@ class Inbound:
     def __init__(self) -> None:
         self._pieces = _Pieces()
         self._reader: Any = None
+        self.metadata = b""
+        """Of the last message that was taken: the application's."""
 
     def take(self, message: bytes) -> Any | None:
         """The record batch that a message completes; None for the schema, a dictionary or a message without data.
@@ -105,6 +116,7 @@ class Inbound:
         Raises InvalidArgumentError where Arrow cannot read it, or it is compressed.
         """
         data = parse(message)
+        self.metadata = bytes(data.metadata)
         if not len(data.header):
             return None
         kind, body_length, compressed = _header(data.header)
