@@ -47,8 +47,8 @@ class RecallTable {
   // points: ascending ef, at least one. rules: for each of kCalibratedKs, ascending bound; any may be empty.
   RecallTable(std::vector<CalibrationPoint> points, std::array<std::vector<Rule>, kCalibratedKs.size()> rules);
 
-  // The cheapest search measured that reaches `recall` by a lower confidence bound, 0 < recall < 1, 1 <= k <= kCalibratedMax.
-  // No wider than `widest`.
+  // The cheapest search measured that reaches `recall` by a lower confidence bound, 0 < recall < 1, 1 <= k <=
+  // kCalibratedMax. No wider than `widest`.
   [[nodiscard]] Beam choose(std::size_t k, double recall, std::size_t widest) const;
   // The recall to expect of a beam with no early end; k past the table counts as its last.
   [[nodiscard]] double expected(std::size_t k, std::size_t ef) const;
