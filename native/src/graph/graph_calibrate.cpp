@@ -29,12 +29,13 @@ constexpr std::size_t kHeldSmall = 100;
 constexpr std::size_t kHeldShareMax = 20;
 constexpr std::size_t kHeldMin = 25;
 
-// Walks are recorded up to this beam where a first few queries find almost everything with it; else up to the widest.
+// Walks of all queries are recorded up to this beam where a first few find almost everything with it, else up to the
+// second: the longer a walk, the more it costs to record. Wider beams miss less, and with less spread, so that a part
+// of the queries tells as much.
 constexpr std::uint32_t kEfEasy = 400;
+constexpr std::uint32_t kEfHard = 900;
 constexpr std::size_t kQueriesFirst = 100;
-// Beams too wide for the packed form: they miss less, and with less spread, so that a part of the queries tells as
-// much.
-constexpr std::size_t kWidestShare = 8;
+constexpr std::size_t kWideShare = 8;
 
 // Filters that have nothing to do with the query: the shares of rows that match, and whether the walk steps over the
 // others. Few queries: such walks are chosen for collections so large that they are seldom measured.
@@ -198,19 +199,26 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
   const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
   const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
   const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
+  const std::size_t hard = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfHard; }));
   const WalkRules rules = rules_of(kind);
   const auto measured = [&](const Kind& walk, std::size_t n, std::size_t first, std::size_t last, RuleGrid& grid) {
+    if (grid.enough() || first >= last) return;
     grid.add(record(probe, walk, std::min(n, probe.n), first, last, threads), rules, first, last);
   };
+  RuleGrid grid;
+  if (kind.share < 1.0) {  // a filtered walk is long, and where it would be wider, few matches are compared instead
+    measured(kind, probe.n, 0, easy, grid);
+    return std::move(grid).table();
+  }
   RuleGrid first_look;
   measured(kind, kQueriesFirst, 0, easy, first_look);
-  RuleGrid grid;
-  measured(kind, probe.n, 0, first_look.enough() ? easy : packed, grid);
-  if (!grid.enough() && packed < kEfs.size()) {
-    Kind codes = kind;
-    codes.form = nullptr;
-    measured(codes, std::max(kQueriesFirst, probe.n / kWidestShare), packed, kEfs.size(), grid);
-  }
+  const std::size_t wide = first_look.enough() ? easy : hard;
+  measured(kind, probe.n, 0, wide, grid);
+  const std::size_t some = std::max(kQueriesFirst, probe.n / kWideShare);
+  measured(kind, some, wide, packed, grid);
+  Kind codes = kind;
+  codes.form = nullptr;
+  measured(codes, some, packed, kEfs.size(), grid);
   return std::move(grid).table();
 }
 

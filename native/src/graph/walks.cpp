@@ -66,7 +66,8 @@ Ends ends_of(const Walk& walk, const Truth& truth, const WalkRules& rules, std::
   const auto end_at = [&](std::size_t hops, bool over) {
     // By the beam: enough nodes that were nearer when they were chosen.
     std::size_t nearer = 0;
-    if (!over) {
+    const auto least = next_ef < last ? static_cast<double>(kEfs[next_ef]) * rules.beam_scale : 0.0;
+    if (!over && next_ef<last&& static_cast<double>(hops) + 1.0> least) {
       const float key = walk.chosen_at[hops];
       const float limit = rules.ties_count ? std::nextafter(key, kInfinity) : key;
       for (std::size_t i = 0; i < hops; ++i) nearer += walk.counted[i] < limit ? 1U : 0U;
