@@ -48,12 +48,12 @@ def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float
 
 
 def test_a_search_by_recall_ends_early(index: GraphIndex) -> None:
-    beam = index.choose_beam(1, 0.8)
+    beam = index.choose_beam(1, 0.95)
     assert 0 < beam.near_part < 2
     exact = index.search(Q, k=1, exact=True)[0]
     early = index.search(Q, k=1, ef_search=400, near_part=beam.near_part)[0]
     assert np.array_equal(
-        index.search(Q, k=1, recall=0.8)[0],
+        index.search(Q, k=1, recall=0.95)[0],
         index.search(Q, k=1, ef_search=beam.ef_search, near_part=beam.near_part)[0],
     )
     assert recall(early, exact) < recall(index.search(Q, k=1, ef_search=400)[0], exact)

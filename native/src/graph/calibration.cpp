@@ -95,12 +95,12 @@ RecallTable::Choice RecallTable::by_beam(std::size_t bucket, double recall) cons
 }
 
 // Between the two rules whose bounds lie about what is asked, with the wider beam of both: where recall rises steeply,
-// one half way might cut off what it takes. Past the last rule by the beam alone.
+// one half way might cut off what it takes. Before the first and past the last rule by the beam alone.
 RecallTable::Choice RecallTable::choice(std::size_t bucket, double recall) const {
   const std::vector<Rule>& rules = rules_[bucket];
   const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
                                       [](const Rule& rule, double asked) { return rule.bound() < asked; });
-  if (above == rules.end()) return by_beam(bucket, recall);
+  if (above == rules.end() || (above == rules.begin() && above->bound() > recall)) return by_beam(bucket, recall);
   const double log_ef = std::log(static_cast<double>(above->ef));
   const double log_miss = std::log(miss_of(above->recall));
   if (above == rules.begin()) return {log_ef, above->near_part, log_miss};

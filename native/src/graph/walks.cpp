@@ -132,25 +132,23 @@ Rule measure(const std::vector<Ends>& ends, std::size_t e, std::size_t p, std::s
           static_cast<float>(std::sqrt(variance / n)),  static_cast<float>(hops / n)};
 }
 
-// What it costs to be judged, by rules of ascending bound.
-double cost_of(const std::vector<Rule>& rules, double scale) {
+// Logarithm of what it costs to reach a recall by rules of ascending bound.
+double cost_at(const std::vector<Rule>& rules, double recall, double scale) {
   const auto cost = [&](const Rule& rule) {
     return std::log(static_cast<double>(rule.hops) * (1.0 + static_cast<double>(rule.ef) * scale / kBeamOfTwice));
   };
+  const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
+                                      [](const Rule& rule, double asked) { return rule.bound() < asked; });
+  if (above == rules.end()) return kNotReached;
+  if (above == rules.begin()) return cost(*above);
+  const Rule& below = *(above - 1);
+  const double part = (recall - below.bound()) / (above->bound() - below.bound());
+  return cost(below) + part * (cost(*above) - cost(below));
+}
+
+double cost_of(const std::vector<Rule>& rules, double scale) {
   double total = 0.0;
-  for (const double recall : kJudgedAt) {
-    const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
-                                        [](const Rule& rule, double asked) { return rule.bound() < asked; });
-    if (above == rules.end()) {
-      total += kNotReached;
-    } else if (above == rules.begin()) {
-      total += cost(*above);
-    } else {
-      const Rule& below = *(above - 1);
-      const double part = (recall - below.bound()) / (above->bound() - below.bound());
-      total += cost(below) + part * (cost(*above) - cost(below));
-    }
-  }
+  for (const double recall : kJudgedAt) total += cost_at(rules, recall, scale);
   return total;
 }
 
@@ -193,6 +191,11 @@ void RuleGrid::add(const std::vector<Ends>& ends, const WalkRules& rules, std::s
       least = cost;
       rules_[b] = std::move(family);
     }
+    // Where little is asked for, a beam may still be cheaper.
+    const auto first_cheaper = std::find_if(rules_[b].begin(), rules_[b].end(), [&](const Rule& rule) {
+      return cost_at(rules_[b], rule.bound(), rules.beam_scale) < cost_at(beams[b], rule.bound(), rules.beam_scale);
+    });
+    rules_[b].erase(rules_[b].begin(), first_cheaper);
   }
 }
 
