@@ -467,7 +467,10 @@ class RemoteCollection:
 def _mean(recalls: list[float | None]) -> float | None:
     """Over the queries of several requests, whose graphs may have changed in between."""
     known = [r for r in recalls if r is not None]
-    return sum(known) / len(known) if len(known) == len(recalls) else None
+    if len(known) < len(recalls):
+        return None
+    # A mean of equal numbers may be off by a rounding.
+    return known[0] if len(set(known)) == 1 else sum(known) / len(known)
 
 
 def _row(vector: m.Vector, config: CollectionConfig) -> npt.NDArray[Any]:
