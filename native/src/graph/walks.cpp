@@ -191,11 +191,11 @@ void RuleGrid::add(const std::vector<Ends>& ends, const WalkRules& rules, std::s
       least = cost;
       rules_[b] = std::move(family);
     }
-    // Where little is asked for, a beam may still be cheaper.
-    const auto first_cheaper = std::find_if(rules_[b].begin(), rules_[b].end(), [&](const Rule& rule) {
+    // Where little is asked for, a beam may still be cheaper: without the rules up to there, but for the last of them.
+    const auto cheaper = std::find_if(rules_[b].begin(), rules_[b].end(), [&](const Rule& rule) {
       return cost_at(rules_[b], rule.bound(), rules.beam_scale) < cost_at(beams[b], rule.bound(), rules.beam_scale);
     });
-    rules_[b].erase(rules_[b].begin(), first_cheaper);
+    rules_[b].erase(rules_[b].begin(), cheaper == rules_[b].begin() ? cheaper : cheaper - 1);
   }
 }
 
