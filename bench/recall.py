@@ -20,9 +20,10 @@ import numpy as np
 from bench import datasets, machine
 from vicinal.cli.measuring import recall_at_k
 from vicinal.index import FlatIndex, GraphIndex
+from vicinal.index.graph import Strategy
 from vicinal.model.limits import CALIBRATION_QUERIES_MAX
 
-FILTERED = ((0.5, "gate"), (0.1, "filter"))
+FILTERED: tuple[tuple[float, Strategy], ...] = ((0.5, "gate"), (0.1, "filter"))
 FILTERS = 10
 KS = (10, 1, 100)
 ASKED = (0.90, 0.95, 0.99)
