@@ -20,6 +20,7 @@ namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
 inline constexpr std::uint32_t kWantMin = 8;  // candidates kept however near the end
+inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
 template <class V>
 struct SearchLoop {
@@ -112,11 +113,19 @@ struct SearchLoop {
     l.delta_sum = delta * V::sum_of(total);
 
     const F empty = V::setf(kInfinity);
-    for (std::uint32_t i = 0; i < sizes.capacity + 64; i += W) V::storef(l.cd + i, empty);
-    for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
-    if (b.near != 0) {
-      for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ed + i, empty);
+    l.kth = -kInfinity;
+    l.stop = kInfinity;
+    l.room = sizes.capacity;
+    if (b.near_part > 0.0F) {
+      if (l.room > kRoomMin) l.room = kRoomMin;
+      const auto near = static_cast<std::uint32_t>(b.near);
+      for (std::uint32_t i = 0; i < near; i += W) V::storef(l.nd + i, empty);
+      for (std::uint32_t i = near; i % W != 0; ++i) l.nd[i] = -kInfinity;
+      l.kth = kInfinity;
+      l.kth_at = 0;
     }
+    for (std::uint32_t i = 0; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
+    for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
     l.size = 0;
     l.hops = 0;
     l.ek[0] = -kInfinity;
@@ -137,17 +146,17 @@ struct SearchLoop {
 
   // Finds a threshold that about `want` candidates pass, and drops the others.
   static __attribute__((noinline)) void tighten(Lane& l, std::uint32_t want, std::uint32_t capacity) noexcept {
-    const F empty = V::setf(kInfinity);
+    const F empty = V::setf(kInfinity), bound = V::setf(l.stop);
     F least = empty, most = V::setf(-kInfinity);
     std::uint32_t live = 0;
     for (std::uint32_t i = 0; i < l.size; i += W) {
       const F d = V::loadf(l.cd + i);
-      const M m = V::lt(d, empty);
+      const M m = V::lt(d, bound);
       least = V::min(least, d);
       most = V::max(most, V::pick(m, d, V::setf(-kInfinity)));
       live += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
     }
-    float high = l.tau;
+    float high = l.tau < l.stop ? l.tau : l.stop;
     if (live > want) {
       float low = V::min_of(least);
       high = just_above(V::max_of(most));
@@ -182,6 +191,10 @@ struct SearchLoop {
     if (kept + kBlock > capacity) kept = want < capacity - kBlock ? want : capacity - kBlock;
     for (std::uint32_t i = kept; i < l.size + W; i += W) V::storef(l.cd + i, empty);
     l.size = kept;
+    // A list half full of what is needed would be tightened again and again.
+    const std::uint32_t before = l.room;
+    while (l.room < capacity && l.size > l.room / 2) l.room = 2 * l.room < capacity ? 2 * l.room : capacity;
+    for (std::uint32_t i = before + 64; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
   }
 
   static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
@@ -189,15 +202,23 @@ struct SearchLoop {
     return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
   }
 
-  // Whether enough returnable nodes are so much nearer than the nearest candidate that it can hardly change the answer.
-  static VICINAL_INLINE bool ends_early(const Context& c, const Batch& b, const Lane& l, float nearest) noexcept {
-    const float distance = nearest + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
-    const F limit = V::setf((distance > 0.0F ? distance * b.near_part : distance) - c.far_off);
-    std::uint32_t near = 0;
-    for (std::uint32_t i = 0; i < l.hops; i += W) {
-      near += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ed + i), limit))));
+  // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the walk.
+  static __attribute__((noinline)) void take_near(const Context& c, const Batch& b, Lane& l, float own) noexcept {
+    const auto near = static_cast<std::uint32_t>(b.near);
+    l.nd[l.kth_at] = own;
+    F most = V::loadf(l.nd);
+    for (std::uint32_t i = W; i < near; i += W) most = V::max(most, V::loadf(l.nd + i));
+    l.kth = V::max_of(most);
+    const F top = V::setf(l.kth);
+    for (std::uint32_t i = 0; i < near; i += W) {
+      const std::uint32_t less = V::bits(V::lt(V::loadf(l.nd + i), top)) & ((1ULL << W) - 1);
+      if (less == (1ULL << W) - 1) continue;
+      l.kth_at = i + static_cast<std::uint32_t>(__builtin_ctz(~less));
+      break;
     }
-    return near >= b.near;
+    if (l.kth == kInfinity) return;
+    const float distance = l.kth + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
+    l.stop = (distance > 0.0F ? distance / b.near_part : distance) - c.far_off;
   }
 
   // One hop. False when the search is over.
@@ -239,7 +260,13 @@ struct SearchLoop {
     const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
     const float own = own_distance(c, l, row);
     l.ed[l.hops] = own;
-    if (b.near != 0 && !may_return(b, header->row)) l.ed[l.hops] = kInfinity;
+    if (b.near != 0) {
+      if (!may_return(b, header->row)) {
+        l.ed[l.hops] = kInfinity;
+      } else if (own < l.kth) {
+        take_near(c, b, l, own);
+      }
+    }
     l.er[l.hops] = header->row;
     if (++l.hops == sizes.hops_max) return false;
 
@@ -251,8 +278,8 @@ struct SearchLoop {
     const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
     const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
     for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
-      if (l.size + kBlock > sizes.capacity) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
-      const F limit = V::setf(l.tau);
+      if (l.size + kBlock > l.room) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
+      const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
       V::scan(codes, l.tables, layout.padded, fetch + layout.own, sums);
@@ -320,7 +347,7 @@ struct SearchLoop {
 
     const float nearest = V::min_of(best);
     if (!(nearest < kInfinity)) return false;
-    if (b.near != 0 && l.hops >= b.near && ends_early(c, b, l, nearest)) return false;
+    if (nearest > l.stop) return false;
     if (l.hops >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
       const F limit_all = V::setf(nearest);
       std::uint32_t nearer = 0;

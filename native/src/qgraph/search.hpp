@@ -75,6 +75,10 @@ struct Lane {
   float own_scale = 0.0F;
   float delta = 0.0F;      // -2 * unit of the table entries
   float delta_sum = 0.0F;  // unit * sum of |q|
+  float kth = 0.0F;             // the largest of nd
+  float stop = 0.0F;            // the walk ends when no candidate is nearer
+  std::uint32_t kth_at = 0;
+  std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
   std::uint32_t picked = 0;
   // Buffers of a Scratch.
   float* cd = nullptr;
@@ -89,6 +93,7 @@ struct Lane {
   std::uint8_t* tables = nullptr;
   float* work = nullptr;          // P floats
   std::uint32_t* pick = nullptr;  // rows to rerank
+  float* nd = nullptr;            // the smallest own distances of returnable nodes, Batch::near of them, unsorted
 };
 
 struct Sizes {
