@@ -247,6 +247,16 @@ nb::object choose(const Graph& self, std::size_t k, double recall, std::optional
   return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
 }
 
+// (ef_search, recall to expect, near_part) of a search that does the work of a beam, without a filter.
+nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) {
+    return nb::make_tuple(ef_search, nb::none(), 0.0F);
+  }
+  const graph::Beam beam = table->same_work(k, ef_search, self.index.nodes_per_ef());
+  return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
+}
+
 nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search, std::optional<double> share) {
   const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
   if (table == nullptr || k > graph::kCalibratedMax) return nb::none();
@@ -338,6 +348,7 @@ void init_graph(nb::module_& m) {
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a = 0.0F)
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
       .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())
+      .def("same_work", &same_work, "k"_a, "ef_search"_a)
       .def("expected", &expected, "k"_a, "ef_search"_a, "share"_a.none() = nb::none())
       .def("calibration_bytes", &calibration_bytes)
       .def("set_calibration", &set_calibration, "table"_a)

@@ -18,6 +18,8 @@ constexpr double kUnseen = 0.25;
 // Past the table misses are taken to fall as 1 / ef, which is slower than measured; further than this it is not known.
 constexpr double kReach = 4.0;
 constexpr double kMissMin = 1e-5;
+// An early end costs some per cent of every hop; it has to save more of them.
+constexpr double kWorthwhile = 1.1;
 
 struct Between {
   std::size_t low;
@@ -131,6 +133,50 @@ Beam RecallTable::choose(std::size_t k, double recall, std::size_t widest) const
   return {ef, miss <= kMissMin ? 1.0 : 1.0 - miss, near_part};
 }
 
+std::optional<RecallTable::Choice> RecallTable::by_hops(std::size_t bucket, double hops) const {
+  const std::vector<Rule>& rules = rules_[bucket];
+  const auto above = std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) { return rule.hops >= hops; });
+  if (above == rules.end() || above == rules.begin()) return std::nullopt;
+  const Rule& below = *(above - 1);
+  const double low = std::log(static_cast<double>(below.hops));
+  const double high = std::log(static_cast<double>(above->hops));
+  const double part = high > low ? (std::log(hops) - low) / (high - low) : 1.0;
+  const double low_miss = std::log(miss_of(below.recall));
+  return Choice{std::log(static_cast<double>(above->ef)),
+                below.near_part + part * (above->near_part - below.near_part),
+                low_miss + part * (std::log(miss_of(above->recall)) - low_miss)};
+}
+
+double RecallTable::log_ef_missing(std::size_t bucket, double log_miss) const {
+  const auto above = std::find_if(points_.begin(), points_.end(), [&](const CalibrationPoint& p) {
+    return std::log(miss_of(p.recall[bucket])) <= log_miss;
+  });
+  if (above == points_.end()) return std::numeric_limits<double>::infinity();
+  const double high = std::log(static_cast<double>(above->ef));
+  if (above == points_.begin()) return high;
+  const double low = std::log(static_cast<double>((above - 1)->ef));
+  const double low_miss = std::log(miss_of((above - 1)->recall[bucket]));
+  const double high_miss = std::log(miss_of(above->recall[bucket]));
+  return low + (low_miss - log_miss) / (low_miss - high_miss) * (high - low);
+}
+
+Beam RecallTable::same_work(std::size_t k, std::size_t ef, double hops, std::size_t widest) const {
+  const Beam plain{ef, expected(k, ef)};
+  const Between b = around(k);
+  const std::optional<Choice> low = by_hops(b.low, hops);
+  const std::optional<Choice> high = b.high == b.low ? low : by_hops(b.high, hops);
+  if (!low || !high || !(low->near_part > 0.0) || !(high->near_part > 0.0)) return plain;
+  const double gain = std::min(log_ef_missing(b.low, low->log_miss), log_ef_missing(b.high, high->log_miss)) -
+                      std::log(static_cast<double>(ef));
+  if (!(gain >= std::log(kWorthwhile))) return plain;
+  const double log_ef = low->log_ef + b.part * (high->log_ef - low->log_ef);
+  const auto width = std::max({k, ef, static_cast<std::size_t>(std::ceil(std::exp(log_ef) - 1e-6))});
+  if (width > widest) return plain;
+  const double miss = std::exp(low->log_miss + b.part * (high->log_miss - low->log_miss));
+  return {width, miss <= kMissMin ? 1.0 : 1.0 - miss,
+          static_cast<float>(low->near_part + b.part * (high->near_part - low->near_part))};
+}
+
 double RecallTable::expected(std::size_t k, std::size_t ef) const {
   const Between b = around(k);
   const double log_ef = std::log(static_cast<double>(ef));
@@ -146,6 +192,12 @@ Calibration::Calibration(std::uint64_t rows, bool given, RecallTable plain, std:
 Beam Calibration::choose(std::size_t k, double recall) const {
   // A walk so wide meets most rows, one by one and in no order: a scan is faster.
   return plain_.choose(k, recall, std::min<std::size_t>(kBeamMax, rows_ / kScanPerEf));
+}
+
+Beam Calibration::same_work(std::size_t k, std::size_t ef, double nodes_per_ef) const {
+  const auto widest = std::min(static_cast<double>(rows_ / kScanPerEf),
+                               static_cast<double>(kPackedBeamMax) / std::max(nodes_per_ef, 1.0));
+  return plain_.same_work(k, ef, static_cast<double>(ef) * nodes_per_ef, static_cast<std::size_t>(widest));
 }
 
 const FilteredTable* Calibration::filtered(bool two_hop, double share) const noexcept {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace vicinal::graph {
@@ -50,6 +51,9 @@ class RecallTable {
   // The cheapest search measured that reaches `recall` by a lower confidence bound, 0 < recall < 1, 1 <= k <=
   // kCalibratedMax. No wider than `widest`.
   [[nodiscard]] Beam choose(std::size_t k, double recall, std::size_t widest) const;
+  // A search with an early end that expands about `hops` nodes, as a beam of width ef does, where it finds so much more
+  // that it is worth its own cost; else, and where it would be wider than `widest`, that beam.
+  [[nodiscard]] Beam same_work(std::size_t k, std::size_t ef, double hops, std::size_t widest) const;
   // The recall to expect of a beam with no early end; k past the table counts as its last.
   [[nodiscard]] double expected(std::size_t k, std::size_t ef) const;
 
@@ -63,6 +67,8 @@ class RecallTable {
     double log_miss;  // expected
   };
   [[nodiscard]] Choice choice(std::size_t bucket, double recall) const;
+  [[nodiscard]] std::optional<Choice> by_hops(std::size_t bucket, double hops) const;
+  [[nodiscard]] double log_ef_missing(std::size_t bucket, double log_miss) const;  // the beam that is expected to
   [[nodiscard]] Choice by_beam(std::size_t bucket, double recall) const;
   [[nodiscard]] double log_ef_for(std::size_t bucket, double recall) const;  // by the points
   [[nodiscard]] double log_miss_at(std::size_t bucket, double log_ef) const;
@@ -85,6 +91,8 @@ class Calibration {
 
   [[nodiscard]] Beam choose(std::size_t k, double recall) const;
   [[nodiscard]] double expected(std::size_t k, std::size_t ef) const { return plain_.expected(k, ef); }
+  // What is asked for by a beam's width: RecallTable::same_work. nodes_per_ef: that a beam expands.
+  [[nodiscard]] Beam same_work(std::size_t k, std::size_t ef, double nodes_per_ef) const;
   // The table of the share nearest to this one that was walked in this way; null: none was measured.
   [[nodiscard]] const FilteredTable* filtered(bool two_hop, double share) const noexcept;
   // As choose(), where only a share of the rows match; ef 0 also where no such walk was measured.

@@ -115,6 +115,10 @@ class GraphIndex {
   void calibrate(const std::byte* queries, std::size_t n, unsigned threads);
   // Null: not measured yet, or in a file of an older release.
   [[nodiscard]] std::shared_ptr<const Calibration> calibration() const;
+  // Nodes that a search without removed rows expands, per unit of its ef_search.
+  [[nodiscard]] double nodes_per_ef() const noexcept {
+    return packed() != nullptr ? static_cast<double>(packed_scale_.load()) : 1.0;
+  }
   void set_calibration(std::shared_ptr<const Calibration> table);
 
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;

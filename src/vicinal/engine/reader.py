@@ -389,4 +389,6 @@ def _beam(
     """How wide to search an index, by the recall asked for or by the beam width; share: of the rows that match."""
     if recall is not None and recall < 1:
         return index.choose_beam(k, recall, share)
+    if share is None:
+        return index.same_work(k, max(k, ef_search))
     return Beam(ef_search, index.expected_recall(k, max(k, ef_search), share))

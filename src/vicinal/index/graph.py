@@ -210,7 +210,7 @@ class GraphIndex:
         exact: bool = False,
         strategy: Strategy = "auto",
         recall: float | None = None,
-        near_part: float = 0.0,
+        near_part: float | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k nearest live rows of each query, with their exact distances.
 
@@ -219,7 +219,9 @@ class GraphIndex:
         queries : (dim,) or (n_queries, dim), C-contiguous: float32 for f32 and f16 rows, int8 for i8,
             packed uint8 for bit. Nothing is converted.
         k : results wanted, 1 to 10000.
-        ef_search : beam width, k or more; larger raises recall and latency. None: max(64, 2 k).
+        ef_search : work to do, k or more: as much as a beam of that width. Without a filter, and where the index is
+            calibrated, a search ends when its results are settled, and is the longer where they are not (see
+            `same_work`). Larger raises recall and latency. None: max(64, 2 k).
         threads : of this call, 0 means all.
         filter : rows allowed: (ceil(n / 64),) uint64 with bit r of word r // 64 for row r, or (n,) bool.
             Rows past its end do not match.
@@ -230,7 +232,8 @@ class GraphIndex:
         recall : instead of ef_search and exact: the share of the true nearest rows to find, above 0 and at most 1, for
             k up to 100. The beam width comes from the table that the index measured on its own rows (see
             `calibration`), and so does `near_part`; 1.0 is exact.
-        near_part : ends a walk early, see `Beam`; beside ef_search, not recall. 0: never.
+        near_part : ends a walk early, see `Beam`; beside ef_search, which is the beam's width then, not recall. 0:
+            never. None: as said under ef_search and recall.
 
         Returns
         -------
@@ -254,10 +257,16 @@ class GraphIndex:
                 ef_search, _, near_part = self.choose_beam(k, asked, share)
             exact = asked == 1 or ef_search == 0
             ef_search = ef_search or None
+        if ef_search is None:
+            ef_search = 64 if k <= 32 else 2 * k
+        if near_part is None:
+            near_part = 0.0
+            if filter is None and not exact:
+                ef_search, _, near_part = native.same_work(k, ef_search)
         return native.search(
             queries,
             k,
-            (64 if k <= 32 else 2 * k) if ef_search is None else ef_search,
+            ef_search,
             threads,
             filter,
             exact,
@@ -296,6 +305,15 @@ class GraphIndex:
             return Beam(self.choose_beam(k, recall).ef_search, None)
         ef = default_ef(k) * max(1.0, MISS_OF_DEFAULT / (1 - recall))
         return Beam(min(EF_MAX, math.ceil(ef)), None)
+
+    def same_work(self, k: int, ef_search: int) -> Beam:
+        """A search without a filter that expands, on average, about as many nodes as a beam of that width.
+
+        One beam for all queries does too much for those whose neighbours are near and too little for those in the void.
+        This walk has a wider beam and an early end (see `Beam.near_part`), of the pair that the calibration found best
+        for so many nodes; where it found none that is worth it, or nothing was measured, it is the beam itself.
+        """
+        return Beam(*self._open.same_work(k, ef_search))
 
     def expected_recall(self, k: int, ef_search: int, share: float | None = None) -> float | None:
         """The recall to expect of a traversal, share as for `choose_beam`; None where k is above 100 or nothing was
