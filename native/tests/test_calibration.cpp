@@ -97,6 +97,24 @@ void rules_are_preferred_and_interpolated() {
   CHECK(table.choose(1, 0.8).near_part == 0.0F);
 }
 
+void the_work_of_a_beam_is_spent_on_an_early_end_where_that_finds_more() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const Calibration table(100000, false, RecallTable(halving().points(), rules));
+  const Beam between = table.same_work(10, 45, 1.0);  // 45 nodes lie at 0.58 of the way from 30 to 60
+  CHECK(between.ef == 80 && std::abs(between.near_part - 0.883F) < 1e-3F, between.ef, between.near_part);
+  CHECK(std::abs(between.recall - 0.912) < 1e-3, between.recall);
+  CHECK(table.same_work(10, 60, 0.75).near_part == between.near_part);
+  for (const std::size_t ef : {std::size_t{20}, std::size_t{100}}) {  // fewer and more nodes than the rules tell of
+    const Beam plain = table.same_work(10, ef, 1.0);
+    CHECK(plain.ef == ef && plain.near_part == 0.0F && plain.recall == table.expected(10, ef), ef);
+  }
+  CHECK(table.same_work(15, 45, 1.0).near_part == 0.0F);  // no rules for 20 results
+  CHECK(Calibration(500, false, RecallTable(halving().points(), rules)).same_work(10, 45, 1.0).ef == 45);
+  rules[3][1].recall = 0.83F;  // no more than a beam of 47 finds
+  CHECK(Calibration(100000, false, RecallTable(halving().points(), rules)).same_work(10, 45, 1.0).near_part == 0.0F);
+}
+
 void walks_with_a_filter_have_tables_of_their_own() {
   std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
   rules[3] = two_rules();
@@ -277,6 +295,7 @@ int main() {
   past_the_table_it_reaches_a_little_and_then_says_no();
   the_expected_recall_lies_between_those_measured();
   rules_are_preferred_and_interpolated();
+  the_work_of_a_beam_is_spent_on_an_early_end_where_that_finds_more();
   walks_with_a_filter_have_tables_of_their_own();
   tables_of_beams_alone_are_read();
   bytes_come_back_and_lies_are_refused();

@@ -78,6 +78,33 @@ def test_walks_with_a_filter_are_calibrated_by_themselves(share: float, strategy
     assert made.expected_recall(10, 20, share) != made.expected_recall(10, 20)
 
 
+@pytest.mark.parametrize("format", ["sq8", "rabitq"])
+def test_a_beam_is_spent_where_it_finds_more(format: Any) -> None:
+    def mixed(n: int, seed: int) -> np.ndarray:
+        made = rows(n, seed)
+        made[::2] = 0.05 * made[::2] + rows(40, 0)[np.arange(len(made[::2])) % 40]
+        return made
+
+    index, queries = GraphIndex(DIM, format=format), mixed(400, 2)
+    index.build(mixed(12_000, 1), threads=1)
+    exact = index.search(queries, k=10, exact=True)[0]
+    missed = []  # with one beam for all, and with the early end of the same work
+    for ef in (15, 20, 30, 50, 100, 200):
+        beam = index.same_work(10, ef)
+        plain = recall(index.search(queries, k=10, ef_search=ef, near_part=0.0)[0], exact)
+        found = index.search(queries, k=10, ef_search=ef)[0]
+        pair = index.search(queries, k=10, ef_search=beam.ef_search, near_part=beam.near_part)[0]
+        assert np.array_equal(found, pair)
+        assert recall(found, exact) == pytest.approx(beam.recall, abs=0.05)
+        if beam.near_part:
+            missed.append((1 - plain, 1 - recall(found, exact)))
+        else:
+            assert beam.ef_search == ef
+    by_beam, by_end = np.sum(missed, axis=0)
+    assert 0 < by_end < 0.85 * by_beam
+    assert index.same_work(200, 300).near_part == 0.0  # not calibrated for so many results
+
+
 def test_small_graphs_know_nothing_of_filters(index: GraphIndex) -> None:
     assert index.choose_beam(10, 0.9, 0.5) == (index.choose_beam(10, 0.9).ef_search, None, 0.0)
     assert index.expected_recall(10, 50, 0.5) is None
