@@ -1,8 +1,10 @@
 """`recall=` asked for against recall reached by real queries, and its time against the best fixed beam.
 
 The index calibrates itself on its own points while it is built (`own`), or on half of the queries (`given`); the
-other half judges both. `best` is the narrowest fixed ef_search that reaches the same recall on the judging queries,
-which no caller could know beforehand. Searches are batches on one thread, in turns; times are medians of the passes.
+other half judges both. `part` is how near the found points must be for a walk to end early, `best` the narrowest fixed
+ef_search that reaches the same recall on the judging queries, which no caller could know beforehand. Searches are
+batches on one thread, in turns; times are medians of the passes. The last lines are walks with random filters, whose
+calibration is their own.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import numpy as np
 from bench import datasets, machine
 from vicinal.cli.measuring import recall_at_k
 from vicinal.index import FlatIndex, GraphIndex
+from vicinal.index.graph import Strategy
 from vicinal.model.limits import CALIBRATION_QUERIES_MAX
 
+FILTERED: tuple[tuple[float, Strategy], ...] = ((0.5, "gate"), (0.1, "filter"))
+FILTERS = 10
 KS = (10, 1, 100)
 ASKED = (0.90, 0.95, 0.99)
 EF_SEARCHED_MAX = 4_096
@@ -52,8 +57,13 @@ def main(options: argparse.Namespace) -> int:
         f"{data.name}, {index.format}, built in {build_s:.1f} s, {table.n_queries} points held back, "
         f"{len(queries)} judging queries"
     )
-    index.calibrate(giving)
+    began = time.perf_counter()
+    index.calibrate(giving, threads=1)
+    print(
+        f"calibrated with {len(giving)} queries in {time.perf_counter() - began:.1f} s on one thread"
+    )
     rows += measure(index, queries, truth, "given", options.passes)
+    rows += measure_filtered(index, flat, queries, np.random.default_rng(options.seed))
     machine.table(
         [
             "by",
@@ -63,6 +73,7 @@ def main(options: argparse.Namespace) -> int:
             "#reached",
             "#off",
             "#ef",
+            "#part",
             "#us",
             "#best ef",
             "#us",
@@ -77,10 +88,8 @@ def main(options: argparse.Namespace) -> int:
                 f"{row['reached']:.4f}",
                 f"{row['reached'] - row['asked']:+.4f}",
                 row["ef"] or "scan",
-                f"{row['us']:.1f}",
-                row["best_ef"],
-                f"{row['best_us']:.1f}",
-                f"{row['us'] / row['best_us']:.2f}",
+                f"{row['near_part']:.2f}",
+                *_times(row),
             ]
             for row in rows
         ],
@@ -114,11 +123,44 @@ def measure(
                     "expected": 1.0 if beam.recall is None else beam.recall,
                     "reached": reached,
                     "ef": beam.ef_search,
+                    "near_part": beam.near_part,
                     "us": statistics.median(ours) / len(queries) * 1e6,
                     "best_ef": best,
                     "best_us": statistics.median(theirs) / len(queries) * 1e6,
                 }
             )
+    return rows
+
+
+def measure_filtered(
+    index: GraphIndex, flat: FlatIndex, queries: np.ndarray, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Rows for walks with random filters, which a planner would replace by a scan where that is faster."""
+    rows: list[dict[str, Any]] = []
+    for share, strategy in FILTERED:
+        masks = [rng.random(index.n) < share for _ in range(FILTERS)]
+        parts = np.array_split(queries, FILTERS)
+        for k in KS:
+            truth = [flat.search(q, k=k, filter=m)[1] for q, m in zip(parts, masks, strict=True)]
+            for asked in ASKED:
+                beam = index.choose_beam(k, asked, share)
+                if beam.recall is None or beam.ef_search == 0:
+                    continue
+                found = [
+                    index.search(q, k=k, recall=asked, filter=m, strategy=strategy)[1]
+                    for q, m in zip(parts, masks, strict=True)
+                ]
+                rows.append(
+                    {
+                        "by": f"{share:.0%} match",
+                        "k": k,
+                        "asked": asked,
+                        "expected": beam.recall,
+                        "reached": recall_at_k(np.concatenate(found), np.concatenate(truth)),
+                        "ef": beam.ef_search,
+                        "near_part": beam.near_part,
+                    }
+                )
     return rows
 
 
@@ -133,6 +175,13 @@ def best_fixed(index: GraphIndex, queries: np.ndarray, truth: np.ndarray, recall
         else:
             low = middle
     return high
+
+
+def _times(row: dict[str, Any]) -> list[str]:
+    if "us" not in row:
+        return ["", "", "", ""]
+    ratio = row["us"] / row["best_us"]
+    return [f"{row['us']:.1f}", str(row["best_ef"]), f"{row['best_us']:.1f}", f"{ratio:.2f}"]
 
 
 def _seconds(index: GraphIndex, queries: np.ndarray, **options: Any) -> float:

@@ -1,8 +1,10 @@
 // GraphIndex. The Python class of that name derives from this one and adds what needs no speed.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "arrays.hpp"
 #include "base/error.hpp"
 #include "graph/calibration.hpp"
+#include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 
 namespace nb = nanobind;
@@ -186,7 +189,7 @@ Graph* load(const std::string& path, bool map, nb::handle vectors) {
 }
 
 nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
-                 nb::handle filter, bool exact, const char* strategy) {
+                 nb::handle filter, bool exact, const char* strategy, float near_part) {
   const GraphConfig& c = self.index.config();
   const bool one = queries.ndim() == 1;
   View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), one ? 1 : 2, "queries");
@@ -198,6 +201,7 @@ nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_
   p.threads = threads;
   p.exact = exact;
   p.strategy = parse_strategy(strategy);
+  p.near_part = near_part;
   AnyArray filter_array;
   if (!filter.is_none()) {
     filter_array = nb::cast<AnyArray>(filter);
@@ -223,19 +227,43 @@ void calibrate(Graph& self, const AnyArray& queries, unsigned threads) {
   self.index.calibrate(q.data, q.rows, threads);
 }
 
-// (ef_search, recall to expect) for a recall asked for, ef_search 0 where no beam is known to reach it; None where the
-// index is not calibrated.
-nb::object choose(const Graph& self, std::size_t k, double recall) {
-  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
-  if (table == nullptr) return nb::none();
-  const graph::Beam beam = table->choose(k, recall);
-  return nb::make_tuple(beam.ef, beam.recall);
+const graph::FilteredTable* table_for(const graph::Calibration& table, double share) {
+  return table.filtered(share < graph::kGateShareMin, share);
 }
 
-nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search) {
+// (ef_search, recall to expect, near_part) for a recall asked for, ef_search 0 where no beam is known to reach it; None
+// where nothing was measured. share: of the rows that match a filter; None: there is no filter.
+nb::object choose(const Graph& self, std::size_t k, double recall, std::optional<double> share) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr) return nb::none();
+  graph::Beam beam;
+  if (share.has_value()) {
+    const graph::FilteredTable* filtered = table_for(*table, *share);
+    if (filtered == nullptr) return nb::none();
+    beam = table->choose_filtered(*filtered, k, recall);
+  } else {
+    beam = table->choose(k, recall);
+  }
+  return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
+}
+
+// (ef_search, recall to expect, near_part) of a search that does the work of a beam, without a filter.
+nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) {
+    return nb::make_tuple(ef_search, nb::none(), 0.0F);
+  }
+  const graph::Beam beam = table->same_work(k, ef_search, self.index.nodes_per_ef());
+  return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
+}
+
+nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search, std::optional<double> share) {
   const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
   if (table == nullptr || k > graph::kCalibratedMax) return nb::none();
-  return nb::cast(table->expected(k, ef_search));
+  if (!share.has_value()) return nb::cast(table->expected(k, ef_search));
+  const graph::FilteredTable* filtered = table_for(*table, *share);
+  if (filtered == nullptr) return nb::none();
+  return nb::cast(filtered->table.expected(k, ef_search));
 }
 
 // (rows, given, [(ef, queries, recall of each k, standard error of each k)]); None where there is no table.
@@ -317,10 +345,11 @@ void init_graph(nb::module_& m) {
       .def("compact", &compact, "keep"_a.none(), "vectors"_a.none(), "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
-           "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto")
+           "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a = 0.0F)
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
-      .def("choose", &choose, "k"_a, "recall"_a)
-      .def("expected", &expected, "k"_a, "ef_search"_a)
+      .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())
+      .def("same_work", &same_work, "k"_a, "ef_search"_a)
+      .def("expected", &expected, "k"_a, "ef_search"_a, "share"_a.none() = nb::none())
       .def("calibration_bytes", &calibration_bytes)
       .def("set_calibration", &set_calibration, "table"_a)
       .def_prop_ro("calibration", &calibration)

@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "check.hpp"
 #include "graph/calibration.hpp"
+#include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 
 namespace {
@@ -41,7 +42,7 @@ Calibration halving(std::uint64_t rows = 100000) {
     p.error.fill(0.001F);
     points.push_back(p);
   }
-  return {rows, false, points};
+  return {rows, false, RecallTable(points, {})};
 }
 
 void a_beam_is_chosen_by_a_lower_bound_between_the_points() {
@@ -64,6 +65,7 @@ void past_the_table_it_reaches_a_little_and_then_says_no() {
   const Beam further = table.choose(10, 0.96);
   CHECK(further.ef > 128 && further.ef < 260, further.ef);
   CHECK(table.choose(10, 0.9999).ef == 0);
+  CHECK(further.near_part == 0.0F);
   CHECK(halving(1000).choose(10, 0.95).ef == 0);  // a beam wider than an eighth of the rows: a scan is faster
 }
 
@@ -74,6 +76,71 @@ void the_expected_recall_lies_between_those_measured() {
   CHECK(table.expected(10, 4) == table.expected(10, 16));
   CHECK(table.expected(10, 256) > table.expected(10, 128));
   CHECK(table.expected(10, 256) < 1.0);
+}
+
+// Rules at misses of 20 % and 5 %, for k of 10.
+std::vector<Rule> two_rules() {
+  return {{1.0F, 20, 1000, 0.801F, 0.001F, 30.0F}, {0.8F, 80, 1000, 0.951F, 0.001F, 60.0F}};
+}
+
+void rules_are_preferred_and_interpolated() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const Calibration table(100000, false, RecallTable(halving().points(), rules));
+  const Beam low = table.choose(10, 0.7);  // before the first, by the beams
+  CHECK(low.ef == halving().choose(10, 0.7).ef && low.near_part == 0.0F, low.ef, low.near_part);
+  const Beam between = table.choose(10, 0.9);  // half way over the logarithm of the misses
+  CHECK(between.ef == 80 && std::abs(between.near_part - 0.9F) < 1e-3F, between.ef, between.near_part);
+  CHECK(between.recall > 0.9 && between.recall < 0.902, between.recall);
+  const Beam past = table.choose(10, 0.96);  // by the beams
+  CHECK(past.ef > 128 && past.near_part == 0.0F, past.ef, past.near_part);
+  CHECK(table.choose(1, 0.8).near_part == 0.0F);
+}
+
+void the_work_of_a_beam_is_spent_on_an_early_end_where_that_finds_more() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const Calibration table(100000, false, RecallTable(halving().points(), rules));
+  const Beam between = table.same_work(10, 45, 1.0);  // 45 nodes lie at 0.58 of the way from 30 to 60
+  CHECK(between.ef == 80 && std::abs(between.near_part - 0.883F) < 1e-3F, between.ef, between.near_part);
+  CHECK(std::abs(between.recall - 0.912) < 1e-3, between.recall);
+  CHECK(table.same_work(10, 60, 0.75).near_part == between.near_part);
+  for (const std::size_t ef : {std::size_t{20}, std::size_t{100}}) {  // fewer and more nodes than the rules tell of
+    const Beam plain = table.same_work(10, ef, 1.0);
+    CHECK(plain.ef == ef && plain.near_part == 0.0F && plain.recall == table.expected(10, ef), ef);
+  }
+  CHECK(table.same_work(15, 45, 1.0).near_part == 0.0F);  // no rules for 20 results
+  CHECK(Calibration(500, false, RecallTable(halving().points(), rules)).same_work(10, 45, 1.0).ef == 45);
+  rules[3][1].recall = 0.83F;  // no more than a beam of 47 finds
+  CHECK(Calibration(100000, false, RecallTable(halving().points(), rules)).same_work(10, 45, 1.0).near_part == 0.0F);
+}
+
+void walks_with_a_filter_have_tables_of_their_own() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const RecallTable plain = RecallTable(halving().points(), {});
+  const Calibration table(100000, true, plain,
+                          {{false, 0.5F, {halving().points(), rules}}, {true, 0.1F, plain}, {true, 0.01F, plain}});
+  CHECK(table.filtered(false, 0.9)->share == 0.5F);
+  CHECK(table.filtered(true, 0.05)->share == 0.1F);
+  CHECK(table.filtered(true, 0.02)->share == 0.01F);
+  CHECK(table.choose_filtered(*table.filtered(false, 0.5), 10, 0.9).near_part > 0.89F);
+  const std::vector<std::byte> good = table.bytes();
+  const Calibration again = Calibration::parse(good.data(), good.size());
+  CHECK(again.bytes() == good);
+  CHECK(again.given() && again.filtered().size() == 3 && again.filtered()[0].table.rules(3).size() == 2);
+  CHECK(halving().filtered(false, 0.5) == nullptr);
+}
+
+// What releases before the early end wrote: a head and the points, nothing else.
+void tables_of_beams_alone_are_read() {
+  const Calibration table = halving();
+  std::vector<std::byte> old = table.bytes();
+  old.resize(16 + 4 * sizeof(CalibrationPoint));
+  old[8] = std::byte{1};  // "given", without the bit of what follows
+  const Calibration read = Calibration::parse(old.data(), old.size());
+  CHECK(read.given() && read.rows() == 100000 && read.points().size() == 4);
+  CHECK(read.choose(10, 0.8).ef == table.choose(10, 0.8).ef && read.choose(10, 0.8).near_part == 0.0F);
 }
 
 void bytes_come_back_and_lies_are_refused() {
@@ -100,7 +167,8 @@ void bytes_come_back_and_lies_are_refused() {
 }
 
 // Share of the k true neighbours of unseen queries that a search at ef finds.
-double measured(const GraphIndex& index, const std::vector<float>& queries, std::size_t k, std::size_t ef) {
+double measured(const GraphIndex& index, const std::vector<float>& queries, std::size_t k, std::size_t ef,
+                float near_part = 0.0F) {
   const std::size_t n = queries.size() / kDim;
   std::vector<std::int64_t> truth(n * k);
   std::vector<std::int64_t> found(n * k);
@@ -108,6 +176,7 @@ double measured(const GraphIndex& index, const std::vector<float>& queries, std:
   SearchParameters p;
   p.k = k;
   p.ef_search = ef;
+  p.near_part = near_part;
   index.search(bytes(queries), n, p, found.data(), distances.data());
   p.exact = true;
   index.search(bytes(queries), n, p, truth.data(), distances.data());
@@ -136,7 +205,8 @@ void what_an_index_measured_of_itself_holds_for_unseen_queries() {
       for (const double asked : {0.9, 0.97}) {
         const Beam beam = table->choose(k, asked);
         CHECK(beam.ef >= k, k, asked);
-        const double got = measured(index, queries, k, beam.ef);
+        CHECK(beam.near_part >= 0.0F && beam.near_part <= kNearPartMax, k, asked, beam.near_part);
+        const double got = measured(index, queries, k, beam.ef, beam.near_part);
         CHECK(got > asked - 0.04, k, asked, beam.ef, got);
         CHECK(std::abs(got - beam.recall) < 0.05, k, asked, beam.recall, got);
       }
@@ -148,6 +218,16 @@ void what_an_index_measured_of_itself_holds_for_unseen_queries() {
     for (const CalibrationPoint& p : given->points()) {
       if (p.ef < 10 || p.queries < 300) continue;
       CHECK(std::abs(measured(index, queries, 10, p.ef) - static_cast<double>(p.recall[3])) < 0.004, p.ef, p.recall[3]);
+    }
+    for (const std::size_t b : {std::size_t{0}, std::size_t{3}, std::size_t{5}}) {
+      const std::vector<Rule>& rules = given->plain().rules(b);
+      CHECK(b > 0 || rules.size() > 5, rules.size());  // for one neighbour an early end pays on any data
+      for (const Rule& rule : rules) {
+        if (rule.queries < 300) continue;
+        const std::size_t k = kCalibratedKs[b];
+        const double got = measured(index, queries, k, rule.ef, rule.near_part);
+        CHECK(std::abs(got - static_cast<double>(rule.recall)) < 0.006, k, rule.ef, rule.near_part, rule.recall, got);
+      }
     }
   }
 }
@@ -214,6 +294,10 @@ int main() {
   a_beam_is_chosen_by_a_lower_bound_between_the_points();
   past_the_table_it_reaches_a_little_and_then_says_no();
   the_expected_recall_lies_between_those_measured();
+  rules_are_preferred_and_interpolated();
+  the_work_of_a_beam_is_spent_on_an_early_end_where_that_finds_more();
+  walks_with_a_filter_have_tables_of_their_own();
+  tables_of_beams_alone_are_read();
   bytes_come_back_and_lies_are_refused();
   what_an_index_measured_of_itself_holds_for_unseen_queries();
   rows_held_back_end_in_the_graph_like_all_others();

@@ -148,8 +148,9 @@ void beams_agree_between_instruction_sets() {
   std::mt19937_64 random(8);
   for (std::size_t r = 0; r < n; ++r) pass[r / 64] |= std::uint64_t{random() % 5 == 0} << (r % 64);
   for (const std::size_t ef : {1U, 10U, 33U, 200U, 700U}) {
-    for (const int mode : {0, 1, 2}) {
+    for (const int mode : {0, 1, 2, 3, 4}) {  // 1, 2: with a filter, 2: over bridges; 3, 4: as 0 and 2, ending early
       std::vector<std::vector<std::uint32_t>> seen;
+      std::vector<std::size_t> hops;
       for (const Isa isa : kIsas) {
         if (!isa_supported(isa)) continue;
         for (const std::size_t flight : {1U, 3U, 4U}) {
@@ -160,8 +161,12 @@ void beams_agree_between_instruction_sets() {
           request.n_entries = entries.size();
           request.ef = ef;
           request.keep = ef;
-          request.pass = mode == 0 ? nullptr : pass.data();
-          request.two_hop = mode == 2;
+          request.pass = mode == 0 || mode == 3 ? nullptr : pass.data();
+          request.two_hop = mode == 2 || mode == 4;
+          if (mode >= 3) {
+            request.near_part = 0.9F;
+            request.near = 5;
+          }
           std::vector<BeamTask> tasks(50);
           std::vector<std::byte> query_codes(50 * g.code_stride + 64);
           std::vector<std::uint32_t> out(50 * ef);
@@ -188,6 +193,9 @@ void beams_agree_between_instruction_sets() {
           }
           seen.push_back(out);
           CHECK(seen.back() == seen.front(), isa_name(isa), ef, mode, flight);
+          hops.push_back(0);
+          for (const BeamTask& task : tasks) hops.back() += task.hops;
+          CHECK(hops.back() == hops.front(), isa_name(isa), ef, mode, flight);
         }
       }
     }

@@ -263,6 +263,80 @@ void search_finds_the_nearest_on_every_instruction_set() {
   }
 }
 
+// What was expanded for each query, in order.
+struct Visits {
+  struct Node {
+    std::uint32_t row;
+    float estimate;
+    float own;
+  };
+  std::vector<std::vector<Node>> of;
+
+  static Visits record(const QGraph& graph, const Set& set, SearchOptions options) {
+    Visits visits;
+    visits.of.resize(set.nq());
+    const std::uint32_t entry = 0;
+    options.entries = &entry;
+    options.n_entries = 1;
+    options.limit = static_cast<std::uint32_t>(set.n);
+    Reranker reranker;
+    reranker.context = &visits;
+    reranker.fetch = [](const void*, std::uint32_t) noexcept {};
+    reranker.rerank = [](const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {};
+    reranker.visited = [](const void* context, std::size_t query, const std::uint32_t* rows, const float* estimates,
+                          const float* own, std::size_t n) noexcept {
+      auto& to = const_cast<Visits*>(static_cast<const Visits*>(context))->of[query];
+      for (std::size_t i = 0; i < n; ++i) to.push_back({rows[i], estimates[i], own[i]});
+    };
+    graph.search(set.queries.data(), set.nq(), options, reranker);
+    return visits;
+  }
+};
+
+// A search that may end early walks as one that may not, up to the first node that is far enough away.
+void an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set() {
+  constexpr float part = 0.9F;
+  for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
+    const Set set(1000, 64, metric);
+    const std::unique_ptr<QGraph> graph = set.pack();
+    std::vector<std::uint64_t> pass(set.n / 64 + 1, 0xF0F0F0F0F0F0F0F0U);
+    for (const bool filtered : {false, true}) {
+      for (const Isa isa : isas()) {
+        const Loops loops = loops_for(isa);
+        SearchOptions options;
+        options.ef = 150;
+        options.k = 5;
+        options.loops = &loops;
+        options.pass = filtered ? pass.data() : nullptr;
+        const Visits whole = Visits::record(*graph, set, options);
+        options.near_part = part;
+        const Visits early = Visits::record(*graph, set, options);
+        std::size_t ended = 0;
+        for (std::size_t q = 0; q < set.nq(); ++q) {
+          const auto& all = whole.of[q];
+          std::size_t end = options.k;
+          for (; end < all.size(); ++end) {
+            const float next = all[end].estimate > 0 ? part * all[end].estimate : all[end].estimate;
+            const auto near = static_cast<std::size_t>(
+                std::count_if(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(end), [&](const auto& node) {
+                  return node.own < next && (!filtered || (pass[node.row / 64] >> (node.row % 64) & 1) != 0);
+                }));
+            if (near >= options.k) break;
+          }
+          // A distance within a rounding of the limit may fall on either side.
+          const std::size_t got = early.of[q].size();
+          CHECK(got + 1 >= end && got <= end + 1, isa_name(isa), static_cast<int>(metric), filtered, q, got, end);
+          for (std::size_t i = 0; i < std::min(got, all.size()); ++i) {
+            CHECK(early.of[q][i].row == all[i].row, isa_name(isa), q, i);
+          }
+          ended += got < all.size() ? 1U : 0U;
+        }
+        CHECK(ended * 2 > set.nq(), isa_name(isa), static_cast<int>(metric), filtered, ended);
+      }
+    }
+  }
+}
+
 void estimates_order_neighbours_well_enough_to_walk_greedily() {
   // With few expansions recall depends on the estimates themselves: garbage codes would find almost nothing.
   const Set set(2000, 128, Metric::l2);
@@ -410,6 +484,7 @@ int main() {
   rotation_keeps_lengths_and_angles();
   halves_survive_the_way_there_and_back();
   search_finds_the_nearest_on_every_instruction_set();
+  an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set();
   estimates_order_neighbours_well_enough_to_walk_greedily();
   only_rows_that_pass_are_proposed();
   rows_linked_later_are_found_and_changed_edges_are_followed();

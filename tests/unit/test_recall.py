@@ -47,6 +47,69 @@ def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float
     assert beam.ef_search == k or beam.ef_search < 3_000
 
 
+def test_a_search_by_recall_ends_early(index: GraphIndex) -> None:
+    beam = index.choose_beam(1, 0.95)
+    assert 0 < beam.near_part < 2
+    exact = index.search(Q, k=1, exact=True)[0]
+    early = index.search(Q, k=1, ef_search=400, near_part=beam.near_part)[0]
+    assert np.array_equal(
+        index.search(Q, k=1, recall=0.95)[0],
+        index.search(Q, k=1, ef_search=beam.ef_search, near_part=beam.near_part)[0],
+    )
+    assert recall(early, exact) < recall(index.search(Q, k=1, ef_search=400)[0], exact)
+    with pytest.raises(InvalidArgumentError, match="near_part is"):
+        index.search(Q, near_part=-1.0)
+
+
+@pytest.mark.parametrize(("share", "strategy"), [(0.5, "gate"), (0.1, "filter")])
+def test_walks_with_a_filter_are_calibrated_by_themselves(share: float, strategy: Any) -> None:
+    n = 24_000
+    made = GraphIndex(12)
+    made.build(np.random.default_rng(5).normal(size=(n, 12)).astype(np.float32))
+    queries = np.random.default_rng(6).normal(size=(300, 12)).astype(np.float32)
+    mask = np.random.default_rng(7).random(n) < share
+    exact = made.search(queries, k=10, exact=True, filter=mask)[0]
+    for asked in (0.9, 0.97):
+        beam = made.choose_beam(10, asked, share)
+        assert beam.recall is not None
+        found = made.search(queries, k=10, recall=asked, filter=mask, strategy=strategy)[0]
+        assert recall(found, exact) >= asked - 0.03
+        assert recall(found, exact) == pytest.approx(beam.recall, abs=0.04)
+    assert made.expected_recall(10, 20, share) != made.expected_recall(10, 20)
+
+
+@pytest.mark.parametrize("format", ["sq8", "rabitq"])
+def test_a_beam_is_spent_where_it_finds_more(format: Any) -> None:
+    def mixed(n: int, seed: int) -> np.ndarray:
+        made = rows(n, seed)
+        made[::2] = 0.05 * made[::2] + rows(40, 0)[np.arange(len(made[::2])) % 40]
+        return made
+
+    index, queries = GraphIndex(DIM, format=format), mixed(400, 2)
+    index.build(mixed(12_000, 1), threads=1)
+    exact = index.search(queries, k=10, exact=True)[0]
+    missed = []  # with one beam for all, and with the early end of the same work
+    for ef in (15, 20, 30, 50, 100, 200):
+        beam = index.same_work(10, ef)
+        plain = recall(index.search(queries, k=10, ef_search=ef, near_part=0.0)[0], exact)
+        found = index.search(queries, k=10, ef_search=ef)[0]
+        pair = index.search(queries, k=10, ef_search=beam.ef_search, near_part=beam.near_part)[0]
+        assert np.array_equal(found, pair)
+        assert recall(found, exact) == pytest.approx(beam.recall, abs=0.05)
+        if beam.near_part:
+            missed.append((1 - plain, 1 - recall(found, exact)))
+        else:
+            assert beam.ef_search == ef
+    by_beam, by_end = np.sum(missed, axis=0)
+    assert 0 < by_end < 0.85 * by_beam
+    assert index.same_work(200, 300).near_part == 0.0  # not calibrated for so many results
+
+
+def test_small_graphs_know_nothing_of_filters(index: GraphIndex) -> None:
+    assert index.choose_beam(10, 0.9, 0.5) == (index.choose_beam(10, 0.9).ef_search, None, 0.0)
+    assert index.expected_recall(10, 50, 0.5) is None
+
+
 def test_a_recall_that_no_beam_is_known_to_reach_compares_all_rows(index: GraphIndex) -> None:
     assert index.choose_beam(100, 0.99999).ef_search == 0
     exact = index.search(Q, k=100, exact=True)[0]
@@ -91,7 +154,7 @@ def test_an_index_that_is_not_calibrated_searches_wider_for_more_recall() -> Non
     made.append(rows(400, 1))
     assert made.link() == 400
     assert made.calibration is None
-    assert made.choose_beam(10, 0.9) == (200, None)
+    assert made.choose_beam(10, 0.9) == (200, None, 0.0)
     assert made.choose_beam(10, 0.998).ef_search in (2_000, 2_001)
     assert made.expected_recall(10, 200) is None
     assert made.calibration_bytes is None
@@ -175,6 +238,28 @@ def test_a_damaged_record_of_queries_leaves_the_graphs_own_tables(tmp_path: Path
         docs._transport.engine.state.store.write(meta={CALIBRATION_KEY: b"\xc1"})
     with vicinal.open(tmp_path / "db") as db:
         assert tables(db.collection("docs")) == own
+
+
+def test_a_walk_with_a_filter_says_what_to_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vicinal.engine.planner.SCAN_MATCHES_MIN", 0)
+    monkeypatch.setattr("vicinal.engine.planner.SCAN_MATCHES_PER_EF", 0)
+    n = 6_000
+    with vicinal.open(tmp_path / "db") as db:
+        docs: Any = db.collection("docs", dim=DIM)
+        docs.upsert(
+            ids=np.arange(n), vectors=rows(n, 1), payload=[{"half": i % 2} for i in range(n)]
+        )
+        docs.optimize()
+        found = docs.search(Q, where="half = 1", recall=0.9)
+        exact = docs.search(Q, where="half = 1", exact=True)
+        told = docs.explain(Q[0], where="half = 1", recall=0.9)
+        assert told.segments[0]["strategy"] == "gate"
+        assert found.recall_estimate == told.recall_estimate
+        assert 0.9 <= found.recall_estimate < 1
+        assert recall(found.ids, exact.ids) == pytest.approx(found.recall_estimate, abs=0.04)
+        assert docs.search(Q, where="half = 1", ef_search=20).recall_estimate < 1
 
 
 def test_two_segments_reach_together_what_is_asked(tmp_path: Path) -> None:

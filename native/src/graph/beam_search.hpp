@@ -8,6 +8,10 @@
 // Algorithm 2. `bound` (an upper limit of the ef-th smallest key) keeps hopeless candidates out of the open list; it is
 // tightened by bisection only when the list is full.
 //
+// A request may end a walk before that: as soon as `near` done rows are nearer than the nearest open one by a stretch
+// (Al-Jazzazi et al., "Distance Adaptive Beam Search for Provably Accurate Graph-Based Nearest Neighbor Search",
+// arXiv:2505.15636). A query with near neighbours ends soon, one in the void goes on, up to ef.
+//
 // Each query is a state machine with two memory-bound phases (adjacency row, codes of new neighbours), and several
 // queries take turns, so that the lines one of them waits for arrive while another computes.
 #pragma once
@@ -59,6 +63,23 @@ inline void keys_of(const GraphView& g, const std::byte* code, const std::uint32
     }
   } else {
     Ops::template keys<kind>(g, code, rows, n, out);
+  }
+}
+
+// The key of `part` times the distance of a key; at most the largest there is.
+template <CodeKind kind>
+inline std::int32_t scaled(std::int32_t key, float part) noexcept {
+  if constexpr (kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32) {
+    float distance;
+    __builtin_memcpy(&distance, &key, sizeof(distance));
+    distance *= part;
+    __builtin_memcpy(&key, &distance, sizeof(key));
+    return key;
+  } else {
+    const float distance = static_cast<float>(key) * part;
+    if (!(distance < 2.0e9F)) return kKeyMax;
+    const auto below = static_cast<std::int32_t>(distance);
+    return below + (static_cast<float>(below) < distance ? 1 : 0);  // whole keys below it are those below this one
   }
 }
 
@@ -177,7 +198,17 @@ class Flight {
     const std::size_t at = Ops::argmin(slot_->open_keys, n_open_);
     const std::int32_t key = slot_->open_keys[at];
     if (n_done_ >= request.ef && Ops::count_below(slot_->done_keys, n_done_, key + 1) >= request.ef) return false;
+    if constexpr (ends_early(kind)) {
+      if (request.near_part > 0.0F && n_done_ >= request.near &&
+          Ops::count_below(slot_->done_keys, n_done_, scaled<kind>(key, request.near_part)) >= request.near) {
+        return false;
+      }
+    }
     chosen_ = slot_->open_rows[at];
+    if (task_->visited_keys != nullptr) [[unlikely]] {
+      task_->visited_keys[task_->hops] = key;
+      task_->visited_rows[task_->hops] = chosen_;
+    }
     prefetch_bytes(g.edges.row(chosen_), g.edges.degree * sizeof(std::uint32_t));
     --n_open_;
     slot_->open_keys[at] = slot_->open_keys[n_open_];

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <stdexcept>
 #include <utility>
 
 #include "graph/constants.hpp"
@@ -13,8 +11,6 @@ namespace vicinal::graph {
 namespace {
 
 constexpr std::size_t kBuckets = kCalibratedKs.size();
-constexpr std::size_t kPointsMax = 64;
-
 // A bound that holds with about this many standard errors.
 constexpr double kConfidence = 1.0;
 // Misses that a sample without any may still stand for.
@@ -22,6 +18,8 @@ constexpr double kUnseen = 0.25;
 // Past the table misses are taken to fall as 1 / ef, which is slower than measured; further than this it is not known.
 constexpr double kReach = 4.0;
 constexpr double kMissMin = 1e-5;
+// An early end costs some per cent of every hop; it has to save more of them.
+constexpr double kWorthwhile = 1.1;
 
 struct Between {
   std::size_t low;
@@ -42,25 +40,18 @@ Between around(std::size_t k) {
 
 double miss_of(double recall) { return std::max(1.0 - recall, kMissMin); }
 
-template <class T>
-void put(std::vector<std::byte>& out, const T& value) {
-  const auto* p = reinterpret_cast<const std::byte*>(&value);
-  out.insert(out.end(), p, p + sizeof(value));
-}
-
-struct Head {
-  std::uint64_t rows = 0;
-  std::uint32_t given = 0;
-  std::uint32_t points = 0;
-};
-
 }  // namespace
 
-Calibration::Calibration(std::uint64_t rows, bool given, std::vector<CalibrationPoint> points)
-    : rows_(rows), given_(given), points_(std::move(points)) {}
+double Rule::bound() const noexcept {
+  return recall - kConfidence * std::max<double>(error, kUnseen / static_cast<double>(std::max(queries, 1U)));
+}
+
+RecallTable::RecallTable(std::vector<CalibrationPoint> points,
+                         std::array<std::vector<Rule>, kCalibratedKs.size()> rules)
+    : points_(std::move(points)), rules_(std::move(rules)) {}
 
 // Where the lower bound of the bucket's recall reaches what is asked. Bounds are made to ascend, as recall does.
-double Calibration::log_ef_for(std::size_t bucket, double recall) const {
+double RecallTable::log_ef_for(std::size_t bucket, double recall) const {
   const double wanted = std::log(1.0 - recall);
   double miss_before = 0.0;
   double ef_before = 0.0;
@@ -82,7 +73,7 @@ double Calibration::log_ef_for(std::size_t bucket, double recall) const {
   return further - log_ef <= std::log(kReach) ? further : std::numeric_limits<double>::infinity();
 }
 
-double Calibration::log_miss_at(std::size_t bucket, double log_ef) const {
+double RecallTable::log_miss_at(std::size_t bucket, double log_ef) const {
   const CalibrationPoint* before = nullptr;
   for (const CalibrationPoint& p : points_) {
     const double at = std::log(static_cast<double>(p.ef));
@@ -99,19 +90,94 @@ double Calibration::log_miss_at(std::size_t bucket, double log_ef) const {
   return std::max(std::log(miss_of(points_.back().recall[bucket])) - (log_ef - last), std::log(kMissMin));
 }
 
-Beam Calibration::choose(std::size_t k, double recall) const {
-  const Between b = around(k);
-  const double low = log_ef_for(b.low, recall);
-  const double high = b.high == b.low ? low : log_ef_for(b.high, recall);
-  const double log_ef = low + b.part * (high - low);
-  if (!std::isfinite(log_ef)) return {};
-  const auto ef = std::max(k, static_cast<std::size_t>(std::ceil(std::exp(log_ef))));
-  // A walk so wide meets most rows, one by one and in no order: a scan is faster.
-  if (ef > kBeamMax || ef * kScanPerEf > rows_) return {};
-  return {ef, expected(k, ef)};
+// By the beam alone.
+RecallTable::Choice RecallTable::by_beam(std::size_t bucket, double recall) const {
+  const double log_ef = log_ef_for(bucket, recall);
+  return {log_ef, 0.0, std::isfinite(log_ef) ? log_miss_at(bucket, log_ef) : 0.0};
 }
 
-double Calibration::expected(std::size_t k, std::size_t ef) const {
+// Between the two rules whose bounds lie about what is asked, with the wider beam of both: where recall rises steeply,
+// one half way might cut off what it takes. Before the first and past the last rule by the beam alone.
+RecallTable::Choice RecallTable::choice(std::size_t bucket, double recall) const {
+  const std::vector<Rule>& rules = rules_[bucket];
+  const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
+                                      [](const Rule& rule, double asked) { return rule.bound() < asked; });
+  if (above == rules.end() || (above == rules.begin() && above->bound() > recall)) return by_beam(bucket, recall);
+  const double log_ef = std::log(static_cast<double>(above->ef));
+  const double log_miss = std::log(miss_of(above->recall));
+  if (above == rules.begin()) return {log_ef, above->near_part, log_miss};
+  const Rule& below = *(above - 1);
+  const double low = std::log(miss_of(below.bound()));
+  const double high = std::log(miss_of(above->bound()));
+  const double part = low > high ? (low - std::log(1.0 - recall)) / (low - high) : 1.0;
+  const double low_miss = std::log(miss_of(below.recall));
+  return {log_ef, below.near_part + part * (above->near_part - below.near_part),
+          low_miss + part * (log_miss - low_miss)};
+}
+
+Beam RecallTable::choose(std::size_t k, double recall, std::size_t widest) const {
+  const Between b = around(k);
+  Choice low = choice(b.low, recall);
+  Choice high = b.high == b.low ? low : choice(b.high, recall);
+  if ((low.near_part > 0.0) != (high.near_part > 0.0)) {  // nothing lies between an early end and none
+    low = by_beam(b.low, recall);
+    high = by_beam(b.high, recall);
+  }
+  const double log_ef = low.log_ef + b.part * (high.log_ef - low.log_ef);
+  if (!std::isfinite(log_ef)) return {};
+  const auto ef = std::max(k, static_cast<std::size_t>(std::ceil(std::exp(log_ef) - 1e-6)));
+  if (ef > widest) return {};
+  const auto near_part = static_cast<float>(low.near_part + b.part * (high.near_part - low.near_part));
+  if (!(near_part > 0.0F)) return {ef, expected(k, ef)};
+  const double miss = std::exp(low.log_miss + b.part * (high.log_miss - low.log_miss));
+  return {ef, miss <= kMissMin ? 1.0 : 1.0 - miss, near_part};
+}
+
+std::optional<RecallTable::Choice> RecallTable::by_hops(std::size_t bucket, double hops) const {
+  const std::vector<Rule>& rules = rules_[bucket];
+  const auto above = std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) { return rule.hops >= hops; });
+  if (above == rules.end() || above == rules.begin()) return std::nullopt;
+  const Rule& below = *(above - 1);
+  const double low = std::log(static_cast<double>(below.hops));
+  const double high = std::log(static_cast<double>(above->hops));
+  const double part = high > low ? (std::log(hops) - low) / (high - low) : 1.0;
+  const double low_miss = std::log(miss_of(below.recall));
+  return Choice{std::log(static_cast<double>(above->ef)),
+                below.near_part + part * (above->near_part - below.near_part),
+                low_miss + part * (std::log(miss_of(above->recall)) - low_miss)};
+}
+
+double RecallTable::log_ef_missing(std::size_t bucket, double log_miss) const {
+  const auto above = std::find_if(points_.begin(), points_.end(), [&](const CalibrationPoint& p) {
+    return std::log(miss_of(p.recall[bucket])) <= log_miss;
+  });
+  if (above == points_.end()) return std::numeric_limits<double>::infinity();
+  const double high = std::log(static_cast<double>(above->ef));
+  if (above == points_.begin()) return high;
+  const double low = std::log(static_cast<double>((above - 1)->ef));
+  const double low_miss = std::log(miss_of((above - 1)->recall[bucket]));
+  const double high_miss = std::log(miss_of(above->recall[bucket]));
+  return low + (low_miss - log_miss) / (low_miss - high_miss) * (high - low);
+}
+
+Beam RecallTable::same_work(std::size_t k, std::size_t ef, double hops, std::size_t widest) const {
+  const Beam plain{ef, expected(k, ef)};
+  const Between b = around(k);
+  const std::optional<Choice> low = by_hops(b.low, hops);
+  const std::optional<Choice> high = b.high == b.low ? low : by_hops(b.high, hops);
+  if (!low || !high || !(low->near_part > 0.0) || !(high->near_part > 0.0)) return plain;
+  const double gain = std::min(log_ef_missing(b.low, low->log_miss), log_ef_missing(b.high, high->log_miss)) -
+                      std::log(static_cast<double>(ef));
+  if (!(gain >= std::log(kWorthwhile))) return plain;
+  const double log_ef = low->log_ef + b.part * (high->log_ef - low->log_ef);
+  const auto width = std::max({k, ef, static_cast<std::size_t>(std::ceil(std::exp(log_ef) - 1e-6))});
+  if (width > widest) return plain;
+  const double miss = std::exp(low->log_miss + b.part * (high->log_miss - low->log_miss));
+  return {width, miss <= kMissMin ? 1.0 : 1.0 - miss,
+          static_cast<float>(low->near_part + b.part * (high->near_part - low->near_part))};
+}
+
+double RecallTable::expected(std::size_t k, std::size_t ef) const {
   const Between b = around(k);
   const double log_ef = std::log(static_cast<double>(ef));
   const double low = log_miss_at(b.low, log_ef);
@@ -120,34 +186,31 @@ double Calibration::expected(std::size_t k, std::size_t ef) const {
   return miss <= kMissMin ? 1.0 : 1.0 - miss;
 }
 
-std::vector<std::byte> Calibration::bytes() const {
-  std::vector<std::byte> out;
-  put(out, Head{rows_, given_ ? 1U : 0U, static_cast<std::uint32_t>(points_.size())});
-  for (const CalibrationPoint& p : points_) put(out, p);
-  return out;
+Calibration::Calibration(std::uint64_t rows, bool given, RecallTable plain, std::vector<FilteredTable> filtered)
+    : rows_(rows), given_(given), plain_(std::move(plain)), filtered_(std::move(filtered)) {}
+
+Beam Calibration::choose(std::size_t k, double recall) const {
+  // A walk so wide meets most rows, one by one and in no order: a scan is faster.
+  return plain_.choose(k, recall, std::min<std::size_t>(kBeamMax, rows_ / kScanPerEf));
 }
 
-Calibration Calibration::parse(const std::byte* data, std::size_t n) {
-  static_assert(sizeof(CalibrationPoint) == 8 + 8 * kBuckets);
-  Head head;
-  if (n < sizeof(head)) throw std::invalid_argument("the calibration is cut short");
-  std::memcpy(&head, data, sizeof(head));
-  if (head.given > 1 || head.points == 0 || head.points > kPointsMax ||
-      n != sizeof(head) + head.points * sizeof(CalibrationPoint)) {
-    throw std::invalid_argument("the calibration's size does not fit its counts");
+Beam Calibration::same_work(std::size_t k, std::size_t ef, double nodes_per_ef) const {
+  const auto widest = std::min(static_cast<double>(rows_ / kScanPerEf),
+                               static_cast<double>(kPackedBeamMax) / std::max(nodes_per_ef, 1.0));
+  return plain_.same_work(k, ef, static_cast<double>(ef) * nodes_per_ef, static_cast<std::size_t>(widest));
+}
+
+const FilteredTable* Calibration::filtered(bool two_hop, double share) const noexcept {
+  const FilteredTable* best = nullptr;
+  const auto apart = [&](const FilteredTable& t) { return std::fabs(std::log(static_cast<double>(t.share) / share)); };
+  for (const FilteredTable& t : filtered_) {
+    if (t.two_hop == two_hop && (best == nullptr || apart(t) < apart(*best))) best = &t;
   }
-  std::vector<CalibrationPoint> points(head.points);
-  std::memcpy(points.data(), data + sizeof(head), head.points * sizeof(CalibrationPoint));
-  std::uint32_t before = 0;
-  for (const CalibrationPoint& p : points) {
-    bool sound = p.ef > before && p.ef <= kBeamMax && p.queries > 0;
-    for (std::size_t b = 0; b < kBuckets; ++b) {
-      sound = sound && p.recall[b] >= 0.0F && p.recall[b] <= 1.0F && p.error[b] >= 0.0F && p.error[b] <= 1.0F;
-    }
-    if (!sound) throw std::invalid_argument("the calibration holds numbers outside their ranges");
-    before = p.ef;
-  }
-  return {head.rows, head.given == 1, std::move(points)};
+  return best;
+}
+
+Beam Calibration::choose_filtered(const FilteredTable& table, std::size_t k, double recall) const {
+  return table.table.choose(k, recall, std::min<std::size_t>(kBeamMax, rows_ / kScanPerEf));
 }
 
 }  // namespace vicinal::graph

@@ -12,6 +12,8 @@ inline constexpr std::size_t kRowsMax = UINT32_MAX - 1;
 inline constexpr std::size_t kResultsMax = 10000;
 inline constexpr std::size_t kBeamMax = 100000;
 inline constexpr unsigned kThreadsMax = 256;
+// Of SearchParameters::near_part: more would end walks before they have begun.
+inline constexpr float kNearPartMax = 4.0F;
 
 // Below so many rows an exact scan answers as fast as a graph does.
 inline constexpr std::size_t kGraphRowsMin = 1000;

@@ -1,11 +1,12 @@
-// Measuring recall over the beam width, with queries that the graph does not hold.
+// Measuring recall with queries that the graph does not hold.
 //
 // Rows that the graph holds, or has held, find their neighbours too easily: the edges around them were made for them.
 // So link() keeps some rows back until all others are linked, and takes them as queries before it links them too.
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
+#include <limits>
+#include <random>
 
 #include "base/error.hpp"
 #include "base/thread_pool.hpp"
@@ -13,12 +14,12 @@
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
-#include "graph/prune.hpp"
+#include "graph/matches.hpp"
+#include "graph/probe.hpp"
+#include "graph/walks.hpp"
 
 namespace vicinal::graph {
 namespace {
-
-constexpr std::size_t kBuckets = kCalibratedKs.size();
 
 // Rows kept back: one of kHeldShare, which costs about 4 % of linking them all; of a small batch more, so that the
 // table says something; with fewer than the least it would not.
@@ -28,236 +29,215 @@ constexpr std::size_t kHeldSmall = 100;
 constexpr std::size_t kHeldShareMax = 20;
 constexpr std::size_t kHeldMin = 25;
 
-constexpr std::array<std::uint32_t, 16> kBeams{4, 6, 10, 16, 24, 36, 54, 80, 120, 180, 270, 400, 600, 900, 1350, 2000};
-// Wider beams miss less, and with less spread: fewer queries tell as much.
-constexpr std::size_t kAllQueriesEf = 80;
-constexpr std::size_t kQueriesMin = 100;
-// Past this recall of every k the table ends.
-constexpr double kEnough = 0.996;
+// Walks of all queries are recorded up to this beam where a first few find almost everything with it, else up to the
+// second: the longer a walk, the more it costs to record. Wider beams miss less, and with less spread, so that a part
+// of the queries tells as much.
+constexpr std::uint32_t kEfEasy = 400;
+constexpr std::uint32_t kEfHard = 900;
+constexpr std::size_t kQueriesFirst = 100;
+constexpr std::size_t kWideShare = 8;
 
-constexpr std::size_t kRowBlock = 256;
-constexpr std::size_t kTruthTies = 28;  // rows as far as the last true one that are told apart from farther ones
+// Filters that have nothing to do with the query: the shares of rows that match, and whether the walk steps over the
+// others. Few queries: such walks are chosen for collections so large that they are seldom measured.
+struct FilterClass {
+  bool two_hop;
+  double share;
+};
+constexpr std::array<FilterClass, 3> kFilterClasses{{{false, 0.5}, {true, 0.1}, {true, 0.01}}};
+constexpr std::size_t kFilterQueries = 500;
 
-bool nearer(const Candidate& a, const Candidate& b) noexcept {
-  return a.key < b.key || (a.key == b.key && a.row < b.row);
+// As many as a walk of codes may expand before it is cut off.
+std::size_t hops_for(std::size_t ef, double share) {
+  return static_cast<std::size_t>(2.0 * static_cast<double>(ef) / share) + 256;
+}
+
+std::size_t rerank_codes(std::size_t k) { return rerank_for(k, SIZE_MAX); }
+std::size_t rerank_packed(std::size_t k) { return qgraph::rerank_for(k); }
+
+// Of the set, a share by chance, always the same.
+std::vector<std::uint64_t> random_rows(const std::uint64_t* among, std::size_t rows, double share) {
+  std::vector<std::uint64_t> chosen(among, among + (rows + 63) / 64);
+  std::mt19937_64 random(static_cast<std::uint64_t>(share * 1e6));
+  const auto limit = static_cast<std::uint64_t>(share * 0x1p64);
+  for (std::size_t row = 0; row < rows; ++row) {
+    if (random() >= limit) chosen[row / 64] &= ~(std::uint64_t{1} << (row % 64));
+  }
+  return chosen;
+}
+
+float distance_of(CodeKind kind, std::int32_t key) noexcept {
+  if (kind != CodeKind::l2_f32 && kind != CodeKind::l1_f32) return static_cast<float>(key);
+  float distance = 0.0F;
+  std::memcpy(&distance, &key, sizeof(distance));
+  return distance;
 }
 
 }  // namespace
 
-// Queries in every form that a search needs, and their true neighbours.
-struct GraphIndex::Probe {
-  struct Truth {
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> ranks;  // (row, rank), by row
-    std::array<std::uint32_t, kBuckets> within{};                // rows at most as far as the k-th
-    std::array<std::uint32_t, kBuckets> wanted{};                // k, or as many as there are
-
-    // Adds to count the rows among `found` that are true neighbours for each bucket, divided by those wanted.
-    void score(const std::uint32_t* found, std::size_t n, std::array<float, kBuckets>& recall) const {
-      std::array<std::uint32_t, kBuckets> hits{};
-      for (std::size_t i = 0; i < n; ++i) {
-        const auto at = std::lower_bound(ranks.begin(), ranks.end(), std::pair{found[i], 0U});
-        if (at == ranks.end() || at->first != found[i]) continue;
-        for (std::size_t b = 0; b < kBuckets; ++b) hits[b] += at->second < within[b] ? 1U : 0U;
-      }
-      for (std::size_t b = 0; b < kBuckets; ++b) {
-        recall[b] = static_cast<float>(std::min(hits[b], wanted[b])) / static_cast<float>(std::max(wanted[b], 1U));
-      }
-    }
-  };
-
-  const std::byte* queries;
-  std::size_t n;
-  AlignedBuffer<std::byte> codes;
-  std::size_t stride;
-  std::vector<CodeKind> kinds;  // of each kChunk queries
-  std::vector<Truth> truth;
-
-  [[nodiscard]] const std::byte* code(std::size_t i) const noexcept { return codes.data() + i * stride; }
+// One kind of walk over rows [0, rows).
+struct GraphIndex::Kind {
+  std::size_t rows;
+  const qgraph::QGraph* form;  // null: codes
+  const std::uint64_t* pass;   // null: every row may be returned
+  bool two_hop = false;
+  double share = 1.0;  // of rows that may be returned
 };
 
-GraphIndex::Probe GraphIndex::make_probe(const std::byte* queries, std::size_t n, const std::uint64_t* among,
-                                         std::size_t rows, unsigned threads) const {
-  const std::size_t stride = codec_.query_stride();
-  Probe probe{queries, n, AlignedBuffer<std::byte>(n * stride + kCacheLine), stride, {}, {}};
-  probe.kinds.resize((n + kChunk - 1) / kChunk);
-  probe.truth.resize(n);
-  const BeamFns& fns = beam_fns(best_isa());
-  const std::size_t wanted = 2 * kCalibratedMax + 64;
-  ThreadPool::instance().parallel_for(
-      probe.kinds.size(), threads, 1, [&](std::size_t begin, std::size_t end, unsigned) {
-        std::vector<float> floats(codec_.scratch_floats());
-        std::vector<float> distances;
-        std::vector<std::uint32_t> listed;
-        for (std::size_t c = begin; c < end; ++c) {
-          const std::size_t first = c * kChunk;
-          const std::size_t m = std::min(kChunk, n - first);
-          bool inside = true;
-          ExactQuery exact[kChunk];
-          for (std::size_t i = 0; i < m; ++i) {
-            std::byte* out = probe.codes.data() + (first + i) * stride;
-            exact[i] = rows_.query(queries + (first + i) * query_bytes());
-            inside &= codec_.encode_query(rows_, exact[i], out, floats.data());
-          }
-          for (std::size_t i = 0; i < m && !inside; ++i) {
-            codec_.encode_query_wide(rows_, exact[i], probe.codes.data() + (first + i) * stride, floats.data());
-          }
-          probe.kinds[c] = inside ? codec_.query_kind() : CodeKind::l2_u8_wide;
-          GraphView g = view(static_cast<std::uint32_t>(rows));
-          g.kind = probe.kinds[c];
-          // Every row against every query of the chunk, block by block: a block of codes stays in the nearest cache.
-          std::vector<Candidate> best[kChunk];
-          std::int32_t bounds[kChunk];
-          std::fill_n(bounds, kChunk, INT32_MAX);
-          std::uint32_t block[kRowBlock];
-          std::int32_t keys[kRowBlock + kSlotPad];
-          std::size_t n_block = 0;
-          const auto flush = [&] {
-            for (std::size_t i = 0; i < m; ++i) {
-              fns.keys(g, probe.code(first + i), block, n_block, keys);
-              for (std::size_t r = 0; r < n_block; ++r) {
-                if (keys[r] < bounds[i]) best[i].push_back({keys[r], block[r]});
-              }
-              if (best[i].size() < 2 * wanted) continue;
-              std::nth_element(best[i].begin(), best[i].begin() + static_cast<std::ptrdiff_t>(wanted), best[i].end(),
-                               nearer);
-              best[i].resize(wanted);
-              bounds[i] = std::max_element(best[i].begin(), best[i].end(), nearer)->key;
-            }
-            n_block = 0;
-          };
-          for (std::size_t row = 0; row < rows; ++row) {
-            if (!test_bit(among, static_cast<std::uint32_t>(row))) continue;
-            block[n_block++] = static_cast<std::uint32_t>(row);
-            if (n_block == kRowBlock) flush();
-          }
-          flush();
-          for (std::size_t i = 0; i < m; ++i) {
-            std::vector<Candidate>& near = best[i];
-            if (near.size() > wanted) {
-              std::nth_element(near.begin(), near.begin() + static_cast<std::ptrdiff_t>(wanted), near.end(), nearer);
-              near.resize(wanted);
-            }
-            listed.resize(near.size());
-            distances.resize(near.size());
-            for (std::size_t r = 0; r < near.size(); ++r) listed[r] = near[r].row;
-            rows_.distances(exact[i], listed.data(), 0, listed.size(), distances.data());
-            std::vector<std::pair<float, std::uint32_t>> order(near.size());
-            for (std::size_t r = 0; r < near.size(); ++r) order[r] = {distances[r], listed[r]};
-            const std::size_t kept = std::min(order.size(), kCalibratedMax + kTruthTies);
-            std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end());
-            Probe::Truth& t = probe.truth[first + i];
-            for (std::size_t b = 0; b < kBuckets; ++b) {
-              t.wanted[b] = static_cast<std::uint32_t>(std::min(kept, kCalibratedKs[b]));
-              t.within[b] = t.wanted[b];
-              while (t.within[b] > 0 && t.within[b] < kept &&
-                     order[t.within[b]].first == order[t.within[b] - 1].first) {
-                ++t.within[b];
-              }
-            }
-            for (std::size_t r = 0; r < kept; ++r) t.ranks.emplace_back(order[r].second, static_cast<std::uint32_t>(r));
-            std::sort(t.ranks.begin(), t.ranks.end());
-          }
-        }
-      });
-  return probe;
+WalkRules GraphIndex::rules_of(const Kind& kind) const {
+  WalkRules rules;
+  if (kind.form != nullptr) {
+    rules.beam_scale = packed_scale_.load();
+    rules.rerank = &rerank_packed;
+    rules.hops_per_beam = 1.5;  // qgraph::Sizes::of
+    rules.hops_besides = 32.0;
+  } else {
+    rules.ends_early = ends_early(codec_.query_kind());
+    rules.ties_count = true;
+    rules.rerank = &rerank_codes;
+  }
+  return rules;
 }
 
-// Recall of the first n queries at one beam width. The walk is that of a search for any k; what k changes, the number
-// of rows whose exact distance is taken, loses nothing (rerank_for), so that one walk tells of every k.
-void GraphIndex::score(const Probe& probe, std::size_t n, std::size_t ef, const std::uint64_t* pass, std::size_t rows,
-                       const qgraph::QGraph* form, unsigned threads,
-                       std::vector<std::array<float, kBuckets>>& recall) const {
+std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
+                                            std::size_t last, unsigned threads) const {
   const std::vector<std::uint32_t> entries = entry_points();
-  const std::size_t beam = packed_beam_for(ef, packed_scale_.load(), 1, 1);
-  recall.resize(n);
-  struct Answers {
+  std::vector<Ends> ends(n);
+  struct Recorder {
     const Probe& probe;
+    WalkRules rules;
+    std::size_t from;
     std::size_t first;
-    std::array<float, kBuckets>* recall;
+    std::size_t last;
+    Ends* ends;
     static void fetch(const void*, std::uint32_t) noexcept {}
-    static void take(const void* context, std::size_t i, const std::uint32_t* found, std::size_t count) noexcept {
-      const auto& self = *static_cast<const Answers*>(context);
-      self.probe.truth[self.first + i].score(found, count, self.recall[self.first + i]);
+    static void rerank(const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {}
+    static void visited(const void* context, std::size_t i, const std::uint32_t* rows, const float* estimates,
+                        const float* own, std::size_t count) noexcept {
+      const auto& to = *static_cast<const Recorder*>(context);
+      const Walk walk{rows, estimates, estimates, own, count};
+      to.ends[to.from + i] = ends_of(walk, to.probe.truth[to.from + i], to.rules, to.first, to.last);
     }
   };
   ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
-    if (form != nullptr && beam <= kPackedBeamMax) {
-      const Answers answers{probe, begin, recall.data()};
-      qgraph::SearchOptions options;
-      options.k = kCalibratedMax;
-      options.ef = beam;
-      options.entries = entries.data();
-      options.n_entries = entries.size();
-      options.pass = pass;
-      options.limit = static_cast<std::uint32_t>(rows);
-      form->search(reinterpret_cast<const float*>(probe.queries + begin * query_bytes()), end - begin, options,
-                   {&answers, &Answers::fetch, &Answers::take});
-      return;
-    }
+    const Recorder recorder{probe, rules_of(kind), begin, first, last, ends.data()};
+    qgraph::SearchOptions options;
+    options.k = kCalibratedMax;
+    options.ef = packed_beam_for(kEfs[last - 1], packed_scale_.load(), 1, 1);
+    options.entries = entries.data();
+    options.n_entries = entries.size();
+    options.pass = kind.pass;
+    options.limit = static_cast<std::uint32_t>(kind.rows);
+    kind.form->search(reinterpret_cast<const float*>(probe.queries + begin * query_bytes()), end - begin, options,
+                      {&recorder, &Recorder::fetch, &Recorder::rerank, &Recorder::visited});
+  });
+  return ends;
+}
+
+std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
+                                     std::size_t last, unsigned threads) const {
+  if (kind.form != nullptr) return record_packed(probe, kind, n, first, last, threads);
+  std::vector<std::uint32_t> entries = entry_points();
+  if (kind.two_hop) sample_matches(kind.pass, kind.rows, kMatchEntries, entries);
+  const std::size_t ef = kEfs[last - 1];
+  const std::size_t hops = hops_for(ef, kind.two_hop ? 1.0 : kind.share);
+  std::vector<Ends> ends(n);
+  ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
     const auto lease = scratches_.lease();
     Scratch& s = *lease;
-    const std::size_t keep = rerank_for(kCalibratedMax, ef);
-    s.prepare(kInFlight, rows, ef);
-    s.rows.resize(kChunk * keep);
-    s.keys.resize(kChunk * keep);
+    s.prepare(kInFlight, kind.rows, ef);
+    std::vector<std::int32_t> keys(kChunk * hops);
+    std::vector<std::uint32_t> rows(kChunk * hops);
+    std::vector<float> chosen_at(hops);
+    std::vector<float> own(hops);
+    std::int32_t kept_key = 0;
+    std::uint32_t kept_row = 0;
     BeamRequest request;
     request.entries = entries.data();
     request.n_entries = entries.size();
     request.ef = ef;
-    request.keep = keep;
-    request.pass = pass;
-    GraphView g = view(static_cast<std::uint32_t>(rows));
+    request.keep = 1;
+    request.pass = kind.pass;
+    request.two_hop = kind.two_hop;
+    request.hops_max = hops;
+    GraphView g = view(static_cast<std::uint32_t>(kind.rows));
     for (std::size_t at = begin; at < end;) {
-      const std::size_t last = std::min(end, (at / kChunk + 1) * kChunk);
+      const std::size_t stop = std::min(end, (at / kChunk + 1) * kChunk);
       g.kind = probe.kinds[at / kChunk];
-      s.tasks.assign(last - at, {});
-      for (std::size_t i = at; i < last; ++i) {
+      s.tasks.assign(stop - at, {});
+      for (std::size_t i = at; i < stop; ++i) {
         BeamTask& task = s.tasks[i - at];
         task.code = probe.code(i);
-        task.rows = s.rows.data() + (i - at) * keep;
-        task.keys = s.keys.data() + (i - at) * keep;
+        task.rows = &kept_row;
+        task.keys = &kept_key;
+        task.visited_keys = keys.data() + (i - at) * hops;
+        task.visited_rows = rows.data() + (i - at) * hops;
       }
-      beam_fns(best_isa()).beam(g, request, s.tasks.data(), last - at, s.slots(), kInFlight);
-      for (std::size_t i = at; i < last; ++i) {
-        probe.truth[i].score(s.tasks[i - at].rows, s.tasks[i - at].found, recall[i]);
+      beam_fns(best_isa()).beam(g, request, s.tasks.data(), stop - at, s.slots(), kInFlight);
+      WalkRules rules = rules_of(kind);
+      rules.ends_early = ends_early(g.kind);
+      for (std::size_t i = at; i < stop; ++i) {
+        const BeamTask& task = s.tasks[i - at];
+        for (std::size_t h = 0; h < task.hops; ++h) {
+          chosen_at[h] = distance_of(g.kind, task.visited_keys[h]);
+          const bool may = kind.pass == nullptr || test_bit(kind.pass, task.visited_rows[h]);
+          own[h] = may ? chosen_at[h] : std::numeric_limits<float>::infinity();
+        }
+        const Walk walk{task.visited_rows, chosen_at.data(), own.data(), own.data(), task.hops};
+        ends[i] = ends_of(walk, probe.truth[i], rules, first, last);
       }
-      at = last;
+      at = stop;
     }
   });
+  return ends;
+}
+
+RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsigned threads) const {
+  const auto widths_to = [](auto&& fits) {
+    return static_cast<std::size_t>(std::find_if_not(kEfs.begin(), kEfs.end(), fits) - kEfs.begin());
+  };
+  const float scale = packed_scale_.load();
+  const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
+  const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
+  const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
+  const std::size_t hard = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfHard; }));
+  const WalkRules rules = rules_of(kind);
+  const auto measured = [&](const Kind& walk, std::size_t n, std::size_t first, std::size_t last, RuleGrid& grid) {
+    if (grid.enough() || first >= last) return;
+    grid.add(record(probe, walk, std::min(n, probe.n), first, last, threads), rules, first, last);
+  };
+  RuleGrid grid;
+  if (kind.share < 1.0) {  // a filtered walk is long, and where it would be wider, few matches are compared instead
+    measured(kind, probe.n, 0, easy, grid);
+    return std::move(grid).table();
+  }
+  RuleGrid first_look;
+  measured(kind, kQueriesFirst, 0, easy, first_look);
+  const std::size_t wide = first_look.enough() ? easy : hard;
+  measured(kind, probe.n, 0, wide, grid);
+  const std::size_t some = std::max(kQueriesFirst, probe.n / kWideShare);
+  measured(kind, some, wide, packed, grid);
+  Kind codes = kind;
+  codes.form = nullptr;
+  measured(codes, some, packed, kEfs.size(), grid);
+  return std::move(grid).table();
 }
 
 std::shared_ptr<const Calibration> GraphIndex::measure(const std::byte* queries, std::size_t n,
                                                        const std::uint64_t* among, std::size_t rows, bool given,
                                                        unsigned threads) const {
-  const Probe probe = make_probe(queries, n, among, rows, threads);
   const std::shared_ptr<qgraph::QGraph> form = packed();
   const std::uint64_t* pass = live() < size() ? live_words() : nullptr;
-  std::vector<CalibrationPoint> points;
-  std::vector<std::array<float, kBuckets>> recall;
-  for (const std::uint32_t ef : kBeams) {
-    const std::size_t used = std::min(n, std::max(kQueriesMin, ef <= kAllQueriesEf ? n : n * kAllQueriesEf / ef));
-    score(probe, used, ef, pass, rows, form.get(), threads, recall);
-    CalibrationPoint p;
-    p.ef = ef;
-    p.queries = static_cast<std::uint32_t>(used);
-    float least = 1.0F;
-    for (std::size_t b = 0; b < kBuckets; ++b) {
-      double sum = 0.0;
-      double squares = 0.0;
-      for (std::size_t i = 0; i < used; ++i) {
-        sum += recall[i][b];
-        squares += static_cast<double>(recall[i][b]) * static_cast<double>(recall[i][b]);
-      }
-      const double mean = sum / static_cast<double>(used);
-      const double variance = std::max(0.0, squares / static_cast<double>(used) - mean * mean);
-      p.recall[b] = static_cast<float>(std::min(mean, 1.0));
-      p.error[b] = static_cast<float>(std::sqrt(variance / static_cast<double>(used)));
-      least = std::min(least, p.recall[b]);
-    }
-    points.push_back(p);
-    if (least >= kEnough) break;
+  RecallTable plain = measure_kind(make_probe(queries, n, among, rows, threads), {rows, form.get(), pass}, threads);
+  std::vector<FilteredTable> filtered;
+  for (const FilterClass& filter : kFilterClasses) {
+    if (static_cast<double>(rows) * filter.share <= static_cast<double>(scan_matches_max(1))) continue;
+    const std::vector<std::uint64_t> matches = random_rows(among, rows, filter.share);
+    const std::size_t some = std::min(n, kFilterQueries);
+    const Probe probe = make_probe(queries, some, matches.data(), rows, threads);
+    filtered.push_back({filter.two_hop, static_cast<float>(filter.share),
+                        measure_kind(probe, {rows, nullptr, matches.data(), filter.two_hop, filter.share}, threads)});
   }
-  return std::make_shared<const Calibration>(rows, given, std::move(points));
+  return std::make_shared<const Calibration>(rows, given, std::move(plain), std::move(filtered));
 }
 
 std::size_t GraphIndex::rows_to_hold(std::size_t first, std::size_t last) const {

@@ -25,6 +25,7 @@
 #include "graph/rows.hpp"
 #include "graph/scratch.hpp"
 #include "graph/view.hpp"
+#include "graph/walks.hpp"
 #include "qgraph/qgraph.hpp"
 
 namespace vicinal::graph {
@@ -48,6 +49,9 @@ enum class Strategy : std::uint8_t { automatic, scan, filter, gate };
 struct SearchParameters {
   std::size_t k = 10;
   std::size_t ef_search = 64;
+  // Ends a walk before its beam does: as soon as k of the nodes it expanded are nearer than near_part times the nearest
+  // candidate (of squared distances under l2 and cosine). 0: never.
+  float near_part = 0.0F;
   unsigned threads = 1;
   bool exact = false;
   Strategy strategy = Strategy::automatic;
@@ -111,6 +115,10 @@ class GraphIndex {
   void calibrate(const std::byte* queries, std::size_t n, unsigned threads);
   // Null: not measured yet, or in a file of an older release.
   [[nodiscard]] std::shared_ptr<const Calibration> calibration() const;
+  // Nodes that a search without removed rows expands, per unit of its ef_search.
+  [[nodiscard]] double nodes_per_ef() const noexcept {
+    return packed() != nullptr ? static_cast<double>(packed_scale_.load()) : 1.0;
+  }
   void set_calibration(std::shared_ptr<const Calibration> table);
 
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;
@@ -173,9 +181,13 @@ class GraphIndex {
                                                            unsigned threads) const;
   [[nodiscard]] Probe make_probe(const std::byte* queries, std::size_t n, const std::uint64_t* among, std::size_t rows,
                                  unsigned threads) const;
-  void score(const Probe& probe, std::size_t n, std::size_t ef, const std::uint64_t* pass, std::size_t rows,
-             const qgraph::QGraph* form, unsigned threads,
-             std::vector<std::array<float, kCalibratedKs.size()>>& recall) const;
+  struct Kind;  // of walk
+  [[nodiscard]] WalkRules rules_of(const Kind& kind) const;
+  [[nodiscard]] RecallTable measure_kind(const Probe& probe, const Kind& kind, unsigned threads) const;
+  [[nodiscard]] std::vector<Ends> record(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
+                                         std::size_t last, unsigned threads) const;
+  [[nodiscard]] std::vector<Ends> record_packed(const Probe& probe, const Kind& kind, std::size_t n, std::size_t first,
+                                                std::size_t last, unsigned threads) const;
 
   // graph_packed.cpp: the rabitq form. All but packed() are called with link_mutex_ held.
   [[nodiscard]] std::shared_ptr<qgraph::QGraph> packed() const;

@@ -10,6 +10,7 @@
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
+#include "graph/matches.hpp"
 #include "graph/prune.hpp"
 
 namespace vicinal::graph {
@@ -17,22 +18,6 @@ namespace {
 
 // scan: exact distances of all matches; codes: their codes, then exact distances of the best; two_hop and gate: walks.
 enum class Plan : std::uint8_t { scan, codes, two_hop, gate };
-
-// Up to n rows of the set below `limit`, spread over it; they start a search where the graph's entry points fail.
-void sample_matches(const std::uint64_t* pass, std::size_t limit, std::size_t n, std::vector<std::uint32_t>& out) {
-  const std::size_t words = (limit + 63) / 64;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::size_t begin = i * words / n;
-    const std::size_t end = std::min(words, begin + std::max<std::size_t>(words / n, 1));
-    for (std::size_t w = begin; w < end; ++w) {
-      const std::uint64_t bits = __atomic_load_n(&pass[w], __ATOMIC_RELAXED);
-      if (bits == 0) continue;
-      const std::size_t row = w * 64 + static_cast<std::size_t>(std::countr_zero(bits));
-      if (row < limit) out.push_back(static_cast<std::uint32_t>(row));
-      break;
-    }
-  }
-}
 
 }  // namespace
 
@@ -180,6 +165,7 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
   options.n_entries = entries.size();
   options.pass = pass;
   options.limit = static_cast<std::uint32_t>(linked);
+  options.near_part = p.near_part;
   packed->search(reinterpret_cast<const float*>(queries), n, options, {&answers, &Answers::fetch, &Answers::rerank});
   for (const std::size_t i : answers.short_of) {
     run_codes(queries + i * index.query_bytes(), 1, out_rows + i * p.k, out_distances + i * p.k);
@@ -284,6 +270,8 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   request.keep = keep;
   request.pass = pass;
   request.two_hop = plan == Plan::two_hop;
+  request.near_part = p.near_part;
+  request.near = p.k;
   if (watched) request.hops_max = hops_max_for(p.ef_search, matches);
   ExactQuery exact[kChunk];
   std::vector<std::uint8_t> lost;
@@ -358,6 +346,10 @@ void check_parameters(const SearchParameters& p) {
   if (p.ef_search > kBeamMax) {
     throw Error(ErrorCode::capacity,
                 "ef_search is " + std::to_string(p.ef_search) + "; choose up to " + std::to_string(kBeamMax));
+  }
+  if (!(p.near_part >= 0.0F && p.near_part <= kNearPartMax)) {
+    throw Error(ErrorCode::invalid_argument, "near_part is " + std::to_string(p.near_part) +
+                                                 "; choose above 0 and up to 4, or 0 for walks that a beam alone ends");
   }
   if (p.threads > kThreadsMax) {
     throw Error(ErrorCode::capacity,

@@ -34,7 +34,8 @@ Replay GraphIndex::replay(const std::byte* queries, std::size_t n_queries, const
     const auto& to = *static_cast<const Recorder*>(context);
     for (std::size_t i = 0; i < n; ++i) to.visits[query].exact.push_back(to.rows.row(rows[i]));
   };
-  reranker.visited = [](const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept {
+  reranker.visited = [](const void* context, std::size_t query, const std::uint32_t* rows, const float*, const float*,
+                        std::size_t n) noexcept {
     static_cast<const Recorder*>(context)->visits[query].rows.assign(rows, rows + n);
   };
   const std::vector<std::uint32_t> entries = entry_points();

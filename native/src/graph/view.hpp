@@ -89,6 +89,9 @@ struct BeamTask {
   std::uint32_t found = 0;
   std::uint32_t hops = 0;
   std::uint32_t exclude = UINT32_MAX;  // a row that is passed through and not returned
+  std::int32_t* visited_keys =
+      nullptr;  // key and row of every node expanded, in order, hops_max of them; null: not kept
+  std::uint32_t* visited_rows = nullptr;
 };
 
 struct BeamRequest {
@@ -99,7 +102,15 @@ struct BeamRequest {
   const std::uint64_t* pass = nullptr;  // rows that may be returned; null: all
   bool two_hop = false;                 // step over rows that do not pass; needs `pass`
   std::size_t hops_max = SIZE_MAX;      // gives up after so many expansions
+  float near_part = 0.0F;               // 1 / the stretch of an early end, see ends_early(); 0: none
+  std::size_t near = 0;                 // and how many done rows it asks for
 };
+
+// Whether a walk over keys of the kind may end early: keys must be distances, of which one can say "so many times as
+// far". Those of the other two are shifted by what differs from query to query.
+[[nodiscard]] constexpr bool ends_early(CodeKind kind) noexcept {
+  return kind != CodeKind::dot_u8 && kind != CodeKind::l2_u8_wide;
+}
 
 // The functions compiled once per instruction set.
 struct BeamFns {

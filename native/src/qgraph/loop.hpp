@@ -7,6 +7,7 @@
 //
 // Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
 // candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
+// A search may end sooner by distance, as in graph/beam_search.hpp.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +20,7 @@ namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
 inline constexpr std::uint32_t kWantMin = 8;  // candidates kept however near the end
+inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
 template <class V>
 struct SearchLoop {
@@ -111,7 +113,18 @@ struct SearchLoop {
     l.delta_sum = delta * V::sum_of(total);
 
     const F empty = V::setf(kInfinity);
-    for (std::uint32_t i = 0; i < sizes.capacity + 64; i += W) V::storef(l.cd + i, empty);
+    l.kth = -kInfinity;
+    l.stop = kInfinity;
+    l.room = sizes.capacity;
+    if (b.near_part > 0.0F) {
+      if (l.room > kRoomMin) l.room = kRoomMin;
+      const auto near = static_cast<std::uint32_t>(b.near);
+      for (std::uint32_t i = 0; i < near; i += W) V::storef(l.nd + i, empty);
+      for (std::uint32_t i = near; i % W != 0; ++i) l.nd[i] = -kInfinity;
+      l.kth = kInfinity;
+      l.kth_at = 0;
+    }
+    for (std::uint32_t i = 0; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
     for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
     l.size = 0;
     l.hops = 0;
@@ -133,17 +146,17 @@ struct SearchLoop {
 
   // Finds a threshold that about `want` candidates pass, and drops the others.
   static __attribute__((noinline)) void tighten(Lane& l, std::uint32_t want, std::uint32_t capacity) noexcept {
-    const F empty = V::setf(kInfinity);
+    const F empty = V::setf(kInfinity), bound = V::setf(l.stop);
     F least = empty, most = V::setf(-kInfinity);
     std::uint32_t live = 0;
     for (std::uint32_t i = 0; i < l.size; i += W) {
       const F d = V::loadf(l.cd + i);
-      const M m = V::lt(d, empty);
+      const M m = V::lt(d, bound);
       least = V::min(least, d);
       most = V::max(most, V::pick(m, d, V::setf(-kInfinity)));
       live += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
     }
-    float high = l.tau;
+    float high = l.tau < l.stop ? l.tau : l.stop;
     if (live > want) {
       float low = V::min_of(least);
       high = just_above(V::max_of(most));
@@ -178,6 +191,34 @@ struct SearchLoop {
     if (kept + kBlock > capacity) kept = want < capacity - kBlock ? want : capacity - kBlock;
     for (std::uint32_t i = kept; i < l.size + W; i += W) V::storef(l.cd + i, empty);
     l.size = kept;
+    // A list half full of what is needed would be tightened again and again.
+    const std::uint32_t before = l.room;
+    while (l.room < capacity && l.size > l.room / 2) l.room = 2 * l.room < capacity ? 2 * l.room : capacity;
+    for (std::uint32_t i = before + 64; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
+  }
+
+  static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
+    if (row >= b.limit) return false;
+    return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
+  }
+
+  // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the walk.
+  static __attribute__((noinline)) void take_near(const Context& c, const Batch& b, Lane& l, float own) noexcept {
+    const auto near = static_cast<std::uint32_t>(b.near);
+    l.nd[l.kth_at] = own;
+    F most = V::loadf(l.nd);
+    for (std::uint32_t i = W; i < near; i += W) most = V::max(most, V::loadf(l.nd + i));
+    l.kth = V::max_of(most);
+    const F top = V::setf(l.kth);
+    for (std::uint32_t i = 0; i < near; i += W) {
+      const std::uint32_t less = V::bits(V::lt(V::loadf(l.nd + i), top)) & ((1ULL << W) - 1);
+      if (less == (1ULL << W) - 1) continue;
+      l.kth_at = i + static_cast<std::uint32_t>(__builtin_ctz(~less));
+      break;
+    }
+    if (l.kth == kInfinity) return;
+    const float distance = l.kth + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
+    l.stop = (distance > 0.0F ? distance / b.near_part : distance) - c.far_off;
   }
 
   // One hop. False when the search is over.
@@ -185,7 +226,7 @@ struct SearchLoop {
   // the look-ups, because a burst of prefetches would fill the miss queue and stall. With one query alone (Single) it
   // is the likeliest next row instead, fetched while this one is scanned.
   template <bool Single>
-  static VICINAL_INLINE bool step(const Context& c, const Sizes& sizes, std::uint32_t ef, Lane& l,
+  static VICINAL_INLINE bool step(const Context& c, const Batch& b, const Sizes& sizes, std::uint32_t ef, Lane& l,
                                   const std::byte* coming) noexcept {
     const View& g = c.graph;
     const Layout& layout = g.layout;
@@ -219,6 +260,13 @@ struct SearchLoop {
     const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
     const float own = own_distance(c, l, row);
     l.ed[l.hops] = own;
+    if (b.near != 0) {
+      if (!may_return(b, header->row)) {
+        l.ed[l.hops] = kInfinity;
+      } else if (own < l.kth) {
+        take_near(c, b, l, own);
+      }
+    }
     l.er[l.hops] = header->row;
     if (++l.hops == sizes.hops_max) return false;
 
@@ -230,8 +278,8 @@ struct SearchLoop {
     const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
     const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
     for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
-      if (l.size + kBlock > sizes.capacity) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
-      const F limit = V::setf(l.tau);
+      if (l.size + kBlock > l.room) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
+      const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
       V::scan(codes, l.tables, layout.padded, fetch + layout.own, sums);
@@ -299,6 +347,7 @@ struct SearchLoop {
 
     const float nearest = V::min_of(best);
     if (!(nearest < kInfinity)) return false;
+    if (nearest > l.stop) return false;
     if (l.hops >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
       const F limit_all = V::setf(nearest);
       std::uint32_t nearer = 0;
@@ -317,14 +366,15 @@ struct SearchLoop {
     return true;
   }
 
-  static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
-    if (row >= b.limit) return false;
-    return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
-  }
-
   // Takes the nearest expanded nodes that may be returned, and sends for their stored vectors.
-  static void collect(const Batch& b, Lane& l) noexcept {
-    if (b.reranker.visited != nullptr) b.reranker.visited(b.reranker.context, l.index, l.er, l.hops);
+  static void collect(const Context& c, const Batch& b, Lane& l) noexcept {
+    if (b.reranker.visited != nullptr) {
+      for (std::uint32_t i = 0; i < l.hops; ++i) {
+        l.ek[i] += c.far_off;
+        l.ed[i] += c.far_off;
+      }
+      b.reranker.visited(b.reranker.context, l.index, l.er, l.ek, l.ed, l.hops);
+    }
     for (std::uint32_t i = 0; i < l.hops; ++i) l.table[l.es[i]] = kNoNode;
     std::uint32_t n = 0;
     for (std::uint32_t i = 0; i < l.hops; ++i) {
@@ -387,9 +437,9 @@ struct SearchLoop {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
         start(c, b, sizes, l, next);
-        while (step<true>(c, sizes, ef, l, l.row)) {
+        while (step<true>(c, b, sizes, ef, l, l.row)) {
         }
-        collect(b, l);
+        collect(c, b, l);
         finish(b, l);
       }
       return;
@@ -406,7 +456,7 @@ struct SearchLoop {
           Lane& l = lanes[i];
           if (l.phase == 1) [[likely]] {
             const std::size_t partner = group == 0 ? i + half : i - half;
-            if (!step<false>(c, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(b, l);
+            if (!step<false>(c, b, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(c, b, l);
           } else if (l.phase == 2) {
             finish(b, l);
             if (next < end) {

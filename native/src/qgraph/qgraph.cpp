@@ -21,9 +21,6 @@ constexpr std::size_t kTrainRowsMax = 100000;
 // may be four times as long.
 constexpr float kAddMax = 4096.0F;
 
-// Own distances are off by quantisation: this many more than k get exact ones.
-std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
-
 }  // namespace
 
 std::size_t interleave_for(std::size_t dim) noexcept { return dim <= kDimLow ? kInterleaveLow : kInterleaveHigh; }
@@ -134,6 +131,12 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.n_entries = entries.size();
   batch.pass = options.pass;
   batch.limit = options.limit;
+  batch.near_part = options.near_part;
+  if (options.near_part > 0.0F) {
+    batch.near = options.k;
+  } else if (reranker.visited != nullptr) {
+    batch.near = SIZE_MAX;  // never ends early, and says which nodes may be returned
+  }
   batch.reranker = reranker;
 
   Context context;
@@ -145,6 +148,8 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   context.metric = metric_;
   context.mean = parameters_.mean.data();
   context.query_norm = parameters_.query_norm;
+  if (metric_ == Metric::ip)
+    context.far_off = 2.0F * parameters_.unit * parameters_.query_norm * parameters_.query_norm;
 
   const auto scratch = scratches_.lease();
   scratch->prepare(context.graph, batch.ef, std::min(batch.interleave, nq));

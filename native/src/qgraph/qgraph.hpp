@@ -38,6 +38,7 @@ struct SearchOptions {
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r of word r / 64: row r may be returned; null: all
   std::uint32_t limit = 0;              // rows from here on are not returned
+  float near_part = 0.0F;               // ends a search early, see Batch; 0: it does not
   const Loops* loops = nullptr;         // of another instruction set than the best; for tests
 };
 

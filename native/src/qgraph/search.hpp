@@ -13,6 +13,9 @@ namespace vicinal::qgraph {
 
 inline constexpr std::size_t kInterleaveMax = 8;
 
+// Own distances are off by quantisation: this many more than k get exact ones.
+[[nodiscard]] constexpr std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
+
 // A hint to bring one line into L2; kept apart from its neighbours, which GCC 12 would merge.
 static inline __attribute__((always_inline)) void prefetch_next(const std::byte* line) noexcept {
   __builtin_prefetch(line, 0, 2);
@@ -26,8 +29,10 @@ struct Reranker {
   void (*fetch)(const void* context, std::uint32_t row) noexcept = nullptr;
   // The nearest rows found for a query; a row may be among them twice.
   void (*rerank)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
-  // The rows of all nodes expanded for a query, in order; null: nobody asks.
-  void (*visited)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
+  // All nodes expanded for a query, in order: row, the estimate by which it was chosen and its own distance, both as
+  // walks compare them (Context::far_off added), infinite where the row may not be returned. Null: nobody asks.
+  void (*visited)(const void* context, std::size_t query, const std::uint32_t* rows, const float* estimates,
+                  const float* own, std::size_t n) noexcept = nullptr;
 };
 
 struct Batch {
@@ -39,6 +44,10 @@ struct Batch {
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r set: row r may be returned; null: every row may
   std::uint32_t limit = 0;              // rows from here on are passed through and not returned
+  // A walk ends early when `near` returnable nodes are nearer than near_part times the nearest candidate; 0: it does
+  // not.
+  float near_part = 0.0F;
+  std::size_t near = 0;
   Reranker reranker;
 };
 
@@ -49,6 +58,8 @@ struct Context {
   Metric metric = Metric::l2;
   const float* mean = nullptr;  // dim; subtracted from queries of l2 and cosine
   float query_norm = 0.0F;      // ip: queries are scaled to this length for estimates
+  // ip: added to -2 <x, q> it is a squared distance for rows of the usual length, 2 * unit * query_norm^2; else 0.
+  float far_off = 0.0F;
 };
 
 // One query under way.
@@ -64,6 +75,10 @@ struct Lane {
   float own_scale = 0.0F;
   float delta = 0.0F;      // -2 * unit of the table entries
   float delta_sum = 0.0F;  // unit * sum of |q|
+  float kth = 0.0F;             // the largest of nd
+  float stop = 0.0F;            // the walk ends when no candidate is nearer
+  std::uint32_t kth_at = 0;
+  std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
   std::uint32_t picked = 0;
   // Buffers of a Scratch.
   float* cd = nullptr;
@@ -78,6 +93,7 @@ struct Lane {
   std::uint8_t* tables = nullptr;
   float* work = nullptr;          // P floats
   std::uint32_t* pick = nullptr;  // rows to rerank
+  float* nd = nullptr;            // the smallest own distances of returnable nodes, Batch::near of them, unsorted
 };
 
 struct Sizes {

@@ -34,6 +34,7 @@ from vicinal.model.hits import Page, Point, id_array
 from vicinal.model.ids import decode_id
 from vicinal.model.memory import pick_memory
 from vicinal.model.payload import encode_payload
+from vicinal.model.recall import mean_recall
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.wire import messages as m
@@ -479,14 +480,8 @@ class RemoteCollection:
             np.asarray([hit.distance for hit in flat], np.float32).reshape(n, width),
             payloads,
             vectors,
-            recall=_mean([r.recall_estimate for r in results]),
+            recall=mean_recall([r.recall_estimate for r in results], [1] * len(results)),
         )
-
-
-def _mean(recalls: list[float | None]) -> float | None:
-    """Over the queries of several requests, whose graphs may have changed in between."""
-    known = [r for r in recalls if r is not None]
-    return sum(known) / len(known) if len(known) == len(recalls) else None
 
 
 def _row(vector: m.Vector, config: CollectionConfig) -> npt.NDArray[Any]:

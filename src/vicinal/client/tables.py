@@ -20,6 +20,7 @@ from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.hits import Point, id_array
 from vicinal.model.ids import PointId
 from vicinal.model.payload import decode_payload
+from vicinal.model.recall import mean_recall
 from vicinal.wire import messages as m
 from vicinal.wire.arrow import data_of, pa
 from vicinal.wire.codec import codec_by_look, stored_dtype
@@ -146,13 +147,12 @@ def found_of(
     if VECTOR in names:
         matrices = [vector_matrix(part.column(VECTOR), VECTOR) for part in parts]
         vectors = np.concatenate(matrices).reshape(total, width, config.columns)
-    known = [r * n for r, n in zip(recalls, counts, strict=True) if r is not None]
     return Found(
         whole_ids.reshape(total, width),
         distances.reshape(total, width),
         payloads,
         vectors,
-        recall=sum(known) / total if len(known) == len(recalls) else None,
+        recall=mean_recall(recalls, counts),
     )
 
 

@@ -47,6 +47,8 @@ class SegmentPlan(msgspec.Struct, frozen=True):
     reason: str
     recall: float | None = 1.0
     """The share of its nearest points that it is expected to find; None where that is not known."""
+    near_part: float = 0.0
+    """Ends a walk early, see `Beam`."""
 
 
 def combined_recall(plans: Sequence[SegmentPlan]) -> float | None:
@@ -74,15 +76,18 @@ def plan_segment(
     """Choose the strategy for a segment.
 
     n_linked : rows that the graph holds; the others are scanned whatever the strategy.
-    beam : the width of a traversal and the recall to expect of it without a filter; width 0 is none.
+    beam : the width of a traversal with this share of matches, and the recall to expect of it; width 0 is none.
     """
     ef = max(beam.ef_search, k)
     pending = n_rows - n_linked
 
     def plan(
-        strategy: Strategy, distances: float, reason: str, recall: float | None = 1.0
+        strategy: Strategy, distances: float, reason: str, walk: Beam | None = None
     ) -> SegmentPlan:
-        return SegmentPlan(strategy, n_rows, n_matches, ef, int(distances), reason, recall)
+        recall, near_part = (1.0, 0.0) if walk is None else (walk.recall, walk.near_part)
+        return SegmentPlan(
+            strategy, n_rows, n_matches, ef, int(distances), reason, recall, near_part
+        )
 
     if exact:
         return plan("scan", n_matches, "exact search asked for")
@@ -96,7 +101,7 @@ def plan_segment(
         return plan("scan", n_matches, "no beam is known to reach the recall asked for")
     walk = ef * DISTANCES_PER_EF + pending
     if not filtered:
-        return plan("gate", walk, "no filter: plain traversal", beam.recall)
+        return plan("gate", walk, "no filter: plain traversal", beam)
     selectivity = n_matches / max(n_live, 1)
     two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
     cost = walk / selectivity if selectivity < 1.0 else walk
@@ -106,5 +111,5 @@ def plan_segment(
             "scan", distances, f"{n_matches} matches are compared faster than a walk is done"
         )
     if selectivity >= GATE_SELECTIVITY_MIN:
-        return plan("gate", cost, f"{selectivity:.0%} of the rows match", None)
-    return plan("filter", two_hop, f"{selectivity:.1%} of the rows match", None)
+        return plan("gate", cost, f"{selectivity:.0%} of the rows match", beam)
+    return plan("filter", two_hop, f"{selectivity:.1%} of the rows match", beam)

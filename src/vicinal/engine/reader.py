@@ -226,7 +226,13 @@ class Reader:
                 n_linked=segment.index.n_linked,
                 filtered=match is not None,
                 k=k,
-                beam=_beam(segment.index, wanted, ef_search, recall),
+                beam=_beam(
+                    segment.index,
+                    wanted,
+                    ef_search,
+                    recall,
+                    None if match is None else count / max(segment.n_live, count),
+                ),
                 exact=exact,
             )
             plans.append(plan)
@@ -239,6 +245,7 @@ class Reader:
                 filter=None if match is None else match.bitset,
                 exact=exact,
                 strategy=plan.strategy,
+                near_part=plan.near_part,
             )
             if runs is not None:
                 runs.append(SegmentRun(plan, time.perf_counter() - began))
@@ -376,8 +383,12 @@ class Reader:
         return points
 
 
-def _beam(index: GraphIndex, k: int, ef_search: int, recall: float | None) -> Beam:
-    """How wide to search an index, by the recall asked for or by the beam width."""
+def _beam(
+    index: GraphIndex, k: int, ef_search: int, recall: float | None, share: float | None
+) -> Beam:
+    """How wide to search an index, by the recall asked for or by the beam width; share: of the rows that match."""
     if recall is not None and recall < 1:
-        return index.choose_beam(k, recall)
-    return Beam(ef_search, index.expected_recall(k, max(k, ef_search)))
+        return index.choose_beam(k, recall, share)
+    if share is None:
+        return index.same_work(k, max(k, ef_search))
+    return Beam(ef_search, index.expected_recall(k, max(k, ef_search), share))

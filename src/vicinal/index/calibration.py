@@ -16,10 +16,13 @@ class Beam(NamedTuple):
     ----------
     ef_search : beam width; 0 where none is known to be wide enough, and all rows are to be compared.
     recall : the recall to expect, None where the index is not calibrated.
+    near_part : ends a walk before its beam does, as soon as k of the rows it met are nearer than this part of the
+        distance to the nearest row it could go on to; 0: never.
     """
 
     ef_search: int
     recall: float | None
+    near_part: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

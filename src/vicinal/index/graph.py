@@ -210,6 +210,7 @@ class GraphIndex:
         exact: bool = False,
         strategy: Strategy = "auto",
         recall: float | None = None,
+        near_part: float | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k nearest live rows of each query, with their exact distances.
 
@@ -218,7 +219,9 @@ class GraphIndex:
         queries : (dim,) or (n_queries, dim), C-contiguous: float32 for f32 and f16 rows, int8 for i8,
             packed uint8 for bit. Nothing is converted.
         k : results wanted, 1 to 10000.
-        ef_search : beam width, k or more; larger raises recall and latency. None: max(64, 2 k).
+        ef_search : work to do, k or more: as much as a beam of that width. Without a filter, and where the index is
+            calibrated, a search ends when its results are settled, and is the longer where they are not (see
+            `same_work`). Larger raises recall and latency. None: max(64, 2 k).
         threads : of this call, 0 means all.
         filter : rows allowed: (ceil(n / 64),) uint64 with bit r of word r // 64 for row r, or (n,) bool.
             Rows past its end do not match.
@@ -228,7 +231,9 @@ class GraphIndex:
             traversal becomes a scan for a query that lies far from all matches.
         recall : instead of ef_search and exact: the share of the true nearest rows to find, above 0 and at most 1, for
             k up to 100. The beam width comes from the table that the index measured on its own rows (see
-            `calibration`); 1.0 is exact.
+            `calibration`), and so does `near_part`; 1.0 is exact.
+        near_part : ends a walk early, see `Beam`; beside ef_search, which is the beam's width then, not recall. 0:
+            never. None: as said under ef_search and recall.
 
         Returns
         -------
@@ -243,22 +248,30 @@ class GraphIndex:
         native = self._native
         if native is None:
             raise ClosedError("the index was closed")
+        if filter is not None and filter.dtype == np.bool_:
+            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
         if recall is not None:
             asked = check_recall(recall, k=k, ef_search=ef_search, exact=exact)
             if asked < 1:
-                ef_search = self.choose_beam(k, asked).ef_search
+                share = None if filter is None else _share(filter, native.n_live)
+                ef_search, _, near_part = self.choose_beam(k, asked, share)
             exact = asked == 1 or ef_search == 0
             ef_search = ef_search or None
-        if filter is not None and filter.dtype == np.bool_:
-            filter = _pack(cast("NDArray[np.bool_]", filter), native.n)
+        if ef_search is None:
+            ef_search = 64 if k <= 32 else 2 * k
+        if near_part is None:
+            near_part = 0.0
+            if filter is None and not exact:
+                ef_search, _, near_part = native.same_work(k, ef_search)
         return native.search(
             queries,
             k,
-            (64 if k <= 32 else 2 * k) if ef_search is None else ef_search,
+            ef_search,
             threads,
             filter,
             exact,
             strategy,
+            near_part,
         )
 
     def calibrate(self, queries: Rows, *, threads: int = 0) -> None:
@@ -277,20 +290,35 @@ class GraphIndex:
         )
         self._open.calibrate(queries, threads)
 
-    def choose_beam(self, k: int, recall: float) -> Beam:
-        """The narrowest beam that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
+    def choose_beam(self, k: int, recall: float, share: float | None = None) -> Beam:
+        """The cheapest walk that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
+
+        share : of the rows that match a filter, of which it is assumed that it has nothing to do with the query; None
+            is no filter. Where nothing was measured for it, the walk is that without a filter, and recall is None.
 
         Where the index is not calibrated, it is the default beam, wider for a recall above 0.98.
         """
-        chosen = self._open.choose(k, recall)
+        chosen = self._open.choose(k, recall, share)
         if chosen is not None:
             return Beam(*chosen)
+        if share is not None:
+            return Beam(self.choose_beam(k, recall).ef_search, None)
         ef = default_ef(k) * max(1.0, MISS_OF_DEFAULT / (1 - recall))
         return Beam(min(EF_MAX, math.ceil(ef)), None)
 
-    def expected_recall(self, k: int, ef_search: int) -> float | None:
-        """The recall to expect of an unfiltered traversal; None where k is above 100 or nothing is calibrated."""
-        return self._open.expected(k, ef_search)
+    def same_work(self, k: int, ef_search: int) -> Beam:
+        """A search without a filter that expands, on average, about as many nodes as a beam of that width.
+
+        One beam for all queries does too much for those whose neighbours are near and too little for those in the void.
+        This walk has a wider beam and an early end (see `Beam.near_part`), of the pair that the calibration found best
+        for so many nodes; where it found none that is worth it, or nothing was measured, it is the beam itself.
+        """
+        return Beam(*self._open.same_work(k, ef_search))
+
+    def expected_recall(self, k: int, ef_search: int, share: float | None = None) -> float | None:
+        """The recall to expect of a traversal, share as for `choose_beam`; None where k is above 100 or nothing was
+        measured."""
+        return self._open.expected(k, ef_search, share)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -456,6 +484,12 @@ class GraphIndex:
                 f"{name} is {array.dtype}, the index stores {self._dtype.value}; pass {wanted.name}"
             )
         return np.ascontiguousarray(array, dtype=wanted)
+
+
+def _share(filter: Filter, n_live: int) -> float:
+    """The share of live rows that a filter of uint64 words lets pass, removed rows taken to be spread evenly."""
+    matches = int.from_bytes(filter.tobytes(), "little").bit_count()
+    return min(1.0, max(1, matches) / max(1, n_live))
 
 
 def default_ef(k: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vicinal.model.errors import InvalidArgumentError, LimitError
 from vicinal.model.limits import RECALL_K_MAX
 
@@ -30,3 +32,13 @@ def check_recall(recall: object, *, k: int, ef_search: int | None, exact: bool) 
             f"recall is calibrated for k of 1 to {RECALL_K_MAX}, k is {k}; give ef_search=, or recall=1.0"
         )
     return float(recall)
+
+
+def mean_recall(recalls: Sequence[float | None], counts: Sequence[int]) -> float | None:
+    """Of several answers, to so many queries each, whose graphs may have changed in between; None where one is."""
+    known = [r for r in recalls if r is not None]
+    if len(known) < len(recalls):
+        return None
+    if len(set(known)) == 1:
+        return known[0]  # a mean of equal numbers may be off by a rounding
+    return sum(r * n for r, n in zip(known, counts, strict=True)) / sum(counts)
