@@ -59,7 +59,8 @@ def recalls(index: GraphIndex, queries: np.ndarray, k: int, efs: list[int]) -> l
     """Recall@k of the queries at each beam width, against exact search of the same index."""
     truth = index.search(queries, k=k, exact=True, threads=0)[1]
     return [
-        recall_at_k(index.search(queries, k=k, ef_search=ef, threads=0)[1], truth) for ef in efs
+        recall_at_k(index.search(queries, k=k, ef_search=ef, threads=0, near_part=0.0)[1], truth)
+        for ef in efs
     ]
 
 

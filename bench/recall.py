@@ -114,7 +114,7 @@ def measure(
             theirs: list[float] = []
             for _ in range(passes):
                 ours.append(_seconds(index, queries, k=k, recall=asked))
-                theirs.append(_seconds(index, queries, k=k, ef_search=best))
+                theirs.append(_seconds(index, queries, k=k, ef_search=best, near_part=0.0))
             rows.append(
                 {
                     "by": by,
@@ -170,7 +170,10 @@ def best_fixed(index: GraphIndex, queries: np.ndarray, truth: np.ndarray, recall
     low, high = k - 1, EF_SEARCHED_MAX
     while high - low > 1:
         middle = (low + high) // 2
-        if recall_at_k(index.search(queries, k=k, ef_search=middle)[1], truth) >= recall:
+        if (
+            recall_at_k(index.search(queries, k=k, ef_search=middle, near_part=0.0)[1], truth)
+            >= recall
+        ):
             high = middle
         else:
             low = middle

@@ -297,13 +297,15 @@ void set_calibration(Graph& self, const nb::bytes& bytes) {
   }
 }
 
-nb::tuple replay(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned passes) {
+nb::tuple replay(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned passes,
+                 float near_part) {
   const GraphConfig& c = self.index.config();
   const View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), 2, "queries");
   check_columns(c, q, "queries");
   SearchParameters p;
   p.k = k;
   p.ef_search = ef_search;
+  p.near_part = near_part;
   graph::Replay found;
   {
     const nb::gil_scoped_release release;
@@ -353,7 +355,7 @@ void init_graph(nb::module_& m) {
       .def("calibration_bytes", &calibration_bytes)
       .def("set_calibration", &set_calibration, "table"_a)
       .def_prop_ro("calibration", &calibration)
-      .def("replay", &replay, "queries"_a, "k"_a, "ef_search"_a, "passes"_a)
+      .def("replay", &replay, "queries"_a, "k"_a, "ef_search"_a, "passes"_a, "near_part"_a)
       .def("edges", &edges_of)
       .def("save", &save, "path"_a, "vectors"_a)
       .def_static("load", &load, "path"_a, "map"_a, "vectors"_a.none(), nb::rv_policy::take_ownership)

@@ -41,6 +41,7 @@ Replay GraphIndex::replay(const std::byte* queries, std::size_t n_queries, const
   const std::vector<std::uint32_t> entries = entry_points();
   qgraph::SearchOptions options;
   options.k = p.k;
+  options.near_part = p.near_part;
   options.ef = ef;
   options.entries = entries.data();
   options.n_entries = entries.size();

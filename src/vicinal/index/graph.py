@@ -360,7 +360,8 @@ class GraphIndex:
         InvalidArgumentError : the index has another format, or ef_search is too large for it.
         """
         _check_range("passes", passes, 1, 1000)
-        return self._open.replay(queries, k, ef_search, passes)
+        beam = self.same_work(k, ef_search)
+        return self._open.replay(queries, k, beam.ef_search, passes, beam.near_part)
 
     def vectors(self, rows: NDArray[np.integer[Any]] | list[int] | int) -> Rows:
         """Return the rows' exact stored values, (len(rows), dim) (dim / 8 bytes for bit), removed ones too."""
