@@ -142,8 +142,7 @@ std::optional<RecallTable::Choice> RecallTable::by_hops(std::size_t bucket, doub
   const double high = std::log(static_cast<double>(above->hops));
   const double part = high > low ? (std::log(hops) - low) / (high - low) : 1.0;
   const double low_miss = std::log(miss_of(below.recall));
-  return Choice{std::log(static_cast<double>(above->ef)),
-                below.near_part + part * (above->near_part - below.near_part),
+  return Choice{std::log(static_cast<double>(above->ef)), below.near_part + part * (above->near_part - below.near_part),
                 low_miss + part * (std::log(miss_of(above->recall)) - low_miss)};
 }
 

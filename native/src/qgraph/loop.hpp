@@ -19,7 +19,7 @@
 namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
-inline constexpr std::uint32_t kWantMin = 8;  // candidates kept however near the end
+inline constexpr std::uint32_t kWantMin = 8;    // candidates kept however near the end
 inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
 template <class V>
@@ -202,7 +202,8 @@ struct SearchLoop {
     return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
   }
 
-  // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the walk.
+  // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the
+  // walk.
   static __attribute__((noinline)) void take_near(const Context& c, const Batch& b, Lane& l, float own) noexcept {
     const auto near = static_cast<std::uint32_t>(b.near);
     l.nd[l.kth_at] = own;

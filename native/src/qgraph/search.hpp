@@ -75,8 +75,8 @@ struct Lane {
   float own_scale = 0.0F;
   float delta = 0.0F;      // -2 * unit of the table entries
   float delta_sum = 0.0F;  // unit * sum of |q|
-  float kth = 0.0F;             // the largest of nd
-  float stop = 0.0F;            // the walk ends when no candidate is nearer
+  float kth = 0.0F;        // the largest of nd
+  float stop = 0.0F;       // the walk ends when no candidate is nearer
   std::uint32_t kth_at = 0;
   std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
   std::uint32_t picked = 0;
