@@ -303,7 +303,9 @@ class Gateway:
             try:
                 async with asyncio.timeout(call.deadline - time.monotonic()):
                     answer = await asyncio.shield(future)
-                if call.operation is ops.SEARCH:
+                if (
+                    call.operation is ops.SEARCH and not joined
+                ):  # who joins waits less than the queue
                     self.admission.answered(time.perf_counter() - call.came_s)
                 return answer
             except DeadlineError:
