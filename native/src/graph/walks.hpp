@@ -18,9 +18,10 @@ namespace vicinal::graph {
 inline constexpr std::array<std::uint32_t, 30> kEfs{4,   6,   8,   10,  13,  16,  20,   25,   30,   36,
                                                     44,  54,  66,  80,  98,  120, 148,  180,  220,  270,
                                                     330, 400, 500, 600, 750, 900, 1100, 1350, 1650, 2000};
-inline constexpr std::array<float, 23> kNearParts{1.40F, 1.30F, 1.20F, 1.12F, 1.06F, 1.00F, 0.96F, 0.92F,
-                                                  0.88F, 0.85F, 0.82F, 0.79F, 0.76F, 0.73F, 0.70F, 0.67F,
-                                                  0.64F, 0.60F, 0.56F, 0.51F, 0.45F, 0.38F, 0.30F};
+inline constexpr std::array<float, 33> kNearParts{1.40F, 1.30F, 1.22F, 1.16F, 1.12F, 1.09F,  1.07F, 1.05F, 1.035F,
+                                                  1.02F, 1.01F, 1.00F, 0.99F, 0.98F, 0.965F, 0.95F, 0.93F, 0.91F,
+                                                  0.88F, 0.85F, 0.82F, 0.79F, 0.76F, 0.73F,  0.70F, 0.67F, 0.64F,
+                                                  0.60F, 0.56F, 0.51F, 0.45F, 0.38F, 0.30F};
 
 // The true neighbours of a query.
 struct Truth {
