@@ -54,12 +54,15 @@ class SegmentPlan(msgspec.Struct, frozen=True):
 def combined_recall(plans: Sequence[SegmentPlan]) -> float | None:
     """The recall to expect of a search of several segments: each holds its share of the true neighbours."""
     total = sum(plan.n_matches for plan in plans)
-    expected = 0.0
+    if total == 0:
+        return 1.0
+    first = plans[0].recall
+    above = 0.0  # the first, so that equal ones give themselves
     for plan in plans:
-        if plan.recall is None:
+        if first is None or plan.recall is None:
             return None
-        expected += plan.recall * plan.n_matches
-    return expected / total if total else 1.0
+        above += (plan.recall - first) * plan.n_matches
+    return None if first is None else first + above / total
 
 
 def plan_segment(
