@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from vicinal.index import Beam
+from vicinal.model.recall import mean_recall
 
 Strategy = Literal["scan", "filter", "gate"]
 
@@ -53,16 +54,8 @@ class SegmentPlan(msgspec.Struct, frozen=True):
 
 def combined_recall(plans: Sequence[SegmentPlan]) -> float | None:
     """The recall to expect of a search of several segments: each holds its share of the true neighbours."""
-    total = sum(plan.n_matches for plan in plans)
-    if total == 0:
-        return 1.0
-    first = plans[0].recall
-    above = 0.0  # the first, so that equal ones give themselves
-    for plan in plans:
-        if first is None or plan.recall is None:
-            return None
-        above += (plan.recall - first) * plan.n_matches
-    return None if first is None else first + above / total
+    counts = [plan.n_matches for plan in plans]
+    return mean_recall([plan.recall for plan in plans], counts) if any(counts) else 1.0
 
 
 def plan_segment(
