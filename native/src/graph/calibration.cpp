@@ -194,9 +194,9 @@ Beam Calibration::choose(std::size_t k, double recall) const {
 }
 
 Beam Calibration::same_work(std::size_t k, std::size_t ef, double nodes_per_ef) const {
-  const auto widest = std::min(static_cast<double>(rows_ / kScanPerEf),
-                               static_cast<double>(kPackedBeamMax) / std::max(nodes_per_ef, 1.0));
-  return plain_.same_work(k, ef, static_cast<double>(ef) * nodes_per_ef, static_cast<std::size_t>(widest));
+  const std::size_t widest = std::min<std::size_t>(
+      rows_ / kScanPerEf, static_cast<std::size_t>(static_cast<double>(kPackedBeamMax) / std::max(nodes_per_ef, 1.0)));
+  return plain_.same_work(k, ef, static_cast<double>(ef) * nodes_per_ef, widest);
 }
 
 const FilteredTable* Calibration::filtered(bool two_hop, double share) const noexcept {
