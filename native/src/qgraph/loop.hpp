@@ -119,8 +119,8 @@ struct SearchLoop {
     if (b.near_part > 0.0F) {
       if (l.room > kRoomMin) l.room = kRoomMin;
       const auto near = static_cast<std::uint32_t>(b.near);
-      for (std::uint32_t i = 0; i < near; i += W) V::storef(l.nd + i, empty);
-      for (std::uint32_t i = near; i % W != 0; ++i) l.nd[i] = -kInfinity;
+      for (std::uint32_t i = 0; i < near; i += W) V::storef(l.closest + i, empty);
+      for (std::uint32_t i = near; i % W != 0; ++i) l.closest[i] = -kInfinity;
       l.kth = kInfinity;
       l.kth_at = 0;
     }
@@ -206,13 +206,13 @@ struct SearchLoop {
   // walk.
   static __attribute__((noinline)) void take_near(const Context& c, const Batch& b, Lane& l, float own) noexcept {
     const auto near = static_cast<std::uint32_t>(b.near);
-    l.nd[l.kth_at] = own;
-    F most = V::loadf(l.nd);
-    for (std::uint32_t i = W; i < near; i += W) most = V::max(most, V::loadf(l.nd + i));
+    l.closest[l.kth_at] = own;
+    F most = V::loadf(l.closest);
+    for (std::uint32_t i = W; i < near; i += W) most = V::max(most, V::loadf(l.closest + i));
     l.kth = V::max_of(most);
     const F top = V::setf(l.kth);
     for (std::uint32_t i = 0; i < near; i += W) {
-      const std::uint32_t less = V::bits(V::lt(V::loadf(l.nd + i), top)) & ((1ULL << W) - 1);
+      const std::uint32_t less = V::bits(V::lt(V::loadf(l.closest + i), top)) & ((1ULL << W) - 1);
       if (less == (1ULL << W) - 1) continue;
       l.kth_at = i + static_cast<std::uint32_t>(__builtin_ctz(~less));
       break;

@@ -20,7 +20,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     return at;
   };
   struct Offsets {
-    std::size_t cd, ci, ek, ed, er, en, table, own, coarse, tables, work, pick, nd;
+    std::size_t cd, ci, ek, ed, er, en, table, own, coarse, tables, work, pick, closest;
   };
   Offsets at[kInterleaveMax];
   for (std::size_t i = 0; i < lanes; ++i) {
@@ -36,7 +36,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     at[i].tables = place(std::size_t{padded} * 4);
     at[i].work = place(std::size_t{padded} * 4);
     at[i].pick = place(expanded * 4);
-    at[i].nd = place(expanded * 4);
+    at[i].closest = place(expanded * 4);
   }
   ef_ = count_ = 0;
   if (memory_.size() < used || memory_.size() > 16 * used) memory_ = AlignedBuffer<std::byte>(used);
@@ -56,7 +56,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     l.tables = reinterpret_cast<std::uint8_t*>(base + at[i].tables);
     l.work = reinterpret_cast<float*>(base + at[i].work);
     l.pick = reinterpret_cast<std::uint32_t*>(base + at[i].pick);
-    l.nd = reinterpret_cast<float*>(base + at[i].nd);
+    l.closest = reinterpret_cast<float*>(base + at[i].closest);
     std::fill_n(l.table, sizes.slots, kNoNode);
     std::fill_n(l.ci, list, 0U);
   }

@@ -75,7 +75,7 @@ struct Lane {
   float own_scale = 0.0F;
   float delta = 0.0F;      // -2 * unit of the table entries
   float delta_sum = 0.0F;  // unit * sum of |q|
-  float kth = 0.0F;        // the largest of nd
+  float kth = 0.0F;        // the largest of closest
   float stop = 0.0F;       // the walk ends when no candidate is nearer
   std::uint32_t kth_at = 0;
   std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
@@ -93,7 +93,7 @@ struct Lane {
   std::uint8_t* tables = nullptr;
   float* work = nullptr;          // P floats
   std::uint32_t* pick = nullptr;  // rows to rerank
-  float* nd = nullptr;            // the smallest own distances of returnable nodes, Batch::near of them, unsorted
+  float* closest = nullptr;       // the smallest own distances of returnable nodes, Batch::near of them, unsorted
 };
 
 struct Sizes {
