@@ -214,7 +214,8 @@ def test_what_is_refused_before_its_operation_is_counted(
         stub = Stub(server.grpc_url)
         search = stub("SearchStream", "HitsOut", "stream_stream")
         with pytest.raises(grpc.RpcError) as caught:  # of eight at once all but one are too many
-            list(search(iter([request("Search", vector=QUERY)] * 8)))
+            for _ in range(200):  # unless each is answered before the next is read
+                list(search(iter([request("Search", vector=QUERY)] * 8)))
         assert fault_of(caught.value).code == "overloaded"
         line = 'vicinal_refused_total{code="overloaded",protocol="grpc"}'
         assert metric(server.url, line) >= 1
