@@ -8,6 +8,7 @@ import sys
 from bench import (
     churn,
     duel,
+    ends,
     filters,
     heldout,
     ingest,
@@ -27,6 +28,7 @@ COMMANDS = {
     "kernels": kernels,
     "workload": workload,
     "churn": churn,
+    "ends": ends,
     "filters": filters,
     "heldout": heldout,
     "ingest": ingest,

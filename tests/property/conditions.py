@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,24 +31,24 @@ _DOLLAR = {"=": "$eq", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 _MISSING = object()
 
 
-class Condition:
+class Condition(ABC):
     """One condition or several joined; `holds` is the oracle."""
 
+    @abstractmethod
     def holds(self, payload: Payload, point_id: object) -> bool:
         """Whether the point passes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self) -> str:
         """The SQL-like form."""
-        raise NotImplementedError
 
+    @abstractmethod
     def document(self) -> dict[str, Any]:
         """The dict form."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expression(self) -> Any:
         """The Python form, built with `vicinal.F`."""
-        raise NotImplementedError
 
     def form(self, name: str) -> Any:
         """The form of that name: text, dict or expression."""

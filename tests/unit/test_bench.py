@@ -403,3 +403,15 @@ def test_recall_asked_for_is_measured_beside_the_best_fixed_beam(tmp_path: Path)
     assert all(r["best_ef"] >= r["k"] and r["us"] > 0 < r["best_us"] for r in rows)
     assert all(0.5 < r["reached"] <= 1 and r["expected"] >= r["asked"] for r in rows)
     assert main(["recall", "--points", "400", "--queries", "60"]) == 2
+
+
+def test_early_ends_are_measured_beside_beams_of_one_width(tmp_path: Path) -> None:
+    out = tmp_path / "ends.json"
+    words = ["ends", "--points", "3000", "--queries", "60", "--passes", "2", "--out", str(out)]
+    assert main(words) == 0
+    curves = json.loads(out.read_text())["curves"]
+    assert set(curves) == {"beam", "early end"}
+    for made in curves.values():
+        recalls = [point["recall"] for point in made["points"]]
+        assert recalls[-1] >= max(recalls) - 0.02 > 0.9
+        assert all(len(point["qps"]) == 2 and min(point["qps"]) > 0 for point in made["points"])

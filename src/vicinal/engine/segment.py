@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -61,7 +62,7 @@ class Match:
         self.stamp = stamp
 
 
-class Segment:
+class Segment(ABC):
     """What sealed segments and the tail share."""
 
     def __init__(self, index: GraphIndex, store: Store, budget: MemoryBudget) -> None:
@@ -87,9 +88,9 @@ class Segment:
         )
 
     @property
+    @abstractmethod
     def n(self) -> int:
         """Rows, dead ones included."""
-        raise NotImplementedError
 
     def memory(self) -> dict[str, int]:
         """Bytes of memory that it holds, by structure; what files back is in `mapped`."""
@@ -115,42 +116,42 @@ class Segment:
         """Rows that readers see."""
         return self.n - len(self.dead) - len(self.hidden)
 
+    @abstractmethod
     def global_rows(self, local: Rows) -> Rows:
         """Global numbers of local rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def local_rows(self, rows: Rows) -> Rows:
         """Local numbers of global rows, -1 where the row is not here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keys(self, local: Iterable[int]) -> list[bytes]:
         """Id keys of local rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ids(self, local: Sequence[int]) -> list[PointId]:
         """Ids of local rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def int_ids(self, local: Rows) -> Rows | None:
         """Ids of local rows as int64 in the same shape, or None where some id here is not an int."""
-        raise NotImplementedError
 
+    @abstractmethod
     def payloads(self, local: Sequence[int]) -> list[bytes]:
         """Payload bytes of local rows."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def payload_bytes(self) -> int:
         """About how many bytes the payloads of all rows have."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reads_store(self, local: Sequence[int]) -> bool:
         """Whether `payloads` would ask the store, which may be ahead of memory by one batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw(self, local: int) -> bytes | memoryview:
         """Payload bytes of one row; quicker than `payloads` for one at a time."""
-        raise NotImplementedError
 
     def id_at(self, local: int) -> PointId:
         """The id of one row."""

@@ -23,7 +23,7 @@ from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.hits import id_array
 from vicinal.model.metric import VectorType
 from vicinal.server.grpc_port import EOF, Caller, Context, GrpcPort
-from vicinal.server.handlers import times
+from vicinal.server.handlers import columns_of, times
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.arrow import SERVICE, Inbound, data_of, fields_of, flight, pa, parse
@@ -346,14 +346,7 @@ def _search_batch(
         with_vectors=request.with_vectors,
         json=json,
     )
-    columns = Found(
-        found.ids,
-        found.distances,
-        found.raw_payloads,
-        found.vectors,
-        recall=found.recall_estimate,
-    )
-    return data_of(schema.serialize()), tables.hits_message(columns, schema)
+    return data_of(schema.serialize()), tables.hits_message(columns_of(found), schema)
 
 
 def _search_stored(

@@ -16,7 +16,7 @@ from vicinal.engine.reader import Found
 from vicinal.model.clock import ExpiresAt
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import Point
+from vicinal.model.hits import HitsBatch, Point
 from vicinal.model.version import VERSION
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -189,13 +189,7 @@ def search_batch(
         with_vectors=request.with_vectors,
         threads=request.threads,
     )
-    columns = Found(
-        found.ids,
-        found.distances,
-        found.raw_payloads,
-        found.vectors,
-        recall=found.recall_estimate,
-    )
+    columns = columns_of(found)
     return m.BatchOut(results=[hits_out(columns, i, out) for i in range(len(found))])
 
 
@@ -241,6 +235,17 @@ def calibrate(
     queries: Any = None if given is None else many_vectors(given, config, query=True)
     docs.calibrate(queries, threads=request.threads)
     return m.Done()
+
+
+def columns_of(found: HitsBatch) -> Found:
+    """What a batch of queries found, as the engine gave it."""
+    return Found(
+        found.ids,
+        found.distances,
+        found.raw_payloads,
+        found.vectors,
+        recall=found.recall_estimate,
+    )
 
 
 def hits_out(found: Found, place: int, codec: Codec) -> m.HitsOut:

@@ -8,6 +8,7 @@ so `x = 1`, `x = 1.0` and `x = true` are three filters.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ Operator = Literal["=", "<", "<=", ">", ">="]
 OPERATORS: tuple[Operator, ...] = ("=", "<", "<=", ">", ">=")
 
 
-class Filter:
+class Filter(ABC):
     """Base of the nodes: immutable, hashable, safe to share between threads.
 
     `str(node)` is the canonical text, which parses back to an equal node.
@@ -65,8 +66,9 @@ class Filter:
         # Copies go through construction, so that they are checked and measured too.
         return type(self), tuple(getattr(self, name) for name in self.__slots__)
 
+    @abstractmethod
     def _render(self, *, negated: bool) -> str:
-        raise NotImplementedError
+        """The text of it, or of its opposite."""
 
     def _measure(self, parts: tuple[Filter, ...] = ()) -> None:
         """Set depth and size; LimitError beyond the bounds, so recursion over nodes is safe."""
