@@ -20,7 +20,9 @@ import time
 import traceback
 from pathlib import Path
 
-from fuzz_targets import TARGETS, Target
+from fuzz_outside import OUTSIDE
+from fuzz_parts import Target
+from fuzz_targets import OWN
 from report import Result
 
 from vicinal.model.errors import VicinalError
@@ -29,6 +31,7 @@ PURPOSE = "mutated input to every parser"
 CASE_S_MAX = 1.0
 MEMORY_BYTES_MAX = 512 * 2**20
 FAILURES_MAX = 3
+TARGETS = {target.name: target for target in [*OWN, *OUTSIDE]}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

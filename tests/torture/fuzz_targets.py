@@ -1,15 +1,15 @@
-"""What is fuzzed: each parser with a corpus of sound input, and where there are checksums, how to renew them."""
+"""What is fuzzed of our own: filters, files, records, cursors; where there are checksums, how to renew them."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz_parts import Target
 
 import vicinal
 from vicinal.engine.records import (
@@ -40,19 +40,6 @@ PAYLOADS: list[dict[str, Any]] = [
     {"at": "2020-01-01T00:00:00Z", "lang": None, "flag": True},
     {},
 ]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A parser: `read` takes one input, and may raise our errors."""
-
-    name: str
-    corpus: Callable[[Path], list[bytes]]
-    read: Callable[[bytes, Path], object]
-    repair: Callable[[bytes], bytes] | None = None
-    tokens: list[bytes] = field(default_factory=list)
-    reserves: bool = False
-    """Address space is reserved far beyond what is used, so only what is used is limited."""
 
 
 # ---------------------------------------------------------------------- filters
@@ -349,7 +336,7 @@ def _read_cursor(raw: bytes, folder: Path) -> None:
             continue
 
 
-_ALL = [
+OWN = [
     Target(
         "filter text",
         lambda folder: [t.encode() for t in TEXTS],
@@ -376,4 +363,3 @@ _ALL = [
     Target("backup manifest", _bundle_manifest, _read_bundle_manifest),
     Target("scroll cursor", _cursor_corpus, _read_cursor),
 ]
-TARGETS = {target.name: target for target in _ALL}

@@ -232,11 +232,13 @@ def test_an_arrow_stream_is_read_like_an_arrow_file(tmp_path: Path) -> None:
         (['{"id": 1, "vector": [1, null]}'], "line 1: the vector holds None at position 1"),
         (['{"id": 1.5, "vector": [1]}'], "line 1: id 1.5 is neither"),
         (['{"id": true, "vector": [1]}'], "line 1: id True is neither"),
+        (['{"id": "\udcff", "vector": [1]}'], "line 1: not UTF-8"),
+        (["[" * 100_000], "line 1: nested too deep"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, lines: list[str], message: str) -> None:
     file = tmp_path / "bad.jsonl"
-    file.write_text("\n".join(lines))
+    file.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
     with pytest.raises(FileError) as caught:
         list(open_reader(file, None, ReadOptions()).batches())
     assert message in str(caught.value)
@@ -335,6 +337,76 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     file.write_text("this is no such file")
     with pytest.raises(FileError, match="not a readable"):
         open_reader(file, None, ReadOptions())
+
+
+def _table(path: Path, kind: str, table: Any) -> Path:
+    import pyarrow.parquet as pq
+
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_table_whose_bytes_are_damaged_behind_its_header_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    """Texts that are no UTF-8, and in Parquet pages that do not unpack, show only when rows are read."""
+    words = ["find this text"] * 50
+    file = _table(tmp_path / f"x.{kind}", kind, pa.table({"id": words, "vector": [[1.0]] * 50}))
+    raw = file.read_bytes()
+    assert b"find this text" in raw
+    file.write_bytes(raw.replace(b"find this text", b"\xff" * 14))
+    with pytest.raises(FileError, match=f"not a readable {kind} file"):
+        list(open_reader(file, None, ReadOptions()).batches())
+
+
+@pytest.mark.parametrize("made", [b"{", b"{}", b"[1]", b"\xff", b'{"dim": -1}'])
+def test_a_table_whose_notes_of_its_collection_are_damaged_is_refused(
+    tmp_path: Path, made: bytes
+) -> None:
+    table = pa.table({"id": [1], "vector": [[1.0]]}).replace_schema_metadata({b"vicinal": made})
+    file = _table(tmp_path / "x.arrow", "arrow", table)
+    with pytest.raises(FileError, match=r"collection it came from is damaged.*export it again"):
+        open_reader(file, None, ReadOptions())
+
+
+def test_a_column_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = _table(tmp_path / "x.arrow", "arrow", pa.table({"id": [1], "oddname": [1]}))
+    file.write_bytes(file.read_bytes().replace(b"oddname", b"odd\xff\xffme"))
+    with pytest.raises(FileError, match="not a readable arrow file"):
+        open_reader(file, None, ReadOptions())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"{'descr': '<f4', 'shape': (", b"{'descr': '<f4'}", b"\xff\xfe", b"9" * 200, b"[" * 500],
+)
+def test_a_matrix_with_a_damaged_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "x.npy"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(FileError, match=r"not a readable \.npy file"):
+        open_reader(file, None, ReadOptions())
+
+
+def test_an_archive_of_arrays_is_no_matrix_and_no_ids(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros(3))
+    archive = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(FileError, match="holds an archive"):
+        open_reader(archive, None, ReadOptions())
+    np.save(tmp_path / "matrix.npy", np.zeros((3, 2), np.float32))
+    with pytest.raises(FileError, match="holds an archive"):
+        open_reader(tmp_path / "matrix.npy", None, ReadOptions(ids=archive))
+
+
+def test_ids_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "matrix.npy", np.zeros((2, 2), np.float32))
+    (tmp_path / "ids.txt").write_bytes(b"good\nbad \xff\n")
+    with pytest.raises(FileError, match="not UTF-8 at byte 9"):
+        open_reader(tmp_path / "matrix.npy", None, ReadOptions(ids=tmp_path / "ids.txt"))
 
 
 def test_a_table_without_the_columns_names_those_it_has(tmp_path: Path) -> None:

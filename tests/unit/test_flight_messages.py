@@ -81,6 +81,14 @@ def test_texts_whose_offsets_lie_are_refused() -> None:
         inbound.take(message.replace(offsets, np.array([0, 3, 10**6], np.int32).tobytes()))
 
 
+def test_a_column_whose_name_is_no_text_is_refused() -> None:
+    schema = messages(batch())[0]
+    name = batch().schema.names[0].encode()
+    inbound = Inbound()
+    with pytest.raises(InvalidArgumentError, match="Arrow"):
+        inbound.take(schema.replace(name, b"\xff" * len(name)))
+
+
 def test_a_stream_in_another_order_is_refused() -> None:
     schema, message = messages(batch())
     for order in ([message], [schema, schema]):

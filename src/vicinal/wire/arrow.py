@@ -138,13 +138,14 @@ class Inbound:
         try:
             if kind == SCHEMA:
                 self._reader = pa.ipc.open_stream(pa.PythonFile(self._pieces, mode="r"))
+                len(self._reader.schema.names)  # raises where one is not UTF-8
                 return None
             if kind == DICTIONARY:
                 return None  # the reader comes for it with the next batch
             batch = self._reader.read_next_batch()
             batch.validate(full=True)
             return batch
-        except (pa.ArrowException, OSError, StopIteration, EOFError) as fault:
+        except (pa.ArrowException, OSError, StopIteration, EOFError, UnicodeDecodeError) as fault:
             raise InvalidArgumentError(f"Arrow cannot read the stream: {fault}") from None
 
 

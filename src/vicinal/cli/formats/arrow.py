@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,20 +35,30 @@ METADATA = b"vicinal"
 REST = "_payload"
 
 
+class _Made(msgspec.Struct):
+    """What the metadata of a file says of the collection it came from."""
+
+    dim: Annotated[int, msgspec.Meta(ge=1)]
+    metric: str
+    dtype: Literal["f32", "f16", "i8", "bit"]
+    id: str
+    rest: str
+    format: int = 1
+
+
 class ArrowReader(Reader):
     """Reads record batches; rows are numbered from 1."""
 
     def __init__(self, path: Path, kind: str, options: ReadOptions) -> None:
         self._pa = _pyarrow()
         self._path, self._kind, self._options = path, kind, options
-        try:
+        with self._reading():
             schema, self.n_rows = self._open()
-        except (self._pa.ArrowInvalid, OSError) as fault:
-            raise FileError(f"{path}: not a readable {kind} file: {fault}") from None
+            len(schema.names)  # raises where one is not UTF-8
         metadata: dict[bytes, bytes] = schema.metadata or {}
-        self._made: dict[str, Any] = json.loads(metadata.get(METADATA, b"{}"))
-        if self._made:
-            self.shape = Shape(self._made["dim"], self._made["metric"], self._made["dtype"])
+        self._made = self._what_was_made(metadata.get(METADATA))
+        if self._made is not None:
+            self.shape = Shape(self._made.dim, self._made.metric, self._made.dtype)
         self._id, self._vector = options.id_column or "id", options.vector_column or "vector"
         wanted = [("--id-column", self._id)] + [("--vector-column", self._vector)] * options.vectors
         for option, column in wanted:
@@ -61,7 +73,13 @@ class ArrowReader(Reader):
         """Yield rows; FileError names the row with a bad id or vector."""
         number = 1
         skip = self._options.skip
-        for batch in self._record_batches():
+        batches = self._record_batches()
+        while True:
+            with self._reading():
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
             passed = min(skip, batch.num_rows)
             skip -= passed
             number += passed
@@ -69,6 +87,26 @@ class ArrowReader(Reader):
                 part = batch.slice(start, self._options.batch_size)
                 yield self._rows(part, number)
                 number += part.num_rows
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        """Around what reads the file: says that it cannot be read."""
+        try:
+            yield
+        except (self._pa.ArrowException, OSError, UnicodeDecodeError) as fault:
+            raise FileError(
+                f"{self._path}: not a readable {self._kind} file: {fault}; write it again"
+            ) from None
+
+    def _what_was_made(self, raw: bytes | None) -> _Made | None:
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=_Made)
+        except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+            raise FileError(
+                f"{self._path}: what it says of the collection it came from is damaged: {fault}; export it again"
+            ) from None
 
     def _open(self) -> tuple[Any, int]:
         if self._kind == "parquet":
@@ -114,7 +152,7 @@ class ArrowReader(Reader):
         return Rows(number, ids, vectors, self._payloads(batch, number))
 
     def _ids(self, column: Any, number: int) -> list[Any]:
-        kind = self._made.get("id")
+        kind = self._made.id if self._made else None
         ids: list[Any] = column.to_pylist()
         for i, id_ in enumerate(ids):
             place = f"{self._path}, row {number + i}"
@@ -174,7 +212,7 @@ class ArrowReader(Reader):
         rows: list[dict[str, Any]] = batch.select(self._fields).to_pylist()
         if not self._made:
             return rows
-        rest = self._made["rest"]
+        rest = self._made.rest
         payloads: list[dict[str, Any]] = []
         for i, row in enumerate(rows):
             text = row.pop(rest, None)
@@ -264,15 +302,8 @@ class ArrowWriter(Writer):
                 pa.field(escape_field(name), pa.list_(kinds[inner]) if inner else kinds[outer])
             )
         fields.append(pa.field(self._rest, pa.string()))
-        made = {
-            "format": 1,
-            "dim": shape.dim,
-            "metric": shape.metric,
-            "dtype": shape.dtype,
-            "id": shape.id_kind,
-            "rest": self._rest,
-        }
-        return pa.schema(fields, metadata={METADATA: json.dumps(made)})
+        made = _Made(shape.dim, shape.metric, cast("Any", shape.dtype), shape.id_kind, self._rest)
+        return pa.schema(fields, metadata={METADATA: msgspec.json.encode(made)})
 
 
 def _pyarrow() -> Any:

@@ -65,8 +65,12 @@ class JsonlReader(Reader):
         except msgspec.DecodeError as fault:
             try:
                 record = json.loads(line)  # knows NaN and Infinity, which a payload may hold
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise FileError(f"{place}: not JSON: {fault}") from None
+        except UnicodeDecodeError as fault:
+            raise FileError(f"{place}: not UTF-8: {fault.reason}") from None
+        except RecursionError:
+            raise FileError(f"{place}: nested too deep; store the inner part as text") from None
         if not isinstance(record, dict):
             raise FileError(
                 f"{place}: not a JSON object but {type(record).__name__}; each line is one object"

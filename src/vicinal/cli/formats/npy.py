@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -115,17 +115,22 @@ class NpyWriter(Writer):
 
 def load_matrix(path: Path) -> npt.NDArray[Any]:
     """A .npy file of two dimensions and numbers, memory-mapped; never unpickled."""
-    try:
-        matrix: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as fault:
-        raise FileError(f"{path}: not a readable .npy file: {fault}") from None
-    if not hasattr(matrix, "ndim"):
-        raise FileError(f"{path}: holds an archive; vectors are a matrix (n, dim) of numbers")
+    matrix = _load(path, mmap_mode="r")
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise FileError(
             f"{path}: holds {matrix.dtype} of shape {matrix.shape}; vectors are a matrix (n, dim) of numbers"
         )
     return matrix
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    try:
+        array: Any = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except Exception as fault:  # the header is a Python expression: its reader raises what it meets
+        raise FileError(f"{path}: not a readable .npy file: {fault}") from None
+    if not hasattr(array, "ndim"):
+        raise FileError(f"{path}: holds an archive of arrays; give one array, as .npy")
+    return array
 
 
 def _is_jsonl(path: Path) -> bool:
@@ -136,16 +141,18 @@ def _load_ids(path: Path) -> list[Any]:
     if not path.is_file():
         raise FileError(f"{path}: there is no such file")
     if path.suffix.lower() == ".npy":
-        try:
-            ids = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as fault:
-            raise FileError(f"{path}: not a readable .npy file: {fault}") from None
+        ids = _load(path)
         if ids.ndim != 1 or ids.dtype.kind not in "iuU":
             raise FileError(
                 f"{path}: holds {ids.dtype} of shape {ids.shape}; ids are integers or strings, shape (n,)"
             )
         return ids.tolist()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as fault:
+        raise FileError(
+            f"{path}: not UTF-8 at byte {fault.start}; ids are text, one a line"
+        ) from None
     try:
         return [int(line) for line in lines]
     except ValueError:
