@@ -62,11 +62,15 @@ test-native: setup
 	  ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS); \
 	fi
 
+# Many tests wait for processes of theirs, so that two at a time take little more than half of the time.
+TEST_JOBS ?= $(JOBS)
+PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
 test: test-native
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 test-long: test-native
-	@VICINAL_RANDOM=1 $(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+	@VICINAL_RANDOM=1 $(PYTEST) -m '' $(PYTEST_ARGS)
 
 # Without the tests that kill processes: what those run is not measured.
 COVERAGE_TESTS = $(wildcard tests/unit/test_storage_*.py tests/unit/test_filter_*.py tests/fault/test_storage_*.py) \
