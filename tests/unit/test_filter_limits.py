@@ -125,9 +125,9 @@ def test_huge_integers_raise() -> None:
         "a like '" + "%a" * 400_000 + "'" + "\\",
     ],
 )
-def test_hostile_texts_fail_in_little_time(text: str) -> None:
-    start = time.perf_counter()
+def test_hostile_texts_fail_in_little_processor_time(text: str) -> None:
+    start = time.thread_time()
     with pytest.raises((FilterError, LimitError)):
         parse(text)
     # A quadratic scan of a megabyte would take hours; a linear one takes well under a second.
-    assert time.perf_counter() - start < 10
+    assert time.thread_time() - start < 10
