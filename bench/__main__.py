@@ -14,6 +14,7 @@ from bench import (
     ingest,
     kernels,
     limit,
+    micro,
     opening,
     recall,
     report,
@@ -34,6 +35,7 @@ COMMANDS = {
     "ingest": ingest,
     "recall": recall,
     "limit": limit,
+    "micro": micro,
     "opening": opening,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import churn, datasets, duel, filters, kernels, report, run, workload
+from bench import churn, datasets, duel, filters, kernels, micro, report, run, workload
 from bench.__main__ import main
 from bench.targets import TARGETS
 
@@ -223,6 +223,25 @@ def test_a_rival_that_computes_something_else_is_not_compared(
         kernels.measure("dot", "f32", 16, "", 1)
 
 
+@pytest.mark.skipif(not micro.LIBRARY.is_file(), reason="the core is not built: make setup")
+def test_building_blocks_are_measured_beside_the_plain_way(tmp_path: Path) -> None:
+    out = tmp_path / "m.json"
+    for part, ours, plain in (
+        ("selection", "partial selection", "full sort"),
+        ("counters", "atomic", "mutex"),
+    ):
+        assert main(["micro", "--part", part, "--passes", "1", "--out", str(out)]) == 0
+        rows = json.loads(out.read_text())["rows"]
+        assert all(r["ns"] > 0 for r in rows)
+        assert {ours, plain} <= {r["what"] for r in rows}
+    assert {r["size"] for r in rows} == {1, 2, 4, 8, 16, 32}
+
+
+def test_building_blocks_need_a_built_core(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not exist; `make setup` builds it"):
+        micro.measure(tmp_path / "none.a", None, 1)
+
+
 def a_log(n: int) -> workload.Log:
     log = workload.Log(np.full((n, 2), np.nan), np.full((n, 2), np.nan))
     log.born[:] = -np.inf
@@ -315,7 +334,7 @@ def test_filtered_searches_are_measured_for_every_case(tmp_path: Path) -> None:
 
 
 def test_every_option_of_the_harness_is_used_somewhere() -> None:
-    for module in (churn, duel, filters, kernels, report, run, workload):
+    for module in (churn, duel, filters, kernels, micro, report, run, workload):
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
         used = Path(str(module.__file__)).read_text() + (ROOT / "bench/datasets.py").read_text()
