@@ -19,12 +19,14 @@ from bench import (
     recall,
     report,
     run,
+    steady,
     workload,
 )
 
 COMMANDS = {
     "run": run,
     "report": report,
+    "steady": steady,
     "duel": duel,
     "kernels": kernels,
     "workload": workload,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -240,6 +241,16 @@ def test_building_blocks_are_measured_beside_the_plain_way(tmp_path: Path) -> No
 def test_building_blocks_need_a_built_core(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not exist; `make setup` builds it"):
         micro.measure(tmp_path / "none.a", None, 1)
+
+
+def test_opening_is_measured_with_files_in_memory_and_on_disk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--points", "500", "--records", "0", "--dim", "8", "--passes", "1"]
+    assert main(["opening", *words]) == 0
+    out = capsys.readouterr().out
+    for line in ("sealed, warm", "sealed, cold"):
+        assert re.search(rf"{line}.*: open_s [\d.e-]+, first_search_ms [\d.e-]+", out)
 
 
 def a_log(n: int) -> workload.Log:
