@@ -21,6 +21,8 @@ import vicinal
 from vicinal.cli.console import CliError, bytes_text
 
 SEARCHES = 500
+"""At most."""
+
 CANDIDATES_MAX = 10_000
 """Points among which those are chosen that are searched."""
 
@@ -83,11 +85,11 @@ def look(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Seen:
     """Search points of the collection twice and note what the machine did. Raises CliError where it is empty."""
-    points = docs.scroll(limit=CANDIDATES_MAX, with_vectors=True)
-    if not len(points):
+    page = docs.scroll(limit=CANDIDATES_MAX, with_vectors=True)
+    vectors = [point.vector for point in page if point.vector is not None]
+    if not vectors:
         raise CliError(f"collection {docs.name!r} has no points; there is nothing to measure")
-    places = np.linspace(0, len(points) - 1, min(SEARCHES, len(points))).astype(int)
-    queries = [np.asarray(points[place].vector) for place in places.tolist()]
+    queries = vectors[:: -(-len(vectors) // SEARCHES)]
     first, again = (_round(docs, queries, clock) for _ in range(2))
     stats = docs.stats()
     return Seen(
