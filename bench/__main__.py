@@ -19,12 +19,14 @@ from bench import (
     recall,
     report,
     run,
+    stages,
     steady,
     workload,
 )
 
 COMMANDS = {
     "run": run,
+    "stages": stages,
     "report": report,
     "steady": steady,
     "duel": duel,

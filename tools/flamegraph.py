@@ -40,7 +40,8 @@ def fold(lines: list[str]) -> Box:
         frame = FRAME.match(line)
         if frame:
             name, file = frame["name"], frame["file"].rpartition("/")[2]
-            stack.append(f"[{file}]" if name == "[unknown]" else re.sub(r"\(.*", "", name))
+            name = re.sub(r"\(.*", "", name.replace("(anonymous namespace)::", ""))
+            stack.append(f"[{file}]" if name == "[unknown]" else name)
         elif not line.strip() and stack:
             box = root
             box.samples += 1

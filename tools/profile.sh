@@ -130,7 +130,7 @@ case "$part" in
 esac
 
 mkdir -p "$out"
-rm -f "$out/perf.data"
+case "$part" in cpu | flamegraph | all) rm -f "$out/perf.data" ;; esac
 ext=$(extension)
 [ "$part" != python ] || part=python_time
 work 0.1

@@ -17,6 +17,8 @@ from bench import churn, datasets, duel, filters, kernels, micro, report, run, w
 from bench.__main__ import main
 from bench.targets import TARGETS
 
+from vicinal import native
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--points", "2000", "--queries", "40"]
 
@@ -241,6 +243,18 @@ def test_building_blocks_are_measured_beside_the_plain_way(tmp_path: Path) -> No
 def test_building_blocks_need_a_built_core(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not exist; `make setup` builds it"):
         micro.measure(tmp_path / "none.a", None, 1)
+
+
+def test_each_stage_reaches_the_recall_that_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    words = ["--points", "1500", "--queries", "30", "--passes", "1", "--recall", "0.9"]
+    assert main(["stages", *words, "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[0]["stage"] == "exact"
+    assert [row["stage"] for row in rows][-2:] == ["rabitq", "rabitq, by query"]
+    assert {row["isa"] for row in rows if row["stage"] == "sq8"} == set(native.supported_isas())
+    assert all(row["recall"] >= 0.9 for row in rows)
+    assert all(0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"] for row in rows)
 
 
 def test_opening_is_measured_with_files_in_memory_and_on_disk(

@@ -30,7 +30,7 @@ python 7 1.1: 2004008 cpu-clock:
 \t    5501 [unknown] (/usr/bin/python3)
 
 python 7 1.2: 2004008 cpu-clock:
-\t    7f03 merge<a&b> (/x/_ext.so)
+\t    7f03 x::(anonymous namespace)::merge<a&b>(int, float) (/x/_ext.so)
 \t    5501 [unknown] (/usr/bin/python3)
 """
 
@@ -99,7 +99,7 @@ def test_a_flame_graph_has_each_function_as_wide_as_its_share() -> None:
     whole = wide["all: 100.0%"]
     assert wide["[python3]: 100.0%"] == whole
     assert wide["scan: 66.7%"] == pytest.approx(whole * 2 / 3, abs=0.1)
-    assert wide["merge<a&b>: 33.3%"] == pytest.approx(whole / 3, abs=0.1)
+    assert wide["x::merge<a&b>: 33.3%"] == pytest.approx(whole / 3, abs=0.1)
 
 
 def test_no_stacks_are_no_picture() -> None:
