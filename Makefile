@@ -10,6 +10,8 @@
 #   make format     rewrite the sources in the project's format
 #   make bench      recall, speed, memory and insert rate; DATA=folder or .hdf5, BENCH_ARGS='--passes 9' and more
 #   make bench-all  that and every other benchmark, some minutes; docs/performance.md says what each is for
+#   make micro      single building blocks of the core beside the plain way of doing the same
+#   make profile    where time and memory go: docs/profiling.md; PROFILE='flamegraph' for one part, KIND=build|search|calls|write, DATA=folder
 #   make clean      remove what was built; the sources stay
 #
 # Needed beforehand: Python 3.11 or newer, a C++20 compiler, CMake 3.22 or newer.
@@ -28,7 +30,7 @@ PYTEST_ARGS ?=
 PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-native torture coverage sanitize lint format bench bench-all check clean
+.PHONY: help setup demo test test-long test-native torture coverage sanitize lint format bench bench-all micro profile check clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -121,6 +123,13 @@ bench-all: bench
 	  $(BIN)/python -m bench $$command $$data || exit 1; \
 	done
 	@echo "== bench_calls"; $(BIN)/python bench/bench_calls.py
+
+micro: setup
+	@$(BIN)/python -m bench micro $(BENCH_ARGS)
+
+PROFILE ?= all
+profile: setup
+	@PYTHON="$(abspath $(BIN))/python" DATA="$(DATA)" JOBS=$(JOBS) tools/profile.sh $(PROFILE)
 
 check: test lint
 

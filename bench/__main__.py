@@ -14,16 +14,21 @@ from bench import (
     ingest,
     kernels,
     limit,
+    micro,
     opening,
     recall,
     report,
     run,
+    stages,
+    steady,
     workload,
 )
 
 COMMANDS = {
     "run": run,
+    "stages": stages,
     "report": report,
+    "steady": steady,
     "duel": duel,
     "kernels": kernels,
     "workload": workload,
@@ -34,6 +39,7 @@ COMMANDS = {
     "ingest": ingest,
     "recall": recall,
     "limit": limit,
+    "micro": micro,
     "opening": opening,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import churn, datasets, duel, filters, kernels, report, run, workload
+from bench import churn, datasets, duel, filters, kernels, micro, report, run, workload
 from bench.__main__ import main
 from bench.targets import TARGETS
+
+from vicinal import native
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--points", "2000", "--queries", "40"]
@@ -223,6 +226,47 @@ def test_a_rival_that_computes_something_else_is_not_compared(
         kernels.measure("dot", "f32", 16, "", 1)
 
 
+@pytest.mark.skipif(not micro.LIBRARY.is_file(), reason="the core is not built: make setup")
+def test_building_blocks_are_measured_beside_the_plain_way(tmp_path: Path) -> None:
+    out = tmp_path / "m.json"
+    for part, ours, plain in (
+        ("selection", "partial selection", "full sort"),
+        ("counters", "atomic", "mutex"),
+    ):
+        assert main(["micro", "--part", part, "--passes", "1", "--out", str(out)]) == 0
+        rows = json.loads(out.read_text())["rows"]
+        assert all(r["ns"] > 0 for r in rows)
+        assert {ours, plain} <= {r["what"] for r in rows}
+    assert {r["size"] for r in rows} == {1, 2, 4, 8, 16, 32}
+
+
+def test_building_blocks_need_a_built_core(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not exist; `make setup` builds it"):
+        micro.measure(tmp_path / "none.a", None, 1)
+
+
+def test_each_stage_reaches_the_recall_that_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    words = ["--points", "1500", "--queries", "30", "--passes", "1", "--recall", "0.9"]
+    assert main(["stages", *words, "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[0]["stage"] == "exact"
+    assert [row["stage"] for row in rows][-2:] == ["rabitq", "rabitq, by query"]
+    assert {row["isa"] for row in rows if row["stage"] == "sq8"} == set(native.supported_isas())
+    assert all(row["recall"] >= 0.9 for row in rows)
+    assert all(0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"] for row in rows)
+
+
+def test_opening_is_measured_with_files_in_memory_and_on_disk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--points", "500", "--records", "0", "--dim", "8", "--passes", "1"]
+    assert main(["opening", *words]) == 0
+    out = capsys.readouterr().out
+    for line in ("sealed, warm", "sealed, cold"):
+        assert re.search(rf"{line}.*: open_s [\d.e-]+, first_search_ms [\d.e-]+", out)
+
+
 def a_log(n: int) -> workload.Log:
     log = workload.Log(np.full((n, 2), np.nan), np.full((n, 2), np.nan))
     log.born[:] = -np.inf
@@ -315,7 +359,7 @@ def test_filtered_searches_are_measured_for_every_case(tmp_path: Path) -> None:
 
 
 def test_every_option_of_the_harness_is_used_somewhere() -> None:
-    for module in (churn, duel, filters, kernels, report, run, workload):
+    for module in (churn, duel, filters, kernels, micro, report, run, workload):
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
         used = Path(str(module.__file__)).read_text() + (ROOT / "bench/datasets.py").read_text()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,21 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
     with progress("working") as update:
         update(1, 2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("importing") as update:
+        update(1_000, 4_000)
+        update(4_000, 4_000)
+    assert "importing" in screen.getvalue()
+    assert "4000/4000" in screen.getvalue()
 
 
 @pytest.mark.parametrize(

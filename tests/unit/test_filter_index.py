@@ -309,3 +309,27 @@ def test_readers_beside_a_writer_see_every_finished_write() -> None:
     assert faults == []
     assert len(index.evaluate(where[1])) == n_max // 2
     assert np.array_equal(index.order("v", descending=True)[: n_max // 2], np.arange(n_max // 2))
+
+
+def test_a_long_wait_for_the_first_index_of_a_field_is_a_warning_and_no_refusal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = raw_index()
+    monkeypatch.setattr(payload_index, "INDEXING_SLOW_S", 0.0)
+    assert list(index.evaluate(compile_filter("year >= 2010"))) == oracle("year >= 2010", PAYLOADS)
+    index.evaluate(compile_filter("year >= 2011"))
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("vicinal.filters", "WARNING")
+    assert record.vicinal_fields["fields"] == "year"
+    assert record.vicinal_fields["rows"] == N
+
+
+def test_a_filter_without_room_for_its_index_is_answered_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    index = PayloadIndex(PAYLOADS.__getitem__, lambda row: row, n=N, has_room=lambda _: False)
+    for where in ("year >= 2010", "year >= 2011"):
+        assert list(index.evaluate(compile_filter(where))) == oracle(where, PAYLOADS)
+    (record,) = caplog.records
+    assert "no room" in record.message
+    assert index.stats() == {}

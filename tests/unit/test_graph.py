@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -549,3 +550,41 @@ def test_a_replay_reads_what_the_searches_read_and_nothing_else() -> None:
         index.replay(queries, passes=0)
     with pytest.raises(DimensionError):
         index.replay(queries[:, :-1].copy())
+
+
+@pytest.mark.parametrize("format", ["sq8", "rabitq"])
+def test_results_that_a_caller_holds_are_never_written_again(format: str) -> None:
+    X = clustered(2_000, DIM, 1)
+    index = GraphIndex(DIM, "l2", format=format)
+    index.build(X)
+    held = [index.search(X[i : i + 5], k=10) for i in range(20)]
+    copies = [(rows.copy(), near.copy()) for rows, near in held]
+    for i in range(20, 60):
+        index.search(X[i : i + 7], k=10, threads=2)
+    for (rows, near), (rows_then, near_then) in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(rows, rows_then)
+        np.testing.assert_array_equal(near, near_then)
+    arrays = [array for pair in held for array in pair]
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(arrays, 2))
+
+
+def test_lengths_are_taken_into_account_once_and_no_row_is_rewritten() -> None:
+    X = clustered(3_000, DIM, 2)
+    scaled = (X * np.geomspace(1e-3, 1e3, len(X), dtype=np.float32)[:, None]).astype(np.float32)
+    index = GraphIndex(DIM, "cosine")
+    index.build(scaled[:2_000])  # a bulk load
+    for first in range(2_000, 3_000, 100):  # and what comes later
+        index.add(scaled[first : first + 100])
+    np.testing.assert_array_equal(index.vectors(np.arange(len(X))), scaled)
+    Q = X[:50]
+    unit = X.astype(np.float64) / np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
+    for factor in (
+        1e-3,
+        1.0,
+        1e3,
+    ):  # normalising a normalised query, or not at all, would show here
+        _, near = index.search(Q * np.float32(factor), k=1, exact=True)
+        np.testing.assert_allclose(near[:, 0], 0.0, atol=1e-5)
+        _, far = index.search(Q[:3] * np.float32(factor), k=100, exact=True)
+        expected = np.sort(1 - unit[:3] @ unit.T, axis=1)[:, :100]
+        np.testing.assert_allclose(far, expected, atol=1e-5)

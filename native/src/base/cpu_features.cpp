@@ -7,6 +7,9 @@
 #include <string>
 #include <thread>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -37,6 +40,16 @@ CpuFeatures detect() noexcept {
   return f;
 }
 
+// Processors that this process may run on. (hardware_concurrency() counts all that are there, whatever the affinity.)
+unsigned allowed_threads() noexcept {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+#endif
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
 // The cgroup v2 quota in processors, or 0 where there is none.
 unsigned quota_threads() noexcept {
   try {
@@ -59,7 +72,7 @@ const CpuFeatures& cpu_features() noexcept {
 
 unsigned hardware_threads() noexcept {
   static const unsigned count = [] {
-    const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+    const unsigned cores = allowed_threads();
     const unsigned quota = quota_threads();
     return quota == 0 ? cores : std::min(cores, quota);
   }();

@@ -11,6 +11,8 @@ The callables are called with the lock of the index held, so they must not wait 
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import NamedTuple
@@ -36,6 +38,7 @@ from vicinal.model.filter import (
     split_path,
 )
 from vicinal.model.limits import INDEXED_FIELDS_MAX
+from vicinal.telemetry.log import event, get_logger
 
 __all__ = ["Condition", "FieldStats", "PayloadIndex", "to_bitset"]
 
@@ -47,6 +50,10 @@ _MERGE_RATIO = 4
 _ROW_BYTES = 96
 # Fields read in one pass, so that a filter of thousands of fields needs no such number of columns.
 _FIELDS_PER_PASS = 16
+INDEXING_SLOW_S = 0.5
+"""A filter that waits longer than this for its fields to be indexed is worth a warning."""
+
+_log = get_logger("filters")
 
 
 class FieldStats(NamedTuple):
@@ -82,7 +89,7 @@ class PayloadIndex:
     raw_at : row -> payload as MessagePack, None where there is none. If given, fields are indexed
         from it, decoding only what they need.
     has_room : whether so many bytes may be held. Where not, a new field is not indexed: the filter's predicate
-        looks at each payload, one at a time.
+        looks at each payload, one at a time, and a warning says so once.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class PayloadIndex:
         self._id_at = id_at
         self._lock = RLock()
         self._n = 0
+        self._told_no_room = False
         self._generation = 0  # grows by one with each write
         self._fields: dict[Path, FieldRuns] = {}  # the least recently used first
         self._pending = BitMap()
@@ -164,7 +172,16 @@ class PayloadIndex:
             missing = sum(path not in self._fields for path in fields(where))
             view = self._view(where) if self._room_for(missing) else None
             n = self._n
+            told, self._told_no_room = self._told_no_room, view is None
         if view is None:
+            if not told:
+                event(
+                    _log,
+                    logging.WARNING,
+                    "no room in the memory budget for an index of a filter's fields: it looks at each payload",
+                    fields=", ".join(map(path_text, fields(where))),
+                    rows=n,
+                )
             return self._scan(where, n)
         result = evaluate(where, view)
         with self._lock:
@@ -263,11 +280,22 @@ class PayloadIndex:
                 found[path] = self._fields[path] = self._fields.pop(path)
             else:
                 missing.append(path)
+        started = time.monotonic()
         rows = _rows_of(self._pending.flip(0, self._n) if missing else BitMap())
         for first in range(0, len(missing) if len(rows) else 0, _FIELDS_PER_PASS):
             batch = missing[first : first + _FIELDS_PER_PASS]
             for path, values in self._columns(batch, rows).items():
                 found[path] = self._fields[path] = ((build_run(rows, values), BitMap()),)
+        took = time.monotonic() - started
+        if missing and took >= INDEXING_SLOW_S:
+            event(
+                _log,
+                logging.WARNING,
+                "a filter waited while its fields were indexed for the first time",
+                fields=", ".join(map(path_text, missing)),
+                rows=len(rows),
+                seconds=round(took, 3),
+            )
         while len(self._fields) > INDEXED_FIELDS_MAX:
             del self._fields[next(iter(self._fields))]
         return found
