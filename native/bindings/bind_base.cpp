@@ -1,4 +1,4 @@
-// Checksums and facts about the processor.
+// Checksums, facts about the processor, the heap.
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include "base/cpu_features.hpp"
 #include "base/crc32c.hpp"
 #include "base/error.hpp"
+#include "base/heap.hpp"
 #include "base/thread_pool.hpp"
 
 namespace nb = nanobind;
@@ -54,4 +55,6 @@ void init_base(nb::module_& m) {
         "CRC-32C of a contiguous bytes-like object; `init` is the checksum of what came before it.");
   m.def("cpu_info", &cpu_info, "Instruction sets of this processor and usable threads.");
   m.def("hardware_threads", &vicinal::hardware_threads, "Threads worth running: affinity lowered by a CPU quota.");
+  m.def("release_free_memory", &vicinal::release_free_memory, nb::call_guard<nb::gil_scoped_release>(),
+        "Give free pages of the heap back to the system.");
 }

@@ -418,3 +418,32 @@ def test_a_small_collection_that_changes_for_ever_does_not_fill_buffers_and_logs
             time.sleep(0.01)
         assert held() <= bound
         assert docs.count() == 1_000
+
+
+GAPS = """
+import sys
+import numpy as np
+import vicinal
+
+def resident():
+    return next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith("VmRSS"))
+
+db = vicinal.open(sys.argv[1], durability="none")
+docs = db.collection("docs", dim=8)
+docs.upsert(ids=range(100), vectors=np.ones((100, 8), np.float32))
+blocks = [bytearray(3_000) for _ in range(20_000)]
+del blocks[::2], blocks[::2]  # one in four stays, so that the heap has gaps and cannot shrink
+before = resident()
+{"optimize": docs.optimize, "drop": lambda: db.drop("docs"), "close": db.close}[sys.argv[2]]()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
+@pytest.mark.parametrize("act", ["optimize", "drop", "close"])
+def test_gaps_of_the_heap_are_given_back_when_something_large_goes(
+    tmp_path: Path, act: str
+) -> None:
+    command = [sys.executable, "-c", GAPS, str(tmp_path / "db"), act]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 20 * MIB

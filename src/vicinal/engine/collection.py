@@ -32,7 +32,7 @@ from vicinal.engine.segment_files import open_segment, remove_orphans
 from vicinal.engine.state import CollectionState, View
 from vicinal.engine.watch import Watchers
 from vicinal.engine.writer import Writer
-from vicinal.index import GraphIndex
+from vicinal.index import GraphIndex, release_free_memory
 from vicinal.model.clock import SYSTEM_CLOCK, Clock
 from vicinal.model.config import CollectionConfig
 from vicinal.model.decoding import UNDECODABLE
@@ -138,6 +138,7 @@ class Collection:
             state.store.close()
             tail = state.new_tail(0)
             state.view = View((), None, tail)
+        release_free_memory()
 
     @property
     def version(self) -> Version:

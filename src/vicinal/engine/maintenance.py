@@ -30,7 +30,7 @@ from vicinal.engine.segment_files import (
     write_segment,
 )
 from vicinal.engine.state import CollectionState, View
-from vicinal.index import GraphIndex
+from vicinal.index import GraphIndex, release_free_memory
 from vicinal.model.errors import invariant
 
 MANIFEST_KEY = "manifest"
@@ -283,6 +283,7 @@ class Maintenance:
         elif trim_through is not None:
             # Else a small collection that changes for ever would fill RocksDB's buffers and write-ahead logs.
             state.store.flush(at_least=TRIMMED_BUFFERS_MIN, wait=False)
+        release_free_memory()  # else the heap keeps gaps, of the size of what was replaced
 
     @staticmethod
     def _carry_over(

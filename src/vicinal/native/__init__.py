@@ -17,6 +17,7 @@ from vicinal.native._ext import (
     distances,
     hardware_threads,
     inverse_norms,
+    release_free_memory,
     supported_isas,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "distances",
     "hardware_threads",
     "inverse_norms",
+    "release_free_memory",
     "supported_isas",
 ]
