@@ -465,6 +465,13 @@ struct SearchLoop {
     if (width <= 1) {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
+        // Nothing else is under way: the entries come while the query is prepared.
+        const std::byte* first = row_of(c.graph, b.entries[0]);
+        prefetch_lines(first, first + c.graph.layout.stride);
+        for (std::size_t i = 1; i < b.n_entries; ++i) {
+          const std::byte* entry = row_of(c.graph, b.entries[i]);
+          prefetch_lines(entry + c.graph.layout.header, entry + c.graph.layout.codes);
+        }
         start(c, b, sizes, l, next);
         while (step<true>(c, b, sizes, ef, l, l.row)) {
         }
