@@ -325,7 +325,7 @@ void init_graph(nb::module_& m) {
           [](Graph* self, std::size_t dim, const std::string& metric, const std::string& dtype, std::uint32_t M,
              std::uint32_t ef_construction, std::uint64_t seed, const std::string& format) {
             new (self) Graph(std::make_unique<GraphIndex>(GraphConfig{dim, parse_metric(metric), parse_dtype(dtype), M,
-                                                                      ef_construction, seed, parse_format(format)}));
+                                                                      ef_construction, seed, parse_format(format), 0}));
           },
           "dim"_a, "metric"_a, "dtype"_a, "M"_a, "ef_construction"_a, "seed"_a, "format"_a)
       .def(

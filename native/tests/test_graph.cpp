@@ -350,6 +350,38 @@ void hostile_edges_are_refused() {
   ::unlink(path.c_str());
 }
 
+// Codes of one bit, as every release before had them, are written in a file that those releases read, and read from it.
+void files_say_how_many_bits_codes_have() {
+  const std::string path = "/tmp/vicinal_test_bits_" + std::to_string(::getpid());
+  constexpr std::size_t dim = 48, n = 1500, nq = 20;
+  const std::vector<float> rows = random_rows(n, dim, 5);
+  for (const std::uint32_t bits : {1U, 2U}) {
+    GraphConfig config;
+    config.dim = dim;
+    config.format = Format::rabitq;
+    config.code_bits = bits;
+    GraphIndex index(config);
+    index.build(bytes(rows), n, 1, true, {});
+    index.save(path, true);
+    std::uint32_t version = 0;
+    {
+      std::ifstream file(path, std::ios::binary);
+      file.seekg(8);
+      file.read(reinterpret_cast<char*>(&version), 4);
+    }
+    CHECK(version == bits + 1, version, bits);
+    const auto other = GraphIndex::load(path, false, nullptr, 0);
+    SearchParameters p;
+    std::vector<std::int64_t> found(nq * p.k), again(nq * p.k);
+    std::vector<float> distances(nq * p.k);
+    index.search(bytes(rows), nq, p, found.data(), distances.data());
+    other->search(bytes(rows), nq, p, again.data(), distances.data());
+    CHECK(found == again, bits);
+    CHECK(found[0] == 0 && distances[0] == 0.0F, bits, found[0], distances[0]);
+  }
+  ::unlink(path.c_str());
+}
+
 }  // namespace
 
 int main() {
@@ -360,5 +392,6 @@ int main() {
   repair_is_complete_and_idempotent();
   hostile_headers_are_refused();
   hostile_edges_are_refused();
+  files_say_how_many_bits_codes_have();
   return test::failures();
 }

@@ -100,8 +100,8 @@ struct Set {
   }
 
   // Rows at nodes in reversed order, so that the two numberings are never mixed up unseen.
-  [[nodiscard]] std::unique_ptr<QGraph> pack(std::size_t degree = kDegree) const {
-    auto graph = std::make_unique<QGraph>(dim, metric, degree, 1);
+  [[nodiscard]] std::unique_ptr<QGraph> pack(std::size_t degree = kDegree, std::uint32_t bits = 0) const {
+    auto graph = std::make_unique<QGraph>(dim, metric, degree, 1, bits != 0 ? bits : bits_for(dim));
     graph->train(n, [&](std::size_t row, float* out) { read(row, out); });
     graph->grow(n);
     std::vector<float> values(dim);
@@ -347,6 +347,44 @@ void estimates_order_neighbours_well_enough_to_walk_greedily() {
   CHECK(r >= 0.8, r);
 }
 
+void two_bits_find_more_in_as_many_nodes_on_every_instruction_set() {
+  const Set set(2000, 128, Metric::l2, 100);
+  const std::unique_ptr<QGraph> one = set.pack(kDegree, 1);
+  const std::unique_ptr<QGraph> two = set.pack(kDegree, 2);
+  CHECK(one->stride() < two->stride(), one->stride(), two->stride());
+  for (const Isa isa : isas()) {
+    const Loops loops = loops_for(isa);
+    SearchOptions options;
+    options.ef = 16;
+    options.loops = &loops;
+    const double by_one = recall(set, ask(one, set, options), options.k);
+    const double by_two = recall(set, ask(two, set, options), options.k);
+    CHECK(by_two > by_one, isa_name(isa), by_one, by_two);
+  }
+}
+
+// Fewer exact distances than the limit are taken where own distances lie further apart than their rounding.
+void rows_that_cannot_be_among_the_nearest_are_not_compared() {
+  const Set set(2000, 256, Metric::l2, 100);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  SearchOptions options;
+  options.ef = 100;
+  const std::uint32_t entry = 0;
+  options.entries = &entry;
+  options.n_entries = 1;
+  options.limit = static_cast<std::uint32_t>(set.n);
+  std::size_t compared = 0;
+  Reranker reranker;
+  reranker.context = &compared;
+  reranker.fetch = [](const void*, std::uint32_t) noexcept {};
+  reranker.rerank = [](const void* context, std::size_t, const std::uint32_t*, std::size_t n) noexcept {
+    CHECK(n >= 10 && n <= rerank_for(10) + 2, n);
+    *const_cast<std::size_t*>(static_cast<const std::size_t*>(context)) += n;
+  };
+  graph->search(set.queries.data(), set.nq(), options, reranker);
+  CHECK(compared < set.nq() * (rerank_for(10) - 1), compared);
+}
+
 void only_rows_that_pass_are_proposed() {
   const Set set(1500, 64, Metric::l2);
   const std::unique_ptr<QGraph> graph = set.pack();
@@ -465,7 +503,7 @@ void adopted_rows_are_checked() {
   std::memcpy(again.row_block().data() + 5 * graph->stride(), &far, 4);  // a neighbour's number
   CHECK(!again.adopt(set.n).empty(), "edge past the end");
   copy();
-  const Layout layout = Layout::of(set.dim, kDegree);
+  const Layout layout = Layout::of(set.dim, kDegree, bits_for(set.dim));
   std::memcpy(again.row_block().data() + layout.header + offsetof(RowHeader, row),
               again.row_block().data() + graph->stride() + layout.header + offsetof(RowHeader, row), 4);
   CHECK(!again.adopt(set.n).empty(), "two nodes of one row");
@@ -486,6 +524,8 @@ int main() {
   search_finds_the_nearest_on_every_instruction_set();
   an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set();
   estimates_order_neighbours_well_enough_to_walk_greedily();
+  two_bits_find_more_in_as_many_nodes_on_every_instruction_set();
+  rows_that_cannot_be_among_the_nearest_are_not_compared();
   only_rows_that_pass_are_proposed();
   rows_linked_later_are_found_and_changed_edges_are_followed();
   small_and_degenerate_sets_are_answered();

@@ -28,7 +28,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
 
 constexpr std::array<char, 8> kMagic{'V', 'I', 'C', 'G', 'R', 'A', 'P', 'H'};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;  // codes of two bits
+constexpr std::uint32_t kVersionOneBit = 2;
 constexpr std::uint64_t kAlign = 4096;
 constexpr std::uint64_t kBlock = std::uint64_t{1} << 20;
 constexpr std::size_t kDimMax = 65536;
@@ -70,8 +71,8 @@ struct GraphIndex::FileHeader {
   std::uint32_t extra = 0;
   std::uint32_t code_max = 0;
   std::uint32_t n_entries = 0;
-  std::uint32_t format = 0;      // as configured
-  std::uint32_t has_packed = 0;  // the rabitq form is in the file
+  std::uint32_t format = 0;       // as configured
+  std::uint32_t packed_bits = 0;  // of the rabitq form in the file, for each dimension of a code; 0: there is none
   std::uint64_t packed_at = 0;
   float packed_query_norm = 0;
   float packed_unit = 1;
@@ -125,7 +126,8 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.packed_at = packed_at_;
   h.packed_scale = packed_scale_.load();
   const std::shared_ptr<qgraph::QGraph> packed = this->packed();
-  h.has_packed = packed != nullptr ? 1 : 0;
+  h.packed_bits = packed != nullptr ? packed->bits() : 0;
+  h.version = h.packed_bits > 1 ? kVersion : kVersionOneBit;  // as old as it can be: older releases read it, too
   if (packed != nullptr) {
     h.packed_query_norm = packed->parameters().query_norm;
     h.packed_unit = packed->parameters().unit;
@@ -230,9 +232,10 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
                         h.metric <= static_cast<std::uint32_t>(Metric::manhattan) &&
                         h.dtype <= static_cast<std::uint32_t>(DType::bit) && h.n_entries <= kEntriesMax &&
                         (h.linked == 0 || (h.n_entries > 0 && h.trained == 1)) && h.has_rows <= 1 && h.trained <= 1 &&
-                        h.format <= static_cast<std::uint32_t>(Format::rabitq) && h.has_packed <= 1 &&
-                        h.packed_at <= h.linked && std::isfinite(h.packed_query_norm) && std::isfinite(h.packed_unit) &&
-                        h.packed_unit > 0 && h.packed_scale >= 1 && h.packed_scale <= 16;
+                        h.format <= static_cast<std::uint32_t>(Format::rabitq) &&
+                        h.packed_bits <= (h.version <= kVersionOneBit ? 1U : 2U) && h.packed_at <= h.linked &&
+                        std::isfinite(h.packed_query_norm) && std::isfinite(h.packed_unit) && h.packed_unit > 0 &&
+                        h.packed_scale >= 1 && h.packed_scale <= 16;
   if (!in_range) corrupt(path, "the header holds numbers outside their ranges");
   GraphConfig config{static_cast<std::size_t>(h.dim),
                      static_cast<Metric>(h.metric),
@@ -279,11 +282,11 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   if (h.trained == 1) index.codec_.set_parameters(index.rows_, std::move(codec));
   expected[kCodes] = h.linked * index.codec_.stride();
   std::shared_ptr<qgraph::QGraph> packed;
-  if (h.has_packed == 1) {
+  if (h.packed_bits != 0) {
     if (!qgraph::QGraph::supports(config.metric, config.dtype, config.dim)) {
       corrupt(path, "it holds a packed graph for a metric that has none");
     }
-    packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed);
+    packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed, h.packed_bits);
     expected[kPackedMean] = h.dim * sizeof(float);
     expected[kPacked] = h.linked * packed->stride();
     qgraph::Parameters parameters{std::vector<float>(h.dim), h.packed_query_norm, h.packed_unit};

@@ -31,7 +31,8 @@
 namespace vicinal::graph {
 
 // How nodes are laid out for searching. sq8: one-byte codes apart from the graph. rabitq: each node's neighbours as
-// 1-bit codes beside it. automatic: the faster one in a trial on the index's own rows, when they are linked in bulk.
+// 1-bit or 2-bit codes beside it. automatic: the faster one in a trial on the index's own rows, when they are linked in
+// bulk.
 enum class Format : std::uint8_t { automatic, sq8, rabitq };
 
 struct GraphConfig {
@@ -42,6 +43,7 @@ struct GraphConfig {
   std::uint32_t ef_construction = 256;
   std::uint64_t seed = 0;
   Format format = Format::automatic;
+  std::uint32_t code_bits = 0;  // a dimension, of the packed form's codes, 1 or 2; 0: by the dimension
 };
 
 enum class Strategy : std::uint8_t { automatic, scan, filter, gate };

@@ -140,7 +140,8 @@ void GraphIndex::pack(std::size_t n, unsigned threads) {
 
 // The packed form of rows [0, n); null where the trial finds the codes faster.
 std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned threads) {
-  auto q = std::make_shared<qgraph::QGraph>(config_.dim, config_.metric, config_.M, config_.seed);
+  const std::uint32_t bits = config_.code_bits != 0 ? config_.code_bits : qgraph::bits_for(config_.dim);
+  auto q = std::make_shared<qgraph::QGraph>(config_.dim, config_.metric, config_.M, config_.seed, bits);
   q->train(n, [this](std::size_t row, float* out) { read_row(row, out); });
   q->grow(n);
   const std::vector<std::uint32_t> order = breadth_first(n);
@@ -161,9 +162,9 @@ std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned 
   return q;
 }
 
-// The trial: rows of the index as queries. Estimates by one bit mislead a walk more than bytes do, so the packed form
-// needs a wider beam for as many of the true neighbours; how much wider is measured here, so that one ef_search means
-// about the same recall in both forms, and the time of the two is compared at that.
+// The trial: rows of the index as queries. Estimates by a bit or two mislead a walk more than bytes do, so the packed
+// form needs a wider beam for as many of the true neighbours; how much wider is measured here, so that one ef_search
+// means about the same recall in both forms, and the time of the two is compared at that.
 GraphIndex::Trial GraphIndex::try_packed(const qgraph::QGraph& q, std::size_t n) const {
   constexpr std::size_t k = 10;
   constexpr std::size_t codes_ef = 48;

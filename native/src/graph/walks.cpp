@@ -21,6 +21,8 @@ constexpr std::array<double, 3> kJudgedAt{0.9, 0.95, 0.99};
 constexpr double kNotReached = 1e9;
 // A hop reads the list of candidates, which is longer for a wider beam: of so many it costs twice as much.
 constexpr double kBeamOfTwice = 1200.0;
+// Watching for an early end costs about so much of every hop, and of a beam at least so much has to be saved.
+constexpr double kWatching = 1.08;
 
 struct Hit {
   std::uint32_t rank;
@@ -135,7 +137,9 @@ Rule measure(const std::vector<Ends>& ends, std::size_t e, std::size_t p, std::s
 // Logarithm of what it costs to reach a recall by rules of ascending bound.
 double cost_at(const std::vector<Rule>& rules, double recall, double scale) {
   const auto cost = [&](const Rule& rule) {
-    return std::log(static_cast<double>(rule.hops) * (1.0 + static_cast<double>(rule.ef) * scale / kBeamOfTwice));
+    const double watching = rule.near_part > 0.0F ? kWatching : 1.0;
+    return std::log(watching * static_cast<double>(rule.hops) *
+                    (1.0 + static_cast<double>(rule.ef) * scale / kBeamOfTwice));
   };
   const auto above = std::lower_bound(rules.begin(), rules.end(), recall,
                                       [](const Rule& rule, double asked) { return rule.bound() < asked; });

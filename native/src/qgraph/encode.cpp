@@ -19,36 +19,62 @@ constexpr float kHalfMax = 65504.0F;
 constexpr std::size_t kNeighboursMax = 128;
 constexpr std::size_t kPaddedMax = (kDimMax + kPad - 1) / kPad * kPad;
 
-// What is summed over the dimensions of r = neighbour - node, p being the node.
+// What is summed over the dimensions of r = neighbour - node, p being the node and s the code of r.
 struct Sums {
-  float square = 0.0F;    // |r|^2
-  float absolute = 0.0F;  // sum |r_i|
-  float signed_p = 0.0F;  // sum sign(r_i) p_i
-  float dot = 0.0F;       // <p, r>
+  float square = 0.0F;  // |r|^2
+  float along = 0.0F;   // <s, r>
+  float across = 0.0F;  // <s, p>
+  float dot = 0.0F;     // <p, r>
 };
 
+// The four values of two bits, evenly spaced, lie best for normally distributed coordinates when the outer ones are
+// this many standard deviations from 0.
+constexpr float kOuter = 1.494F;
+
+// Writes the codes of the P coordinates of r, one byte each.
 Sums compare(const std::int8_t* own, float own_grain, const std::int8_t* other, float other_grain, std::size_t padded,
-             std::uint8_t* positive) noexcept {
+             std::uint32_t bits, std::uint8_t* codes) noexcept {
   // Independent lanes, so that the compiler may use vectors without reordering a float sum.
   constexpr std::size_t kLanes = 16;
-  float square[kLanes] = {}, absolute[kLanes] = {}, signed_p[kLanes] = {}, dot[kLanes] = {};
+  float square[kLanes] = {}, along[kLanes] = {}, across[kLanes] = {}, dot[kLanes] = {};
   for (std::size_t i = 0; i < padded; i += kLanes) {
     for (std::size_t j = 0; j < kLanes; ++j) {
       const float p = own_grain * static_cast<float>(own[i + j]);
       const float r = other_grain * static_cast<float>(other[i + j]) - p;
       square[j] += r * r;
-      absolute[j] += std::fabs(r);
-      signed_p[j] += r > 0.0F ? p : -p;
+      along[j] += std::fabs(r);
+      across[j] += r > 0.0F ? p : -p;
       dot[j] += p * r;
-      positive[i + j] = r > 0.0F ? 1 : 0;
+      codes[i + j] = r > 0.0F ? 1 : 0;
     }
   }
   Sums sums;
   for (std::size_t j = 0; j < kLanes; ++j) {
     sums.square += square[j];
-    sums.absolute += absolute[j];
-    sums.signed_p += signed_p[j];
+    sums.along += along[j];
+    sums.across += across[j];
     sums.dot += dot[j];
+  }
+  if (bits == 1 || !(sums.square > 0.0F)) return sums;
+  const float scale = 1.5F / (kOuter * std::sqrt(sums.square / static_cast<float>(padded)));
+  std::fill_n(along, kLanes, 0.0F);
+  std::fill_n(across, kLanes, 0.0F);
+  for (std::size_t i = 0; i < padded; i += kLanes) {
+    for (std::size_t j = 0; j < kLanes; ++j) {
+      const float p = own_grain * static_cast<float>(own[i + j]);
+      const float r = other_grain * static_cast<float>(other[i + j]) - p;
+      const float at = std::min(std::max(r * scale + 2.0F, 0.0F), 3.0F);
+      const auto code = static_cast<std::int32_t>(at);
+      const float s = static_cast<float>(2 * code - 3) * (1.0F / 3.0F);
+      along[j] += s * r;
+      across[j] += s * p;
+      codes[i + j] = static_cast<std::uint8_t>(code);
+    }
+  }
+  sums.along = sums.across = 0.0F;
+  for (std::size_t j = 0; j < kLanes; ++j) {
+    sums.along += along[j];
+    sums.across += across[j];
   }
   return sums;
 }
@@ -92,7 +118,7 @@ void QGraph::encode_own(std::uint32_t row, const float* values, float* work) noe
 }
 
 void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, std::size_t n, bool all) noexcept {
-  alignas(64) std::uint8_t positive[kPaddedMax];
+  alignas(64) std::uint8_t codes[kPaddedMax];
   struct Change {
     std::uint32_t slot;
     std::uint32_t to;
@@ -108,7 +134,6 @@ void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, st
   auto* ids = at<std::uint32_t>(target, layout_.ids);
   auto* adds = at<std::uint16_t>(target, layout_.add);
   auto* steps = at<std::uint8_t>(target, layout_.step);
-  const std::size_t padded = layout_.padded;
   const float unit = parameters_.unit;
   float top = 0.0F;
   for (std::uint32_t slot = 0; slot < layout_.degree; ++slot) {
@@ -123,21 +148,23 @@ void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, st
     }
     std::byte* other = row_at(to);
     const Sums sums = compare(at<std::int8_t>(target, layout_.own), header->grain, at<std::int8_t>(other, layout_.own),
-                              at<RowHeader>(other, layout_.header)->grain, padded, positive);
-    const float factor = sums.absolute > 0.0F ? 2.0F * sums.square / sums.absolute : 0.0F;
+                              at<RowHeader>(other, layout_.header)->grain, layout_.padded, layout_.bits, codes);
+    const float factor = sums.along > 0.0F ? 2.0F * sums.square / sums.along : 0.0F;
     const float base = metric_ == Metric::ip ? -2.0F * sums.dot : sums.square;
-    changes[n_changes++] = {slot, to, factor * unit, (base + factor * sums.signed_p) * unit};
+    changes[n_changes++] = {slot, to, factor * unit, (base + factor * sums.across) * unit};
     top = std::max(top, factor * unit);
-    std::uint8_t* block =
-        at<std::uint8_t>(target, layout_.codes) + slot / kBlock * padded * 4 + nibble_byte(slot % kBlock);
+    std::uint8_t* block = at<std::uint8_t>(target, layout_.codes) + std::size_t{slot / kBlock} * layout_.tables * 16 +
+                          nibble_byte(slot % kBlock);
     const unsigned shift = nibble_shift(slot % kBlock);
     const auto keep = static_cast<std::uint8_t>(0xF0U >> shift);
-    for (std::size_t d = 0; d < padded; d += 4) {
-      std::uint32_t four;
-      std::memcpy(&four, positive + d, 4);
-      // Gathers the lowest bits of four bytes: bits 24 to 27 are where the multiples of each meet no other's.
-      const std::uint32_t nibble = four * 0x01020408U >> 24 & 15U;
-      block[d * 4] = static_cast<std::uint8_t>((block[d * 4] & keep) | nibble << shift);
+    const std::size_t step = 4 / layout_.bits;  // dimensions of a look-up
+    for (std::size_t t = 0; t < layout_.tables; ++t, block += 16) {
+      std::uint32_t few = 0;
+      std::memcpy(&few, codes + t * step, step);
+      // Gathers the lowest bits of four bytes, or two bits of two: bits 24 to 27, or 8 to 11, are where the multiples
+      // of each meet no other's.
+      const std::uint32_t nibble = (step == 4 ? few * 0x01020408U >> 24 : few * 0x0104U >> 8) & 15U;
+      *block = static_cast<std::uint8_t>((*block & keep) | nibble << shift);
     }
   }
   if (top > 255.0F * header->step) {  // the other factors are counted in larger steps from now on

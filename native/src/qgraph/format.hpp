@@ -5,11 +5,12 @@
 //   f_step             u8  [R]            multiplicative part, in units of the row's `step`
 //   header             32 bytes           RowHeader
 //   own vector         i8  [P]            rotated, centred, one scale per row
-//   neighbour codes    u4  [R][P / 4]     signs of (neighbour - node), packed in blocks of 32 for in-register look-up
+//   neighbour codes    u4  [R][T]         of (neighbour - node), packed in blocks of 32 for in-register look-up
 //
-// P is the dimension padded to a multiple of 64. For a node p and its neighbour c, r = rotate(c - p), s = sign(r):
+// P is the dimension padded to a multiple of 64, a dimension has B bits, T = P B / 4. For a node p and its neighbour c,
+// r = rotate(c - p), and s is r in B bits a dimension: the signs, or -1, -1/3, 1/3, 1:
 //
-//   |q - c|^2 ~ |q - p|^2 + f_add - F <s, q>,   F = 2 |r|^2 / sum|r_i|,   f_add = |r|^2 + F <s, p>
+//   |q - c|^2 ~ |q - p|^2 + f_add - F <s, q>,   F = 2 |r|^2 / <s, r>,   f_add = |r|^2 + F <s, p>
 //
 // which is the unbiased estimator of RaBitQ (Gao and Long, arXiv:2405.12497) written so that only <s, q> depends on the
 // query; keeping the codes of a node's neighbours beside it is SymphonyQG's layout (Gou et al., arXiv:2411.12229), and
@@ -26,6 +27,10 @@ namespace vicinal::qgraph {
 inline constexpr std::size_t kBlock = 32;  // neighbours scanned together
 inline constexpr std::size_t kPad = 64;    // dimensions are padded to a multiple of this
 inline constexpr std::size_t kDimMax = 16384;
+// Up to so many (padded) dimensions a code has two bits for each: a walk of a third fewer nodes is worth half as long a
+// row. Longer rows cost more than that saves.
+inline constexpr std::size_t kTwoBitsMax = 128;
+[[nodiscard]] constexpr std::uint32_t bits_for(std::size_t dim) noexcept { return dim <= kTwoBitsMax ? 2 : 1; }
 
 struct RowHeader {
   float scale;        // own vector = scale * code, with -2 and the distance unit folded in
@@ -42,6 +47,9 @@ static_assert(sizeof(RowHeader) == 32);
 struct Layout {
   std::uint32_t degree = 0;  // R
   std::uint32_t padded = 0;  // P
+  std::uint32_t bits = 0;    // B
+  std::uint32_t tables = 0;  // T: a look-up for each four bits of a code; a multiple of 16
+  std::uint32_t lines = 0;   // cache lines of own vector and codes, for each 16 look-ups in a block
   std::uint32_t ids = 0;
   std::uint32_t add = 0;
   std::uint32_t step = 0;
@@ -50,22 +58,26 @@ struct Layout {
   std::uint32_t codes = 0;
   std::uint32_t stride = 0;
 
-  static constexpr Layout of(std::size_t dim, std::size_t degree) noexcept {
+  static constexpr Layout of(std::size_t dim, std::size_t degree, std::uint32_t bits) noexcept {
     Layout l;
     l.degree = static_cast<std::uint32_t>(degree);
     l.padded = static_cast<std::uint32_t>((dim + kPad - 1) / kPad * kPad);
+    l.bits = bits;
+    l.tables = l.padded / 4 * bits;
     l.add = l.degree * 4;
     l.step = l.add + l.degree * 2;
     l.header = l.step + l.degree;
     l.own = (l.header + static_cast<std::uint32_t>(sizeof(RowHeader)) + 63) / 64 * 64;
     l.codes = l.own + l.padded;
-    l.stride = l.codes + l.padded / 8 * l.degree;
+    l.stride = l.codes + l.tables / 2 * l.degree;
+    const auto turns = static_cast<std::uint32_t>(l.tables / 16 * (l.degree / kBlock));
+    l.lines = ((l.stride - l.own) / 64 + turns - 1) / turns;
     return l;
   }
 };
 
-// Where the code of neighbour `nb` (0..31 within its block) for the dimensions [4t, 4t + 4) is: 16 bytes per t hold
-// 32 nibbles. The order makes the sums of a scan come out in the order of the neighbours without a final shuffle.
+// Where the four bits of neighbour `nb` (0..31 within its block) for look-up t are: 16 bytes per t hold 32 nibbles. The
+// order makes the sums of a scan come out in the order of the neighbours without a final shuffle.
 constexpr std::size_t nibble_byte(std::size_t nb) noexcept { return (nb % 8) * 2 + (nb / 8) % 2; }
 constexpr unsigned nibble_shift(std::size_t nb) noexcept { return nb / 16 * 4; }
 

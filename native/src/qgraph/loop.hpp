@@ -15,11 +15,13 @@
 
 #include "distance/prefetch.hpp"
 #include "qgraph/search.hpp"
+#include "qgraph/two_bits.hpp"
 
 namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
 inline constexpr std::uint32_t kWantMin = 8;    // candidates kept however near the end
+inline constexpr float kMargin = 3.0F;          // standard deviations that an own distance may be off
 inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
 template <class V>
@@ -83,20 +85,25 @@ struct SearchLoop {
     for (std::size_t i = dim; i < padded; ++i) x[i] = 0.0F;
     rotate<V>(c.rotation, x);
 
-    F norm = V::setf(0.0F), top = norm, top4 = norm, total = norm;
+    F norm = V::setf(0.0F), top = norm, top_entry = norm, total = norm;
+    const bool two_bits = c.graph.layout.bits == 2;
     for (std::size_t i = 0; i < padded; i += W) {
       const F v = V::loadf(x + i), a = V::abs(v);
       norm = V::fma(v, v, norm);
       top = V::max(top, a);
-      top4 = V::max(top4, V::sum4(a));
+      top_entry = V::max(top_entry, two_bits ? V::sum2(a) : V::sum4(a));
       total = V::add(total, a);
     }
-    l.query_add = c.metric == Metric::ip ? 0.0F : c.graph.unit * V::sum_of(norm);
+    const float square = V::sum_of(norm);
+    l.query_add = c.metric == Metric::ip ? 0.0F : c.graph.unit * square;
     const float peak = V::max_of(top);
     l.own_scale = peak > 0.0F ? peak / 127.0F : 1.0F;
+    // An own distance is off by the rounding of the query's and of the row's bytes, which are about as coarse: each by
+    // the twelfth part of a unit's square in every dimension.
+    l.margin = kMargin * 2.0F * c.graph.unit * l.own_scale * __builtin_sqrtf(square / 6.0F);
     const F own = V::setf(1.0F / l.own_scale);
     // Rounding may lift a sum of four by two: 61 + 2 entries still fit six bits.
-    float delta = V::max_of(top4) / 61.0F;
+    float delta = V::max_of(top_entry) / 61.0F;
     const float least = V::sum_of(total) / 60000.0F;
     if (delta < least) delta = least;
     if (!(delta > 0.0F)) delta = 1.0F;
@@ -108,7 +115,11 @@ struct SearchLoop {
       total = V::add(total, V::abs(V::store_i8(l.table_query + i, V::mul(v, coarse))));
     }
     V::prepare_own(l.own_query, padded);
-    V::build_tables(l.table_query, padded, l.tables);
+    if (two_bits) {
+      build_two_bit_tables(l.table_query, padded, l.tables);
+    } else {
+      V::build_tables(l.table_query, padded, l.tables);
+    }
     l.delta = -2.0F * delta;
     l.delta_sum = delta * V::sum_of(total);
 
@@ -283,8 +294,8 @@ struct SearchLoop {
       const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
-      V::scan(codes, l.tables, layout.padded, fetch + layout.own, sums);
-      fetch += layout.padded * 5;
+      V::scan(codes, l.tables, layout.tables, fetch + layout.own, layout.lines, sums);
+      fetch += std::size_t{layout.tables} * 4 * layout.lines;
       F near[N];
       U near_id[N];
       M below[N];
@@ -343,7 +354,7 @@ struct SearchLoop {
       ids += kBlock;
       adds += kBlock;
       steps += kBlock;
-      codes += layout.padded * 4;
+      codes += std::size_t{layout.tables} * 16;
     }
 
     const float nearest = V::min_of(best);
@@ -367,7 +378,43 @@ struct SearchLoop {
     return true;
   }
 
-  // Takes the nearest expanded nodes that may be returned, and sends for their stored vectors.
+  static VICINAL_INLINE std::uint32_t count_below(const float* x, std::uint32_t n, float limit) noexcept {
+    const F bound = V::setf(limit);
+    std::uint32_t below = 0;
+    for (std::uint32_t i = 0; i < n; i += W) {
+      below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(x + i), bound))));
+    }
+    return below;
+  }
+
+  // A limit that `want` to want + slack of n values are below, or more where values are equal; the values behind the
+  // n-th, up to W, are infinite.
+  static VICINAL_INLINE float passed_by(const float* x, std::uint32_t n, std::uint32_t want,
+                                        std::uint32_t slack) noexcept {
+    const F empty = V::setf(kInfinity);
+    F least = empty, most = V::setf(-kInfinity);
+    for (std::uint32_t i = 0; i < n; i += W) {
+      const F d = V::loadf(x + i);
+      least = V::min(least, d);
+      most = V::max(most, V::pick(V::lt(d, empty), d, V::setf(-kInfinity)));
+    }
+    float low = V::min_of(least);
+    float high = just_above(V::max_of(most));
+    for (int round = 0; round < 16; ++round) {
+      const float middle = 0.5F * (low + high);
+      const std::uint32_t below = count_below(x, n, middle);
+      if (below < want) {
+        low = middle;
+      } else {
+        high = middle;
+        if (below <= want + slack) break;
+      }
+    }
+    return high;
+  }
+
+  // Takes the nearest expanded nodes that may be returned, and those whose own distance may be as small but for its
+  // rounding, and sends for their stored vectors.
   static void collect(const Context& c, const Batch& b, Lane& l) noexcept {
     if (b.reranker.visited != nullptr) {
       for (std::uint32_t i = 0; i < l.hops; ++i) {
@@ -384,33 +431,14 @@ struct SearchLoop {
       l.er[n] = row;
       n += may_return(b, row) ? 1 : 0;
     }
-    const F empty = V::setf(kInfinity);
-    const auto want = static_cast<std::uint32_t>(b.rerank);
+    V::storef(l.ed + n, V::setf(kInfinity));  // the lanes behind the last
+    const auto results = static_cast<std::uint32_t>(b.results);
+    const auto most = static_cast<std::uint32_t>(b.rerank);
     float high = kInfinity;
-    V::storef(l.ed + n, empty);  // the lanes behind the last
-    if (n > want) {
-      F least = empty, most = V::setf(-kInfinity);
-      for (std::uint32_t i = 0; i < n; i += W) {
-        const F d = V::loadf(l.ed + i);
-        least = V::min(least, d);
-        most = V::max(most, V::pick(V::lt(d, empty), d, V::setf(-kInfinity)));
-      }
-      float low = V::min_of(least);
-      high = just_above(V::max_of(most));
-      for (int round = 0; round < 16; ++round) {
-        const float middle = 0.5F * (low + high);
-        const F limit = V::setf(middle);
-        std::uint32_t below = 0;
-        for (std::uint32_t i = 0; i < n; i += W) {
-          below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ed + i), limit))));
-        }
-        if (below < want) {
-          low = middle;
-        } else {
-          high = middle;
-          if (below <= want + 2) break;
-        }
-      }
+    if (n > results) {
+      const bool known = b.near == results && l.kth < kInfinity && b.reranker.visited == nullptr;
+      high = (known ? just_above(l.kth) : passed_by(l.ed, n, results, 0)) + l.margin;
+      if (n > most && count_below(l.ed, n, high) > most + 2) high = passed_by(l.ed, n, most, 2);
     }
     const F limit = V::setf(high);
     std::uint32_t picked = 0;
@@ -437,6 +465,13 @@ struct SearchLoop {
     if (width <= 1) {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
+        // Nothing else is under way: the entries come while the query is prepared.
+        const std::byte* first = row_of(c.graph, b.entries[0]);
+        prefetch_lines(first, first + c.graph.layout.stride);
+        for (std::size_t i = 1; i < b.n_entries; ++i) {
+          const std::byte* entry = row_of(c.graph, b.entries[i]);
+          prefetch_lines(entry + c.graph.layout.header, entry + c.graph.layout.codes);
+        }
         start(c, b, sizes, l, next);
         while (step<true>(c, b, sizes, ef, l, l.row)) {
         }

@@ -41,10 +41,10 @@ Loops loops_for(Isa isa) noexcept {
   }
 }
 
-QGraph::QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed)
+QGraph::QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits)
     : dim_(dim),
       metric_(metric),
-      layout_(Layout::of(dim, round_up(degree, kBlock))),
+      layout_(Layout::of(dim, round_up(degree, kBlock), bits)),
       rotation_(layout_.padded, seed),
       loops_(loops_for(best_isa())),
       rows_(reservation_bytes()),
@@ -125,6 +125,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   Batch batch;
   batch.queries = queries;
   batch.ef = options.ef;
+  batch.results = options.k;
   batch.rerank = rerank_for(options.k);
   batch.interleave = options.interleave != 0 ? std::min(options.interleave, kInterleaveMax) : interleave_for(dim_);
   batch.entries = entries.data();

@@ -56,7 +56,10 @@ class QGraph {
   static constexpr std::size_t kDegreeStep = kBlock;
 
   // Throws Error{invalid_argument} for other metrics than l2, ip, cosine; std::bad_alloc.
-  QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed);
+  // bits: of a neighbour's code for each dimension, 1 or 2.
+  QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits);
+  QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed)
+      : QGraph(dim, metric, degree, seed, bits_for(dim)) {}
 
   [[nodiscard]] static bool supports(Metric metric, DType dtype, std::size_t dim) noexcept {
     return dim <= kDimMax && (metric == Metric::l2 || metric == Metric::ip || metric == Metric::cosine) &&
@@ -90,6 +93,7 @@ class QGraph {
   [[nodiscard]] std::string adopt(std::size_t n);
 
   [[nodiscard]] std::size_t padded() const noexcept { return layout_.padded; }
+  [[nodiscard]] std::uint32_t bits() const noexcept { return layout_.bits; }
   [[nodiscard]] std::size_t stride() const noexcept { return layout_.stride; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return rows_.committed() + nodes_.committed(); }
   [[nodiscard]] std::size_t mapped_bytes() const noexcept { return rows_.from_file(); }

@@ -8,7 +8,7 @@ namespace vicinal::qgraph {
 
 void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
   const std::uint32_t padded = graph.layout.padded;
-  if (ef == ef_ && lanes <= count_ && padded == padded_) return;
+  if (ef == ef_ && lanes <= count_ && padded == padded_ && graph.layout.tables == tables_) return;
   const Sizes sizes = Sizes::of(ef);
   const std::size_t list = sizes.capacity + 128;
   const std::size_t expanded = round_up(sizes.hops_max + 64, 16);
@@ -33,7 +33,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     at[i].table = place(std::size_t{sizes.slots} * 4);
     at[i].own = place(padded);
     at[i].coarse = place(padded);
-    at[i].tables = place(std::size_t{padded} * 4);
+    at[i].tables = place(std::size_t{graph.layout.tables} * 16);
     at[i].work = place(std::size_t{padded} * 4);
     at[i].pick = place(expanded * 4);
     at[i].closest = place(expanded * 4);
@@ -63,6 +63,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
   ef_ = ef;
   count_ = lanes;
   padded_ = padded;
+  tables_ = graph.layout.tables;
 }
 
 }  // namespace vicinal::qgraph

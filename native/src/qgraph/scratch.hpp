@@ -21,6 +21,7 @@ class Scratch {
   std::size_t ef_ = 0;
   std::size_t count_ = 0;
   std::uint32_t padded_ = 0;
+  std::uint32_t tables_ = 0;
 };
 
 using ScratchPool = Pool<Scratch>;

@@ -13,7 +13,7 @@ namespace vicinal::qgraph {
 
 inline constexpr std::size_t kInterleaveMax = 8;
 
-// Own distances are off by quantisation: this many more than k get exact ones.
+// Own distances are off by quantisation: up to this many get exact ones for k results.
 [[nodiscard]] constexpr std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
 
 // A hint to bring one line into L2; kept apart from its neighbours, which GCC 12 would merge.
@@ -38,7 +38,8 @@ struct Reranker {
 struct Batch {
   const float* queries = nullptr;  // n x dim
   std::size_t ef = 0;              // nodes expanded per query, >= 1
-  std::size_t rerank = 0;          // candidates handed to the reranker
+  std::size_t results = 0;         // wanted
+  std::size_t rerank = 0;          // candidates handed to the reranker, at most or hardly more
   std::size_t interleave = 4;
   const std::uint32_t* entries = nullptr;  // nodes to start from, at least one
   std::size_t n_entries = 0;
@@ -73,6 +74,7 @@ struct Lane {
   float tau = 0.0F;
   float query_add = 0.0F;
   float own_scale = 0.0F;
+  float margin = 0.0F;     // by which own distances may be off
   float delta = 0.0F;      // -2 * unit of the table entries
   float delta_sum = 0.0F;  // unit * sum of |q|
   float kth = 0.0F;        // the largest of closest

@@ -93,8 +93,9 @@ struct Avx2 {
     x = _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1), _mm256_permute_ps(x, 0x4E));
     return _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), _mm256_permute2f128_ps(x, x, 1));
   }
+  static VICINAL_INLINE F sum2(F x) noexcept { return _mm256_add_ps(x, _mm256_permute_ps(x, 0xB1)); }
   static VICINAL_INLINE F sum4(F x) noexcept {
-    x = _mm256_add_ps(x, _mm256_permute_ps(x, 0xB1));
+    x = sum2(x);
     return _mm256_add_ps(x, _mm256_permute_ps(x, 0x4E));
   }
   static VICINAL_INLINE F store_i8(std::int8_t* p, F x) noexcept {
@@ -150,20 +151,20 @@ struct Avx2 {
     }
   }
 
-  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t padded,
-                                  const std::byte* fetch, F* out) noexcept {
+  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t n,
+                                  const std::byte* fetch, std::size_t lines, F* out) noexcept {
     const __m256i nibble = _mm256_set1_epi8(15);
     const __m256i even = _mm256_set1_epi16(255);
     __m256i low_even = _mm256_setzero_si256(), low_odd = low_even, high_even = low_even, high_odd = low_even;
-    for (std::size_t i = 0; i < padded; i += 32) {
-      if (i % 64 == 0) {
-        for (std::size_t j = 0; j < 5; ++j) prefetch_next(fetch + 5 * i + 64 * j);
+    for (std::size_t i = 0; i < 16 * n; i += 128) {
+      if (i % 256 == 0) {
+        for (std::size_t j = 0; j < lines; ++j, fetch += 64) prefetch_next(fetch);
       }
       __m256i low = _mm256_setzero_si256(), high = low;
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j) {  // 4 entries of at most 63 fit a byte
-        const __m256i code = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + 4 * i + 32 * j));
-        const __m256i table = _mm256_load_si256(reinterpret_cast<const __m256i*>(tables + 4 * i + 32 * j));
+        const __m256i code = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + i + 32 * j));
+        const __m256i table = _mm256_load_si256(reinterpret_cast<const __m256i*>(tables + i + 32 * j));
         low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, _mm256_and_si256(code, nibble)));
         high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble)));
       }

@@ -81,9 +81,10 @@ struct Avx512 {
     x = _mm512_fmadd_ps(x, _mm512_mask_mov_ps(one, 0xF0F0, minus), _mm512_shuffle_f32x4(x, x, 0xB1));
     return _mm512_fmadd_ps(x, _mm512_mask_mov_ps(one, 0xFF00, minus), _mm512_shuffle_f32x4(x, x, 0x4E));
   }
-  // Every lane gets the sum of its group of four.
+  // Every lane gets the sum of its pair, of its group of four.
+  static VICINAL_INLINE F sum2(F x) noexcept { return _mm512_add_ps(x, _mm512_permute_ps(x, 0xB1)); }
   static VICINAL_INLINE F sum4(F x) noexcept {
-    x = _mm512_add_ps(x, _mm512_permute_ps(x, 0xB1));
+    x = sum2(x);
     return _mm512_add_ps(x, _mm512_permute_ps(x, 0x4E));
   }
   // Rounds to the nearest integers, stores them as bytes and returns them as floats.
@@ -136,19 +137,20 @@ struct Avx512 {
     }
   }
 
-  // out[0..1] = the table sums of the 32 neighbours of one block.
-  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t padded,
-                                  const std::byte* fetch, F* out) noexcept {
+  // out[0..1] = the sums of n look-ups of the 32 neighbours of one block. For each 16 of them so many lines are
+  // fetched.
+  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t n,
+                                  const std::byte* fetch, std::size_t lines, F* out) noexcept {
     const __m512i nibble = _mm512_set1_epi8(15);
     const __m512i even = _mm512_set1_epi16(255);
     __m512i low_even = _mm512_setzero_si512(), low_odd = low_even, high_even = low_even, high_odd = low_even;
-    for (std::size_t i = 0; i < padded; i += 64) {
-      for (std::size_t j = 0; j < 5; ++j) prefetch_next(fetch + 5 * i + 64 * j);
+    for (std::size_t i = 0; i < 16 * n; i += 256) {
+      for (std::size_t j = 0; j < lines; ++j, fetch += 64) prefetch_next(fetch);
       __m512i low = _mm512_setzero_si512(), high = low;
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j) {  // 4 entries of at most 63 fit a byte
-        const __m512i code = _mm512_load_si512(codes + 4 * i + 64 * j);
-        const __m512i table = _mm512_load_si512(tables + 4 * i + 64 * j);
+        const __m512i code = _mm512_load_si512(codes + i + 64 * j);
+        const __m512i table = _mm512_load_si512(tables + i + 64 * j);
         low = _mm512_add_epi8(low, _mm512_shuffle_epi8(table, _mm512_and_si512(code, nibble)));
         high = _mm512_add_epi8(high, _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(code, 4), nibble)));
       }

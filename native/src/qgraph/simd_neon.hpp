@@ -24,18 +24,18 @@ struct Neon : Scalar {
     return vaddvq_s32(sum);
   }
 
-  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t padded,
-                                  const std::byte* fetch, F* out) noexcept {
+  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t n,
+                                  const std::byte* fetch, std::size_t lines, F* out) noexcept {
     const uint8x16_t nibble = vdupq_n_u8(15);
     const uint16x8_t even = vdupq_n_u16(255);
     uint16x8_t low_even = vdupq_n_u16(0), low_odd = low_even, high_even = low_even, high_odd = low_even;
-    for (std::size_t i = 0; i < padded; i += 16) {
-      if (i % 64 == 0) {
-        for (std::size_t j = 0; j < 5; ++j) prefetch_next(fetch + 5 * i + 64 * j);
+    for (std::size_t i = 0; i < 16 * n; i += 64) {
+      if (i % 256 == 0) {
+        for (std::size_t j = 0; j < lines; ++j, fetch += 64) prefetch_next(fetch);
       }
       uint8x16_t low = vdupq_n_u8(0), high = low;
       for (std::size_t j = 0; j < 4; ++j) {  // 4 entries of at most 63 fit a byte
-        const uint8x16_t code = vld1q_u8(codes + 4 * i + 16 * j), table = vld1q_u8(tables + 4 * i + 16 * j);
+        const uint8x16_t code = vld1q_u8(codes + i + 16 * j), table = vld1q_u8(tables + i + 16 * j);
         low = vaddq_u8(low, vqtbl1q_u8(table, vandq_u8(code, nibble)));
         high = vaddq_u8(high, vqtbl1q_u8(table, vshrq_n_u8(code, 4)));
       }

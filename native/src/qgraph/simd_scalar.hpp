@@ -164,6 +164,9 @@ struct Scalar {
     }
     return a;
   }
+  static VICINAL_INLINE F sum2(const F& a) noexcept {
+    return each([&](std::size_t i) { return a.x[i / 2 * 2] + a.x[i / 2 * 2 + 1]; });
+  }
   static VICINAL_INLINE F sum4(const F& a) noexcept {
     return each([&](std::size_t i) {
       const float* g = a.x + i / 4 * 4;
@@ -200,17 +203,17 @@ struct Scalar {
     }
   }
 
-  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t padded,
-                                  const std::byte* fetch, F* out) noexcept {
+  static VICINAL_INLINE void scan(const std::uint8_t* codes, const std::uint8_t* tables, std::size_t n,
+                                  const std::byte* fetch, std::size_t lines, F* out) noexcept {
     std::uint32_t sums[32] = {};  // [nibble][byte]
-    for (std::size_t i = 0; i < padded; i += 4) {
-      if (i % 64 == 0) {
-        for (std::size_t j = 0; j < 5; ++j) prefetch_next(fetch + 5 * i + 64 * j);
+    for (std::size_t i = 0; i < 16 * n; i += 16) {
+      if (i % 256 == 0) {
+        for (std::size_t j = 0; j < lines; ++j, fetch += 64) prefetch_next(fetch);
       }
       for (std::size_t j = 0; j < 16; ++j) {
-        const unsigned code = codes[4 * i + j];
-        sums[j] += tables[4 * i + (code & 15)];
-        sums[16 + j] += tables[4 * i + (code >> 4)];
+        const unsigned code = codes[i + j];
+        sums[j] += tables[i + (code & 15)];
+        sums[16 + j] += tables[i + (code >> 4)];
       }
     }
     for (std::size_t nb = 0; nb < 32; ++nb) {

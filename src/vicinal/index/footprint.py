@@ -17,6 +17,7 @@ _WORKING_BLOCKS = 4
 _LINE = 64
 _PACKED_DIM_MAX = 16_384
 _PACKED_BLOCK = 32
+_TWO_BITS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def index_bytes(
 def _packed_row(dim: int, M: int) -> int:
     degree, padded = _up(M, _PACKED_BLOCK), _up(dim, 64)
     head = _up(degree * 7 + 32, _LINE)
-    return head + padded + padded // 8 * degree
+    return head + padded + padded // 8 * degree * (2 if dim <= _TWO_BITS_MAX else 1)
 
 
 def _stride(code: int) -> int:

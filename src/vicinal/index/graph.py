@@ -62,9 +62,10 @@ class GraphIndex:
     M : neighbours of a row, 4 to 128. 32 suits most data; more raises recall, memory and cost.
     ef_construction : beam width while linking, 8 to 4096.
     seed : of every random choice; a build with threads=1 is reproducible, but for the trial of format "auto".
-    format : how nodes are laid out for searching. "sq8": one-byte codes apart from the graph. "rabitq": 1-bit codes
-        of a node's neighbours beside it, one row a hop; l2, ip and cosine over f32 and f16. "auto": the faster one in a
-        trial on the index's own rows whenever a bulk of rows is linked. A named format holds.
+    format : how nodes are laid out for searching. "sq8": one-byte codes apart from the graph. "rabitq": codes of a
+        node's neighbours beside it, one row a hop, with 1 bit a dimension, or 2 up to 128 dimensions; l2, ip and cosine
+        over f32 and f16. "auto": the faster one in a trial on the index's own rows whenever a bulk of rows is linked. A
+        named format holds.
 
     Raises
     ------
