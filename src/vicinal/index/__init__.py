@@ -5,5 +5,14 @@ from __future__ import annotations
 from vicinal.index.calibration import Beam, Calibration, CalibrationPoint
 from vicinal.index.flat import FlatIndex
 from vicinal.index.graph import GraphIndex, default_ef
+from vicinal.native import usual_queries
 
-__all__ = ["Beam", "Calibration", "CalibrationPoint", "FlatIndex", "GraphIndex", "default_ef"]
+__all__ = [
+    "Beam",
+    "Calibration",
+    "CalibrationPoint",
+    "FlatIndex",
+    "GraphIndex",
+    "default_ef",
+    "usual_queries",
+]

@@ -18,6 +18,8 @@ from vicinal.native._ext import (
     hardware_threads,
     inverse_norms,
     supported_isas,
+    take_pieces,
+    usual_queries,
 )
 
 __all__ = [
@@ -31,4 +33,6 @@ __all__ = [
     "hardware_threads",
     "inverse_norms",
     "supported_isas",
+    "take_pieces",
+    "usual_queries",
 ]
