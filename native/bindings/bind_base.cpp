@@ -52,9 +52,9 @@ nb::list take_pieces(const vicinal::py::AnyArray& offsets, const vicinal::py::An
   for (std::size_t i = 0; i < wanted.rows * wanted.columns; ++i) {
     const auto r = static_cast<std::uint64_t>(row[i]);
     if (r >= ends.rows || r + 1 >= ends.rows || end[r] > end[r + 1] || end[r + 1] > block.rows) {
-      throw vicinal::Error(vicinal::ErrorCode::internal,
-                           "row " + std::to_string(row[i]) + " has no piece among " + std::to_string(ends.rows) +
-                               " offsets into " + std::to_string(block.rows) + " bytes");
+      throw vicinal::Error(vicinal::ErrorCode::internal, "row " + std::to_string(row[i]) + " has no piece among " +
+                                                             std::to_string(ends.rows) + " offsets into " +
+                                                             std::to_string(block.rows) + " bytes");
     }
     __builtin_prefetch(bytes + end[r]);
   }

@@ -68,11 +68,11 @@ nb::ndarray<nb::numpy, float> norms(const py::AnyArray& rows) {
   return out.array;
 }
 
-// How many dimensions the array has, 1 or 2, where it is the usual thing to search with: C-contiguous float32 of so many
-// columns, and each row's sum of squares between the bounds, so that no element is NaN or infinite. 0: it is not, which
-// says nothing of what is wrong.
+// How many dimensions the array has, 1 or 2, where it is the usual thing to search with: C-contiguous float32 of so
+// many columns, and each row's sum of squares between the bounds, so that no element is NaN or infinite. 0: it is not,
+// which says nothing of what is wrong.
 int usual_queries(nb::handle array, std::size_t columns, float least, float most) {
-  // The buffer protocol by hand: it takes a third of the time of an ndarray argument.
+  // The buffer protocol by hand: an argument of a type would raise where this says 0.
   Py_buffer buffer;
   if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) {
     PyErr_Clear();
@@ -120,9 +120,10 @@ void init_distance(nb::module_& m) {
   m.def("check_rows", &check, nb::arg("rows"),
         "(first row with NaN or infinity, first zero row), -1 where there is none.");
   m.def("inverse_norms", &norms, nb::arg("rows"), "1 / |row| of each row as float32 (n,); 0 for a zero row.");
-  m.def("usual_queries", &usual_queries, nb::arg("array"), nb::arg("columns"), nb::arg("least"), nb::arg("most"),
-        "Dimensions of the array, 1 or 2, where it is C-contiguous float32 of so many columns and the sum of squares of "
-        "each row lies between least and most; else 0.");
+  m.def(
+      "usual_queries", &usual_queries, nb::arg("array"), nb::arg("columns"), nb::arg("least"), nb::arg("most"),
+      "Dimensions of the array, 1 or 2, where it is C-contiguous float32 of so many columns and the sum of squares of "
+      "each row lies between least and most; else 0.");
   m.def("supported_isas", &supported_isas, "Names of the instruction sets that this processor runs.");
   m.def("best_isa", [] { return isa_name(best_isa()); }, "The instruction set in use; VICINAL_ISA lowers it.");
 }

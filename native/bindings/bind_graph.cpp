@@ -262,8 +262,8 @@ nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search) {
 }
 
 // The usual search in one call: no filter, a beam that ends as near_part says or else the work of one (see same_work),
-// and instead of rows their labels, where there are any. Returns (labels, distances, how many results the query with the
-// fewest has, recall to expect of the work of a beam).
+// and instead of rows their labels, where there are any. Returns (labels, distances, how many results the query with
+// the fewest has, recall to expect of the work of a beam).
 nb::tuple walk(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
                nb::handle labels, std::optional<float> near_part) {
   const GraphConfig& c = self.index.config();
@@ -401,8 +401,7 @@ void init_graph(nb::module_& m) {
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a = 0.0F)
-      .def("walk", &walk, "queries"_a, "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(),
-           "near_part"_a.none())
+      .def("walk", &walk, "queries"_a, "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(), "near_part"_a.none())
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
       .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())
       .def("same_work", &same_work, "k"_a, "ef_search"_a)

@@ -195,13 +195,7 @@ class Reader:
         view = state.view
         segment = view.only_sealed
         kills, commits = state.kills, state.commits
-        if (
-            segment is None
-            or not segment.walkable
-            or view.tail.n
-            or kills % 2
-            or k >= segment.n_live
-        ):
+        if segment is None or k >= segment.n_walked or view.tail.n or kills % 2:
             return None
         index, near_part, expected = segment.index, None, None
         if recall is not None:

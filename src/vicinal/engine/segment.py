@@ -76,7 +76,7 @@ class Segment(ABC):
         """While a rewrite runs: rows whose payload changed since it began."""
         self.stamp = 0
         """Grows with each change that could alter a filter's result."""
-        self._gone = 0  # how many are dead or hidden
+        self._gone = 0
         self._store = store
         self._matches: dict[Filter, Match] = {}
         self._payload_lock = threading.Lock()
@@ -182,15 +182,19 @@ class Segment(ABC):
         self.index.remove(local)
         self.dead.update(local.tolist())
         self.hidden -= self.dead
-        self._gone = len(self.dead) + len(self.hidden)
+        self._count_gone()
         self.stamp += 1
 
     def hide(self, local: Rows) -> None:
         """Let no search that begins later see the rows, which stay until they are killed."""
         self.index.remove(local)
         self.hidden = (self.hidden | BitMap(local.tolist())) - self.dead
-        self._gone = len(self.dead) + len(self.hidden)
+        self._count_gone()
         self.stamp += 1
+
+    def _count_gone(self) -> None:
+        """Note how many rows are dead or hidden."""
+        self._gone = len(self.dead) + len(self.hidden)
 
     def match(self, where: Filter) -> Match:
         """The live rows that pass the filter, exactly. Cached until something here changes."""
@@ -378,8 +382,10 @@ class SealedSegment(Segment):
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
         self.int_labels = self._column.ints
         """(n,) ids of its rows where all are ints."""
-        self.walkable = index.n_linked > 0 and len(self._rows) > FLAT_MAX
-        """Whether a search without a filter walks its graph; nothing is linked once it is sealed."""
+        self._walks = index.n_linked > 0 and len(self._rows) > FLAT_MAX
+        self.n_walked = len(self._rows) if self._walks else 0
+        """Rows that readers see, where a search for fewer of them walks the graph; else 0. Nothing is linked once a
+        segment is sealed."""
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
         super().__init__(index, store, budget)
 
@@ -445,6 +451,10 @@ class SealedSegment(Segment):
         if local in self.dirty:
             return self._from_store((local,))[0]
         return self._blob[self._starts[local] : self._starts[local + 1]]
+
+    def _count_gone(self) -> None:
+        super()._count_gone()
+        self.n_walked = self.n_live if self._walks else 0
 
     def mark_dirty(self, local: Rows) -> None:
         """Say that the payload of these rows is newer in the store."""
