@@ -84,11 +84,9 @@ class Hits(Sequence[Hit]):
     def ids(self) -> npt.NDArray[Any]:
         """(n,) int64 where every id is an int, else object."""
         ids = self._ids
-        if isinstance(ids, np.ndarray):
-            if ids.dtype != object:
-                return ids
-            ids = ids.tolist()
-        return id_array(ids)
+        if isinstance(ids, list):
+            return id_array(ids)
+        return id_array(ids.tolist()) if ids.dtype == object else ids
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
@@ -112,14 +110,13 @@ class Hits(Sequence[Hit]):
                 None if vectors is None else vectors[index],
                 self.recall_estimate,
             )
-        ids, distances = self._ids, self._distances
-        if not isinstance(ids, list):
-            ids = self._ids = ids.tolist()
-        if not isinstance(distances, list):
-            distances = self._distances = distances.tolist()
+        if not isinstance(self._ids, list):
+            self._ids = cast("list[PointId]", self._ids.tolist())
+        if not isinstance(self._distances, list):
+            self._distances = cast("list[float]", self._distances.tolist())
         return Hit(
-            ids[index],
-            distances[index],
+            self._ids[index],
+            self._distances[index],
             None if raws is None else raws[index],
             None if vectors is None else vectors[index],
         )
