@@ -3,6 +3,9 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cstring>
+#include <memory>
 #include <vector>
 
 #include "arrays.hpp"
@@ -65,6 +68,42 @@ nb::ndarray<nb::numpy, float> norms(const py::AnyArray& rows) {
   return out.array;
 }
 
+// How many dimensions the array has, 1 or 2, where it is the usual thing to search with: C-contiguous float32 of so
+// many columns, and each row's sum of squares between the bounds, so that no element is NaN or infinite. 0: it is not,
+// which says nothing of what is wrong.
+int usual_queries(nb::handle array, std::size_t columns, float least, float most) {
+  // The buffer protocol by hand: an argument of a type would raise where this says 0.
+  Py_buffer buffer;
+  if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) {
+    PyErr_Clear();
+    return 0;
+  }
+  const std::unique_ptr<Py_buffer, decltype(&PyBuffer_Release)> owner(&buffer, &PyBuffer_Release);
+  const int ndim = buffer.ndim;
+  const bool fits = (ndim == 1 || ndim == 2) && buffer.format != nullptr && std::strcmp(buffer.format, "f") == 0 &&
+                    static_cast<std::size_t>(buffer.shape[ndim - 1]) == columns;
+  const std::size_t rows = !fits ? 0 : ndim == 1 ? 1 : static_cast<std::size_t>(buffer.shape[0]);
+  if (rows == 0 || columns == 0) return 0;
+  constexpr std::size_t block = 64;
+  const SquaredNormsFn squared = squared_norms(DType::f32, best_isa());
+  const auto* data = static_cast<const std::byte*>(buffer.buf);
+  const std::size_t stride = columns * sizeof(float);
+  const auto sound = [&] {
+    float squares[block];
+    for (std::size_t at = 0; at < rows; at += block) {
+      const std::size_t n = std::min(block, rows - at);
+      squared(data + at * stride, stride, n, columns, squares);
+      for (std::size_t i = 0; i < n; ++i) {
+        if (!(squares[i] > least && squares[i] < most)) return false;
+      }
+    }
+    return true;
+  };
+  if (rows == 1) return sound() ? ndim : 0;
+  const nb::gil_scoped_release release;
+  return sound() ? ndim : 0;
+}
+
 nb::list supported_isas() {
   nb::list names;
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
@@ -81,6 +120,10 @@ void init_distance(nb::module_& m) {
   m.def("check_rows", &check, nb::arg("rows"),
         "(first row with NaN or infinity, first zero row), -1 where there is none.");
   m.def("inverse_norms", &norms, nb::arg("rows"), "1 / |row| of each row as float32 (n,); 0 for a zero row.");
+  m.def(
+      "usual_queries", &usual_queries, nb::arg("array"), nb::arg("columns"), nb::arg("least"), nb::arg("most"),
+      "Dimensions of the array, 1 or 2, where it is C-contiguous float32 of so many columns and the sum of squares of "
+      "each row lies between least and most; else 0.");
   m.def("supported_isas", &supported_isas, "Names of the instruction sets that this processor runs.");
   m.def("best_isa", [] { return isa_name(best_isa()); }, "The instruction set in use; VICINAL_ISA lowers it.");
 }

@@ -247,14 +247,67 @@ nb::object choose(const Graph& self, std::size_t k, double recall, std::optional
   return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
 }
 
+// The beam that does the work of one of that width, without a filter; none where that is not known.
+std::optional<graph::Beam> beam_of(const Graph& self, std::size_t k, std::size_t ef_search) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) return std::nullopt;
+  return table->same_work(k, ef_search, self.index.nodes_per_ef());
+}
+
 // (ef_search, recall to expect, near_part) of a search that does the work of a beam, without a filter.
 nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search) {
-  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
-  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) {
-    return nb::make_tuple(ef_search, nb::none(), 0.0F);
+  const std::optional<graph::Beam> beam = beam_of(self, k, ef_search);
+  if (!beam.has_value()) return nb::make_tuple(ef_search, nb::none(), 0.0F);
+  return nb::make_tuple(beam->ef, beam->recall, beam->near_part);
+}
+
+// The usual search in one call: no filter, a beam that ends as near_part says or else the work of one (see same_work),
+// and instead of rows their labels, where there are any. Returns (labels, distances, how many results the query with
+// the fewest has, recall to expect of the work of a beam).
+nb::tuple walk(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
+               nb::handle labels, std::optional<float> near_part) {
+  const GraphConfig& c = self.index.config();
+  const View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), 2, "queries");
+  check_columns(c, q, "queries");
+  AnyArray label_array;
+  View names{};
+  if (!labels.is_none()) {
+    label_array = nb::cast<AnyArray>(labels);
+    names = vector<std::int64_t>(label_array, "labels");
   }
-  const graph::Beam beam = table->same_work(k, ef_search, self.index.nodes_per_ef());
-  return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
+  SearchParameters p;
+  p.k = k;
+  p.ef_search = ef_search;
+  p.threads = threads;
+  std::optional<graph::Beam> beam;
+  if (!near_part.has_value()) beam = beam_of(self, k, ef_search);
+  if (beam.has_value()) p.ef_search = beam->ef;
+  p.near_part = beam.has_value() ? beam->near_part : near_part.value_or(0.0F);
+  graph::check_parameters(p);
+  NewArray<std::int64_t> rows = new_array<std::int64_t>({q.rows, k});
+  NewArray<float> distances = new_array<float>({q.rows, k});
+  std::size_t fewest = k;
+  {
+    const nb::gil_scoped_release release;
+    self.index.search(q.data, q.rows, p, rows.data, distances.data);
+    for (std::size_t i = 0; i < q.rows; ++i) {
+      while (fewest > 0 && rows.data[i * k + fewest - 1] < 0) --fewest;
+    }
+    if (!labels.is_none()) {
+      const auto* name = names.as<std::int64_t>();
+      for (std::size_t i = 0; i < q.rows * k; ++i) {
+        const auto row = static_cast<std::size_t>(rows.data[i]);  // -1 becomes the largest number
+        if (row < names.rows) {
+          rows.data[i] = name[row];
+        } else if (rows.data[i] >= 0) {
+          throw Error(ErrorCode::invalid_argument, "labels are " + std::to_string(names.rows) + ", row " +
+                                                       std::to_string(row) + " has none; pass one for each row");
+        }
+      }
+    }
+  }
+  nb::object recall = beam.has_value() ? nb::cast(beam->recall) : nb::none();
+  return nb::make_tuple(std::move(rows.array), std::move(distances.array), fewest, std::move(recall));
 }
 
 nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search, std::optional<double> share) {
@@ -348,6 +401,7 @@ void init_graph(nb::module_& m) {
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a = 0.0F)
+      .def("walk", &walk, "queries"_a, "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(), "near_part"_a.none())
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
       .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())
       .def("same_work", &same_work, "k"_a, "ef_search"_a)

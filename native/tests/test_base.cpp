@@ -59,6 +59,34 @@ void reserved_buffer_grows_in_place() {
   CHECK(fails_with(ErrorCode::capacity, [&] { buffer.grow(buffer.capacity() + 1); }));
 }
 
+void a_mapped_file_lies_as_its_huge_pages_do_and_grows_on() {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("vicinal-map-" + std::to_string(::getpid()))).string();
+  const std::uint64_t offset = 3 * 4096;
+  const std::size_t bytes = 2 * kHugePage + 100;
+  {
+    File file = File::create(path);
+    std::vector<std::byte> content(offset + bytes, std::byte{7});
+    content[offset] = std::byte{1};
+    content.back() = std::byte{2};
+    file.write_at(content.data(), content.size(), 0);
+  }
+  ReservedBuffer buffer(std::size_t{64} << 20);
+  {
+    const File file = File::open_read(path);
+    buffer.map_file(file.descriptor(), offset, bytes);
+  }
+  std::filesystem::remove(path);
+  CHECK(reinterpret_cast<std::uintptr_t>(buffer.data()) % kHugePage == offset % kHugePage);
+  CHECK(buffer.data()[0] == std::byte{1} && buffer.data()[bytes - 1] == std::byte{2});
+  ReservedBuffer taken = std::move(buffer);
+  std::byte* const address = taken.data();
+  taken.grow(taken.capacity());
+  CHECK(taken.data() == address && address[0] == std::byte{1} && address[bytes - 1] == std::byte{2});
+  address[taken.capacity() - 1] = std::byte{3};  // the last byte is ours too
+  CHECK(address[taken.capacity() - 1] == std::byte{3} && taken.from_file() == bytes);
+}
+
 void readers_see_appended_bytes_without_a_lock() {
   ReservedBuffer buffer(std::size_t{16} << 20);
   constexpr std::size_t kCount = 200'000;
@@ -233,6 +261,7 @@ int main() {
   a_forked_child_has_a_working_pool();
   buffers_are_aligned_and_zero();
   reserved_buffer_grows_in_place();
+  a_mapped_file_lies_as_its_huge_pages_do_and_grows_on();
   readers_see_appended_bytes_without_a_lock();
   parallel_for_covers_every_item_once();
   exceptions_reach_the_caller_and_the_pool_survives();

@@ -131,7 +131,7 @@ class ReservedBuffer {
   // Reserves addresses only: no memory is used before grow(). Throws std::bad_alloc.
   explicit ReservedBuffer(std::size_t capacity_bytes)
       : capacity_(round_up(std::max<std::size_t>(capacity_bytes, 1), kHugePage)) {
-    data_ = detail::map_aligned(capacity_, PROT_NONE);
+    data_ = detail::map_aligned(capacity_ + kHugePage, PROT_NONE);
   }
 
   ReservedBuffer(ReservedBuffer&& other) noexcept { swap(other); }
@@ -144,12 +144,13 @@ class ReservedBuffer {
   ReservedBuffer& operator=(const ReservedBuffer&) = delete;
 
   ~ReservedBuffer() {
-    if (data_ != nullptr) ::munmap(data_, capacity_);
+    if (data_ != nullptr) ::munmap(data_ - shift_, capacity_ + kHugePage);
   }
 
   void swap(ReservedBuffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(capacity_, other.capacity_);
+    std::swap(shift_, other.shift_);
     std::swap(committed_, other.committed_);
     std::swap(advised_, other.advised_);
     std::swap(from_file_, other.from_file_);
@@ -176,7 +177,7 @@ class ReservedBuffer {
 
   // Puts `bytes` of a file at the start of an empty buffer, without reading them: a private copy, so that later writes
   // stay in memory, and growing past them works as ever. `offset` is a multiple of the page size, and the file may not
-  // shrink while the buffer lives. Throws as grow() does.
+  // shrink while the buffer lives. The buffer's address changes, this once. Throws as grow() does.
   void map_file(int descriptor, std::uint64_t offset, std::size_t bytes) {
     if (bytes == 0) return;
     if (committed_ != 0) throw Error(ErrorCode::internal, "map_file on a buffer in use");
@@ -185,9 +186,15 @@ class ReservedBuffer {
       throw Error(ErrorCode::capacity, "a file of " + std::to_string(bytes) + " bytes, " + std::to_string(capacity_) +
                                            " reserved; this machine has too little memory for it");
     }
+    // The file's huge pages are ours only where they begin at a multiple of their size in memory too.
+    shift_ = static_cast<std::size_t>(offset % kHugePage);
+    data_ += shift_;
     void* at = ::mmap(data_, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, descriptor,
                       static_cast<off_t>(offset));
-    if (at == MAP_FAILED) throw std::bad_alloc();
+    if (at == MAP_FAILED) {
+      data_ -= std::exchange(shift_, 0);
+      throw std::bad_alloc();
+    }
     // The last page is the file's up to its end; what rounds up to the step is fresh memory.
     const std::size_t mapped = round_up(bytes, static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
     if (mapped < target && ::mprotect(data_ + mapped, target - mapped, PROT_READ | PROT_WRITE) != 0) {
@@ -217,6 +224,7 @@ class ReservedBuffer {
 
   std::byte* data_ = nullptr;
   std::size_t capacity_ = 0;
+  std::size_t shift_ = 0;  // of data_ behind a multiple of kHugePage; so much of one more huge page is reserved
   std::size_t committed_ = 0;
   std::size_t advised_ = 0;
   std::size_t from_file_ = 0;

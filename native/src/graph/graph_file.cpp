@@ -150,9 +150,9 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   // Appends to the section, closing a checksum at every MiB of it.
   const auto put = [&](const void* data, std::uint64_t bytes) {
     const auto* p = static_cast<const std::byte*>(data);
+    file.append(p, bytes);  // at once: a write of many MiB leaves huge pages in the system's cache, which a map uses
     while (bytes > 0) {
       const std::uint64_t take = std::min(bytes, kBlock - section->bytes % kBlock);
-      file.append(p, take);
       block_crc = crc32c(p, take, block_crc);
       section->bytes += take;
       if (section->bytes % kBlock == 0) checksums.push_back(std::exchange(block_crc, 0));
@@ -335,6 +335,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
   if (config.metric == Metric::cosine) fill(index.rows_.norm_block(), kNorms);
   fill(index.codes_, kCodes);
   fill(index.edge_words_, kEdges);
+  index.edges_.words = index.edge_words_.as<std::uint32_t>();  // a map may have moved it
   fill(index.live_bits_, kLive);
   if (packed != nullptr) fill(packed->row_block(), kPacked);
   const std::array<const void*, kSections> memory{index.codec_.parameters().center.data(),

@@ -50,6 +50,7 @@ class Collection:
 
     def __init__(self, transport: CollectionTransport, snapshot: TakeSnapshot) -> None:
         self._transport = transport
+        self._config = transport.config
         self._snapshot = snapshot
 
     @property
@@ -206,9 +207,7 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        queries, single = check_query(
-            self._transport.config, query, k, ef_search, recall, exact=exact
-        )
+        queries, single = check_query(self._config, query, k, ef_search, recall, exact=exact)
         if threads is None:
             threads = 1 if single else 0
         elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.index import usual_queries
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import DimensionError, InvalidArgumentError, VectorValueError
 from vicinal.model.metric import Metric, VectorType
@@ -21,6 +22,8 @@ ID_FIELD, VECTOR_FIELD = "id", "vector"
 
 NORM_SQUARED_MIN, NORM_SQUARED_MAX = 1e-30, 1e36
 """Lengths outside lose their direction to float32 rounding."""
+
+_FLOATS = (VectorType.F32, VectorType.F16)
 
 
 def to_matrix(
@@ -64,18 +67,13 @@ def to_matrix(
 
 def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], bool]:
     """Return ((n, columns) queries, whether a single one was given)."""
-    if (
-        type(vector) is np.ndarray
-        and vector.dtype == np.float32
-        and vector.ndim == 1
-        and config.dtype in (VectorType.F32, VectorType.F16)
-        and vector.shape[0] == config.dim
-    ):
-        # The common case, kept short: one dot product finds NaN, infinity and zero at once.
-        # (vdot, because dot warns where it overflows.)
-        norm = float(np.vdot(vector, vector))
-        if NORM_SQUARED_MIN < norm < NORM_SQUARED_MAX:
-            return np.ascontiguousarray(vector).reshape(1, -1), True
+    if type(vector) is np.ndarray and config.dtype in _FLOATS:
+        # The common case in one look; whatever is wrong with others is found and named below.
+        ndim = usual_queries(vector, config.dim, NORM_SQUARED_MIN, NORM_SQUARED_MAX)
+        if ndim == 1:
+            return vector.reshape(1, -1), True
+        if ndim == 2:
+            return vector, False
     array = _as_array(vector, "query")
     single = array.ndim == 1
     if array.size == 0 and not single:

@@ -86,7 +86,7 @@ class LocalCollection:
         reader = self.engine.reader
         if where is not None:
             reader.check_fields(where)
-        search = watched(self.engine) if self.engine.watchers else reader.search
+        search = watched(self.engine) if self.engine.watchers.all else reader.search
         return search(
             queries,
             k=k,

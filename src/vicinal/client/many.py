@@ -97,8 +97,8 @@ def given_options(search: object, place: int) -> dict[str, Any]:
 def hits_of(found: Found) -> Hits:
     """The hits of the first query."""
     return Hits(
-        found.ids[0].tolist(),
-        found.distances[0].tolist(),
+        found.ids[0],
+        found.distances[0],
         None if found.payloads is None else found.payloads[0],
         None if found.vectors is None else found.vectors[0],
         found.recall,

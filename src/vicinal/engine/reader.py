@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -32,8 +33,7 @@ OPTIMISTIC_ATTEMPTS = 3
 """Tries before a reader waits for the writers."""
 
 
-@dataclass(slots=True)
-class Found:
+class Found(msgspec.Struct):
     """What a search found: ids (n_queries, k), distances, and what was asked for beside them."""
 
     ids: npt.NDArray[Any]
@@ -82,41 +82,25 @@ class Reader:
 
         recall : instead of ef_search and exact; 1 is exact. With neither, the beam has its default width.
         """
-        state = self._state
         exact = exact or recall == 1
         if ef_search is None:
             ef_search = default_ef(k)
-
-        def attempt() -> Found:
-            if runs is not None:
-                runs.clear()
-            return self._search_view(
-                state.view,
-                queries,
-                k,
-                where,
-                ef_search,
-                recall,
-                exact,
-                threads,
-                with_payload,
-                with_vectors,
-                runs,
-            )
-
-        for _ in range(OPTIMISTIC_ATTEMPTS):
-            state.begin_read()
-            commits = state.commits
-            # Rows that only come, without others that go, cannot make an unfiltered search wrong.
-            changes = state.kills if where is None else state.epoch
-            found = attempt()
-            if changes % 2 or changes != (state.kills if where is None else state.epoch):
-                continue
-            if not found.read_store or (commits % 2 == 0 and commits == state.commits):
+        if where is None and not exact and runs is None:
+            found = self._walk(queries, k, ef_search, recall, threads, with_payload, with_vectors)
+            if found is not None:
                 return found
-        with state.lock:
-            state.begin_read()
-            return attempt()
+        return self._search_planned(
+            queries,
+            k,
+            where,
+            ef_search,
+            recall,
+            exact,
+            threads,
+            with_payload,
+            with_vectors,
+            runs,
+        )
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """The points of keys, None where there is none."""
@@ -192,6 +176,99 @@ class Reader:
             points.append(Point(decode_id(keys[i]), version, payload, vector, expires_ms))
         return points
 
+    def _walk(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        ef_search: int,
+        recall: float | None,
+        threads: int,
+        with_payload: bool,
+        with_vectors: bool,
+    ) -> Found | None:
+        """The usual search at its least cost: one sealed segment holds all rows, and its graph is walked.
+
+        None where it is not that, or where a batch came meanwhile: then the search is planned and carried out in full.
+        """
+        state = self._state
+        state.begin_search()
+        view = state.view
+        segment = view.only_sealed
+        kills, commits = state.kills, state.commits
+        if segment is None or k >= segment.n_walked or view.tail.n or kills % 2:
+            return None
+        index, near_part, expected = segment.index, None, None
+        if recall is not None:
+            ef_search, expected, near_part = index.choose_beam(k, recall)
+            if ef_search == 0:
+                return None
+        if ef_search < k:
+            ef_search = k
+        labels = None if with_payload or with_vectors else segment.int_labels
+        ids, distances, fewest, known = index.walk(
+            queries, k, ef_search, threads, labels, near_part
+        )
+        if fewest < k or kills != state.kills:
+            return None
+        if recall is None:
+            expected = known
+        if labels is not None:
+            return Found(ids, distances, None, None, False, expected)
+        found = self._one(
+            segment, ids, distances, with_payload=with_payload, with_vectors=with_vectors
+        )
+        if found.read_store and (commits % 2 or commits != state.commits):
+            return None
+        found.recall = expected
+        return found
+
+    def _search_planned(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        where: Filter | None,
+        ef_search: int,
+        recall: float | None,
+        exact: bool,
+        threads: int,
+        with_payload: bool,
+        with_vectors: bool,
+        runs: list[SegmentRun] | None,
+    ) -> Found:
+        """Search whatever segments there are, and again where a batch came meanwhile."""
+        state = self._state
+
+        def attempt() -> Found:
+            if runs is not None:
+                runs.clear()
+            return self._search_view(
+                state.view,
+                queries,
+                k,
+                where,
+                ef_search,
+                recall,
+                exact,
+                threads,
+                with_payload,
+                with_vectors,
+                runs,
+            )
+
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            state.begin_read()
+            commits = state.commits
+            # Rows that only come, without others that go, cannot make an unfiltered search wrong.
+            changes = state.kills if where is None else state.epoch
+            found = attempt()
+            if changes % 2 or changes != (state.kills if where is None else state.epoch):
+                continue
+            if not found.read_store or (commits % 2 == 0 and commits == state.commits):
+                return found
+        with state.lock:
+            state.begin_read()
+            return attempt()
+
     def _search_view(
         self,
         view: View,
@@ -261,7 +338,14 @@ class Reader:
                 else None,
             )
         if len(parts) == 1:
-            found = self._one(parts[0], with_payload=with_payload, with_vectors=with_vectors)
+            segment, rows, distances = parts[0]
+            if len(rows) and rows[:, -1].min() < 0:
+                # Rows died between the count and the search.
+                width = int((rows >= 0).sum(axis=1).min())
+                rows, distances = rows[:, :width], distances[:, :width]
+            found = self._one(
+                segment, rows, distances, with_payload=with_payload, with_vectors=with_vectors
+            )
         else:
             found = self._merge(
                 parts, min(k, total), with_payload=with_payload, with_vectors=with_vectors
@@ -271,16 +355,13 @@ class Reader:
 
     def _one(
         self,
-        part: tuple[Segment, Rows, npt.NDArray[np.float32]],
+        segment: Segment,
+        rows: Rows,
+        distances: npt.NDArray[np.float32],
         *,
         with_payload: bool,
         with_vectors: bool,
     ) -> Found:
-        segment, rows, distances = part
-        if len(rows) and rows[:, -1].min() < 0:
-            # Rows died between the count and the search.
-            width = int((rows >= 0).sum(axis=1).min())
-            rows, distances = rows[:, :width], distances[:, :width]
         ids = segment.int_ids(rows)
         if ids is None:
             ids = np.empty(rows.shape, dtype=object)
@@ -288,9 +369,7 @@ class Reader:
         payloads = vectors = None
         read_store = False
         if with_payload:
-            listed = rows.tolist()
-            read_store = any(map(segment.reads_store, listed))
-            payloads = [segment.payloads(row) for row in listed]
+            payloads, read_store = segment.payload_lists(rows)
         if with_vectors:
             vectors = segment.index.vectors(rows.reshape(-1)).reshape(*rows.shape, -1)
         return Found(ids, distances, payloads, vectors, read_store)

@@ -19,11 +19,13 @@ from pyroaring import BitMap
 
 from vicinal.engine.memory import MemoryBudget
 from vicinal.engine.payload_index import PayloadIndex, to_bitset
+from vicinal.engine.planner import FLAT_MAX
 from vicinal.engine.records import HEADER_BYTES
 from vicinal.index import GraphIndex
 from vicinal.model.filter import Filter, IsNull, Path
 from vicinal.model.ids import IdColumn, PointId, decode_id
 from vicinal.model.payload import Payload, decode_payload
+from vicinal.storage.pieces import take_pieces
 from vicinal.storage.sections import Sections
 from vicinal.storage.store import Store
 
@@ -74,6 +76,7 @@ class Segment(ABC):
         """While a rewrite runs: rows whose payload changed since it began."""
         self.stamp = 0
         """Grows with each change that could alter a filter's result."""
+        self._gone = 0
         self._store = store
         self._matches: dict[Filter, Match] = {}
         self._payload_lock = threading.Lock()
@@ -114,7 +117,7 @@ class Segment(ABC):
     @property
     def n_live(self) -> int:
         """Rows that readers see."""
-        return self.n - len(self.dead) - len(self.hidden)
+        return self.n - self._gone
 
     @abstractmethod
     def global_rows(self, local: Rows) -> Rows:
@@ -139,6 +142,13 @@ class Segment(ABC):
     @abstractmethod
     def payloads(self, local: Sequence[int]) -> list[bytes]:
         """Payload bytes of local rows."""
+
+    def payload_lists(self, rows: Rows) -> tuple[list[list[bytes]], bool]:
+        """Payload bytes of (n, k) local rows, and whether some came from the store, which may be ahead of memory by one
+        batch."""
+        listed = rows.tolist()
+        reads_store = any(map(self.reads_store, listed))
+        return [self.payloads(row) for row in listed], reads_store
 
     @property
     @abstractmethod
@@ -172,13 +182,19 @@ class Segment(ABC):
         self.index.remove(local)
         self.dead.update(local.tolist())
         self.hidden -= self.dead
+        self._count_gone()
         self.stamp += 1
 
     def hide(self, local: Rows) -> None:
         """Let no search that begins later see the rows, which stay until they are killed."""
         self.index.remove(local)
         self.hidden = (self.hidden | BitMap(local.tolist())) - self.dead
+        self._count_gone()
         self.stamp += 1
+
+    def _count_gone(self) -> None:
+        """Note how many rows are dead or hidden."""
+        self._gone = len(self.dead) + len(self.hidden)
 
     def match(self, where: Filter) -> Match:
         """The live rows that pass the filter, exactly. Cached until something here changes."""
@@ -361,8 +377,15 @@ class SealedSegment(Segment):
         self._column = IdColumn.from_sections({k: rows[k] for k in rows.names if k != "rows"})
         self._offsets: npt.NDArray[np.uint64] = payload["offsets"]
         self._starts = memoryview(cast("Any", self._offsets))
-        self._blob = memoryview(cast("Any", payload["blob"]))
+        self._payload_block: npt.NDArray[np.uint8] = payload["blob"]
+        self._blob = memoryview(cast("Any", self._payload_block))
         self.row_min, self.row_max = int(self._rows[0]), int(self._rows[-1])
+        self.int_labels = self._column.ints
+        """(n,) ids of its rows where all are ints."""
+        self._walks = index.n_linked > 0 and len(self._rows) > FLAT_MAX
+        self.n_walked = len(self._rows) if self._walks else 0
+        """Rows that readers see, where a search for fewer of them walks the graph; else 0. Nothing is linked once a
+        segment is sealed."""
         self._dense = self.row_max - self.row_min + 1 == len(self._rows)
         super().__init__(index, store, budget)
 
@@ -411,6 +434,11 @@ class SealedSegment(Segment):
                     found[i] = raw
         return found
 
+    def payload_lists(self, rows: Rows) -> tuple[list[list[bytes]], bool]:
+        if self.dirty:
+            return super().payload_lists(rows)
+        return take_pieces(self._offsets, self._payload_block, rows), False
+
     @property
     def payload_bytes(self) -> int:
         return len(self._blob)
@@ -423,6 +451,10 @@ class SealedSegment(Segment):
         if local in self.dirty:
             return self._from_store((local,))[0]
         return self._blob[self._starts[local] : self._starts[local + 1]]
+
+    def _count_gone(self) -> None:
+        super()._count_gone()
+        self.n_walked = self.n_live if self._walks else 0
 
     def mark_dirty(self, local: Rows) -> None:
         """Say that the payload of these rows is newer in the store."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
-from vicinal.engine.expiry import Expiry
+from vicinal.engine.expiry import NOTHING_DUE, Expiry
 from vicinal.engine.lineage import Lineage
 from vicinal.engine.loss import LostSegment, describe
 from vicinal.engine.memory import MemoryBudget
@@ -61,13 +61,16 @@ class View:
     sealed: tuple[SealedSegment, ...]
     frozen: TailSegment | None
     tail: TailSegment
+    segments: tuple[Segment, ...] = field(init=False)
+    """All of them; empty ones too."""
+    only_sealed: SealedSegment | None = field(init=False)
+    """The segment that holds all rows as long as the tail has none."""
 
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """All of them; empty ones too."""
-        if self.frozen is None:
-            return (*self.sealed, self.tail)
-        return (*self.sealed, self.frozen, self.tail)
+    def __post_init__(self) -> None:
+        frozen = () if self.frozen is None else (self.frozen,)
+        only = self.sealed[0] if len(self.sealed) == 1 and self.frozen is None else None
+        object.__setattr__(self, "segments", (*self.sealed, *frozen, self.tail))
+        object.__setattr__(self, "only_sealed", only)
 
     def locate(self, rows: Rows) -> Iterator[tuple[Segment, Rows, Rows]]:
         """Yield (segment, positions in rows, local rows) for each segment that holds some of rows."""
@@ -217,6 +220,11 @@ class CollectionState:
             if not self.read_only:
                 self.wake()
         return now_ms
+
+    def begin_search(self) -> None:
+        """`begin_read` for those who need no time: the clock is asked only where points expire."""
+        if self.closed or self.failure is not None or self.expiry.next_ms != NOTHING_DUE:
+            self.begin_read()
 
     def begin_write(self) -> int:
         """Raise where writing is not possible; hide what has expired. Called with the lock held; returns the time."""

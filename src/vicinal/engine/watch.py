@@ -52,22 +52,19 @@ class Watchers:
     """The watchers of a database. They are told in the searching thread, so they are quick and raise nothing."""
 
     def __init__(self) -> None:
-        self._all: tuple[Watcher, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self._all)
+        self.all: tuple[Watcher, ...] = ()
 
     def add(self, watcher: Watcher) -> None:
         """Tell it of every search from now on."""
-        self._all += (watcher,)
+        self.all += (watcher,)
 
     def remove(self, watcher: Watcher) -> None:
         """Tell it no more."""
-        self._all = tuple(w for w in self._all if w is not watcher)
+        self.all = tuple(w for w in self.all if w is not watcher)
 
     def tell(self, record: SearchRecord) -> None:
         """Tell all."""
-        for watcher in self._all:
+        for watcher in self.all:
             watcher(record)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vicinal.index.calibration import Beam, Calibration, CalibrationPoint
 from vicinal.index.flat import FlatIndex
 from vicinal.index.graph import GraphIndex, default_ef
-from vicinal.native import release_free_memory
+from vicinal.native import release_free_memory, usual_queries
 
 __all__ = [
     "Beam",
@@ -15,4 +15,5 @@ __all__ = [
     "GraphIndex",
     "default_ef",
     "release_free_memory",
+    "usual_queries",
 ]

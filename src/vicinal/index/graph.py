@@ -275,6 +275,35 @@ class GraphIndex:
             near_part,
         )
 
+    def walk(
+        self,
+        queries: Rows,
+        k: int,
+        ef_search: int,
+        threads: int = 1,
+        labels: NDArray[np.int64] | None = None,
+        near_part: float | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, float | None]:
+        """`search` without a filter, in one call that does no more than it must; for those who call it often.
+
+        Parameters
+        ----------
+        queries, k, ef_search, threads, near_part : as for `search`; (n_queries, dim) queries.
+        labels : (n or more,) int64, what to return instead of each row.
+
+        Returns
+        -------
+        labels (n_queries, k) int64, or rows where there are none, -1 padded; distances (n_queries, k) float32, +inf
+        padded; how many results the query with the fewest has; the recall to expect, None where near_part was given or
+        nothing was measured.
+
+        Raises as `search` does. InvalidArgumentError : a row has no label.
+        """
+        native = self._native
+        if native is None:
+            raise ClosedError("the index was closed")
+        return native.walk(queries, k, ef_search, threads, labels, near_part)
+
     def calibrate(self, queries: Rows, *, threads: int = 0) -> None:
         """Measure recall over the beam width with queries of your own, (n, dim) as for `search`.
 

@@ -67,12 +67,13 @@ class Hits(Sequence[Hit]):
 
     def __init__(
         self,
-        ids: list[PointId],
-        distances: list[float],
+        ids: list[PointId] | npt.NDArray[Any],
+        distances: list[float] | npt.NDArray[np.float32],
         raws: list[bytes] | None = None,
         vectors: npt.NDArray[Any] | None = None,
         recall_estimate: float | None = None,
     ) -> None:
+        # Arrays become lists when the first hit is looked at: many callers only want the arrays.
         self.recall_estimate = recall_estimate
         self._ids = ids
         self._distances = distances
@@ -82,7 +83,10 @@ class Hits(Sequence[Hit]):
     @property
     def ids(self) -> npt.NDArray[Any]:
         """(n,) int64 where every id is an int, else object."""
-        return id_array(self._ids)
+        ids = self._ids
+        if isinstance(ids, list):
+            return id_array(ids)
+        return id_array(ids.tolist()) if ids.dtype == object else ids
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
@@ -106,6 +110,10 @@ class Hits(Sequence[Hit]):
                 None if vectors is None else vectors[index],
                 self.recall_estimate,
             )
+        if not isinstance(self._ids, list):
+            self._ids = cast("list[PointId]", self._ids.tolist())
+        if not isinstance(self._distances, list):
+            self._distances = cast("list[float]", self._distances.tolist())
         return Hit(
             self._ids[index],
             self._distances[index],
@@ -210,8 +218,8 @@ class HitsBatch(Sequence[Hits]):
                 self.recall_estimate,
             )
         return Hits(
-            self.ids[index].tolist(),
-            self.distances[index].tolist(),
+            self.ids[index],
+            self.distances[index],
             None if raws is None else raws[index],
             None if vectors is None else vectors[index],
             self.recall_estimate,

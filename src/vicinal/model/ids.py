@@ -129,6 +129,11 @@ class IdColumn:
         return len(self._offsets) - 1 if self._offsets is not None else 0
 
     @property
+    def ints(self) -> npt.NDArray[np.int64] | None:
+        """(n,) the ids, where all are ints."""
+        return self._ints
+
+    @property
     def all_ints(self) -> bool:
         """Whether `take_ints` may be called."""
         return self._ints is not None

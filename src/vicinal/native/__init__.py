@@ -19,6 +19,8 @@ from vicinal.native._ext import (
     inverse_norms,
     release_free_memory,
     supported_isas,
+    take_pieces,
+    usual_queries,
 )
 
 __all__ = [
@@ -33,4 +35,6 @@ __all__ = [
     "inverse_norms",
     "release_free_memory",
     "supported_isas",
+    "take_pieces",
+    "usual_queries",
 ]

@@ -1,4 +1,4 @@
-"""CRC-32C for everything storage writes: the only module of this layer that calls native code."""
+"""CRC-32C for everything storage writes: native code, like `storage.pieces` and nothing else here."""
 
 from __future__ import annotations
 
