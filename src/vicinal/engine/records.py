@@ -127,7 +127,7 @@ def unpack_rows(raw: bytes) -> npt.NDArray[np.int64]:
 def _bitmap(raw: bytes, where: str) -> BitMap:
     try:
         return BitMap.deserialize(raw)
-    except ValueError as fault:
+    except (ValueError, IndexError) as fault:  # IndexError: there are no bytes
         raise CorruptionError(
             f"{where}: a bitmap of the manifest does not decode: {fault}"
         ) from None

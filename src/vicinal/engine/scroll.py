@@ -22,7 +22,7 @@ from vicinal.engine.state import CollectionState
 from vicinal.model.decoding import UNDECODABLE
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.filter import Filter, Path, split_path
-from vicinal.model.filter.order import order_key
+from vicinal.model.filter.order import is_order_key, order_key
 from vicinal.model.filter.path import ID_PATH, getter
 from vicinal.model.filter.predicate import id_value
 from vicinal.model.hits import Page, Point
@@ -160,8 +160,12 @@ def _decode(cursor: str, order_by: str | None, descending: bool) -> _Place:
             base64.urlsafe_b64decode(cursor.encode("ascii")),
             type=tuple[str | None, bool, bool, Any, int],
         )
+        key: Any = () if missing else _tuples(plain)
+        sound = field is None or missing or is_order_key(key)
     except (binascii.Error, UnicodeEncodeError, *UNDECODABLE):
-        raise InvalidArgumentError(f"cursor {cursor!r} is not one that scroll returned") from None
+        sound, field, turned, missing, key, row = False, None, False, False, None, 0
+    if not sound:
+        raise InvalidArgumentError(f"cursor {cursor!r} is not one that scroll returned")
     if (field, turned) != (order_by, descending):
         raise InvalidArgumentError(
             f"cursor belongs to a scroll with order_by={field!r}, descending={turned}; "
@@ -169,7 +173,6 @@ def _decode(cursor: str, order_by: str | None, descending: bool) -> _Place:
         )
     if order_by is None:
         return _Place(0, row)
-    key: Any = () if missing else _tuples(plain)
     return _Place((missing, _Descending(key) if descending and not missing else key), row)
 
 
