@@ -14,7 +14,6 @@ import pytest
 import vicinal
 from vicinal.model.filter.order import is_order_key, order_key
 
-
 VALUES: list[Any] = [3, "x", True, None, [1], 2.5, {"a": 1}]
 
 
