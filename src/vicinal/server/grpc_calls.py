@@ -214,6 +214,9 @@ class GrpcCall(Stream):
     def begin(self, method: Method) -> None:
         """Have it carried out."""
         self.task = asyncio.get_running_loop().create_task(self._run(method))
+        self.task.add_done_callback(
+            self._done
+        )  # which also one is that was cancelled before it ran
 
     def look(self) -> None:
         """Take what the metadata say of the call itself. Raises InvalidArgumentError."""
@@ -228,7 +231,6 @@ class GrpcCall(Stream):
                 self._encoding = value
 
     async def _run(self, method: Method) -> None:
-        server = self._server
         try:
             await method.run(self)
         except asyncio.CancelledError:
@@ -236,9 +238,11 @@ class GrpcCall(Stream):
         except Exception:
             _log.exception("%s failed", self.path)
             self.fail("INTERNAL", "the call failed by a fault of the server; its log has it", b"")
-        finally:
-            server.calls.discard(self)
-            server.rested()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._server.calls.discard(self)
+        self._server.rested()
 
     async def _unpacked(self, packed: bytes) -> bytes:
         if self._encoding != GZIP:
