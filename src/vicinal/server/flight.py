@@ -38,6 +38,7 @@ from vicinal.wire.commands import (
     read_request,
 )
 from vicinal.wire.operations import OPERATIONS, Operation
+from vicinal.wire.protobuf import PROTO
 
 SCAN_ROWS = 1_000
 """Points of one record batch of a scan that does not say."""
@@ -215,11 +216,17 @@ class FlightServer(GrpcPort):
             give_back(held)
 
     async def _list(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
-        """A flight for each collection that the key may see."""
+        """A flight for each collection that the key may see; one request of its rate, however many there are."""
         await self.read_one(call)
-        answer = await asyncio.shield(self.handled(caller, ops.LIST, None, b"", JSON, MSGPACK))
-        for name in MSGPACK.decode(answer, m.CollectionNames).names:
-            yield (await self._flight_info(caller, name)).serialize()
+
+        async def flights() -> list[bytes]:
+            listed = self.call(caller, ops.LIST, None, b"", JSON, MSGPACK)
+            answer = await self.gateway.handle(listed)
+            names = MSGPACK.decode(answer, m.CollectionNames).names
+            return [(await self._look(caller, name)).serialize() for name in names]
+
+        for info in await asyncio.shield(self.let_in(caller, 0, flights)):
+            yield info
 
     async def _info(self, caller: Caller, call: GrpcCall) -> bytes:
         return (await self._flight_info(caller, await self._named(call))).serialize()
@@ -234,10 +241,16 @@ class FlightServer(GrpcPort):
         return collection_name(_described(memoryview(raw), ops.SCROLL)[0])
 
     async def _flight_info(self, caller: Caller, name: str) -> Any:
+        return await asyncio.shield(self.let_in(caller, 0, lambda: self._look(caller, name)))
+
+    async def _look(self, caller: Caller, name: str) -> Any:
+        """The flight of a collection, by a request that was let in."""
+
         def look(docs: Collection) -> tuple[CollectionConfig, int]:
             return docs.config, docs.count()
 
-        config, count = await self._run(caller, ops.COUNT, Command(collection=name), 0, look)
+        asked = self.call(caller, ops.COUNT, name, b"", PROTO, PROTO)
+        config, count = await self.gateway.run(asked, look)
         ticket = {"operation": "scroll", "collection": name, "request": {"with_vectors": True}}
         return flight.FlightInfo(
             tables.points_schema(config, with_vectors=True, json=False),

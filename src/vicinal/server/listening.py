@@ -7,6 +7,8 @@ import socket
 from vicinal.storage.files import storage_error
 
 BACKLOG = 2048
+KEEPALIVE_S = 60
+"""Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -16,6 +18,9 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
