@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+
 from vicinal.model.errors import InvalidArgumentError, RequestTooLargeError, VicinalError
-from vicinal.server.hpack import Field, field_bytes
-from vicinal.server.http2 import READ_ROOM, Connection, Owner, Stream
+from vicinal.server.http2 import READ_ROOM, Connection, Field, Fields, Owner, Stream
 from vicinal.telemetry.log import get_logger
 from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack
 
@@ -36,11 +37,14 @@ INLINE_BYTES_MAX = 4 * 1024
 """A longer packed message is unpacked in a thread."""
 
 TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_HEAD = b"\x88" + field_bytes(b"content-type", b"application/grpc")
-_PACKED_HEAD = _HEAD + field_bytes(b"grpc-encoding", b"gzip")
-_ACCEPTS = field_bytes(b"grpc-accept-encoding", b"identity,gzip")
-_OK = field_bytes(b"grpc-status", b"0")
-_NOT_GRPC = field_bytes(b":status", b"415")
+_HEAD: Fields = (
+    HeaderTuple(b":status", b"200"),
+    HeaderTuple(b"content-type", b"application/grpc"),
+)
+_PACKED_HEAD: Fields = (*_HEAD, HeaderTuple(b"grpc-encoding", b"gzip"))
+_ACCEPTS: Fields = (HeaderTuple(b"grpc-accept-encoding", b"identity,gzip"),)
+_OK: Fields = (HeaderTuple(b"grpc-status", b"0"),)
+_NOT_GRPC: Fields = (HeaderTuple(b":status", b"415"),)
 _MUCH = 2**14
 """A call that waits for so much, or has room for no more, lets more than usual come."""
 
@@ -61,7 +65,7 @@ class Method:
     """
 
     run: Callable[[GrpcCall], Awaitable[None]]
-    refusal: Callable[[], bytes | None] | None = None
+    refusal: Callable[[], Fields | None] | None = None
 
 
 class GrpcCall(Stream):
@@ -171,7 +175,7 @@ class GrpcCall(Stream):
                 await self._waiter
             finally:
                 self._waiter = None
-        message, packed = bytes(got[PREFIX_BYTES:end]), got[0]
+        message, packed = bytes(memoryview(got)[PREFIX_BYTES:end]), got[0]
         if end == len(got):
             self._got = b""
         else:
@@ -181,7 +185,7 @@ class GrpcCall(Stream):
         self._wanted = PREFIX_BYTES
         return await self._unpacked(message) if packed else message
 
-    async def reply(self, message: bytes, trailers: bytes) -> None:
+    async def reply(self, message: bytes, trailers: Fields) -> None:
         """Answer with one message. `trailers` is made by `trailers_of`."""
         if self.packs and len(message) >= PACK_BYTES_MIN:
             message = await asyncio.to_thread(pack, message)
@@ -200,13 +204,13 @@ class GrpcCall(Stream):
         self.put(_prefixed(message, int(packed)))
         await self.drained()
 
-    def end(self, trailers: bytes) -> None:
+    def end(self, trailers: Fields) -> None:
         """All messages are written."""
         if not self._headed:
             self.head(_PACKED_HEAD if self.packs else _HEAD)
         self.finish(_OK + trailers)
 
-    def fail(self, status: str, message: str, trailers: bytes) -> None:
+    def fail(self, status: str, message: str, trailers: Fields = ()) -> None:
         """End it with a status that is not OK."""
         block = status_of(status, message) + trailers
         self.finish(block if self._headed else _HEAD + block)
@@ -234,10 +238,10 @@ class GrpcCall(Stream):
         try:
             await method.run(self)
         except asyncio.CancelledError:
-            self.fail("CANCELLED", "the call was cancelled", b"")
+            self.fail("CANCELLED", "the call was cancelled")
         except Exception:
             _log.exception("%s failed", self.path)
-            self.fail("INTERNAL", "the call failed by a fault of the server; its log has it", b"")
+            self.fail("INTERNAL", "the call failed by a fault of the server; its log has it")
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del task
@@ -345,14 +349,14 @@ class GrpcServer(Owner):
             return call
         found = self._methods.get(path)
         if found is None:
-            call.fail("UNIMPLEMENTED", f"there is no {path[:200]}", b"")
+            call.fail("UNIMPLEMENTED", f"there is no {path[:200]}")
             return call
         refusal = None if found.refusal is None else found.refusal()
         if refusal is not None:
             call.finish(_HEAD + refusal)
             return call
         if len(self.calls) >= self._calls_max:
-            call.fail("RESOURCE_EXHAUSTED", "too many calls are under way; try again later", b"")
+            call.fail("RESOURCE_EXHAUSTED", "too many calls are under way; try again later")
             return call
         try:
             call.look()
@@ -364,10 +368,10 @@ class GrpcServer(Owner):
         return call
 
 
-def trailers_of(*fields: tuple[bytes, bytes]) -> bytes:
-    """Trailers as bytes. A name that ends with -bin has any bytes as its value."""
-    return b"".join(
-        field_bytes(
+def trailers_of(*fields: tuple[bytes, bytes]) -> Fields:
+    """Trailers of one call. A name that ends with -bin has any bytes as its value."""
+    return tuple(
+        NeverIndexedHeaderTuple(
             name,
             binascii.b2a_base64(value, newline=False).rstrip(b"=")
             if name.endswith(b"-bin")
@@ -377,10 +381,13 @@ def trailers_of(*fields: tuple[bytes, bytes]) -> bytes:
     )
 
 
-def status_of(status: str, message: str) -> bytes:
+def status_of(status: str, message: str) -> Fields:
     """What trailers begin with that refuse a call."""
     number = b"%d" % STATUSES.index(status)
-    return field_bytes(b"grpc-status", number) + field_bytes(b"grpc-message", _percent(message))
+    return (
+        HeaderTuple(b"grpc-status", number),
+        NeverIndexedHeaderTuple(b"grpc-message", _percent(message)),
+    )
 
 
 def _prefixed(message: bytes, packed: int) -> bytes:

@@ -54,14 +54,14 @@ class Health:
     async def _check(self, call: GrpcCall) -> None:
         name = _pb.HealthCheckRequest.FromString(await call.read() or b"").service
         if name in self._names:
-            await call.reply(self._of(name).SerializeToString(), b"")
+            await call.reply(self._of(name).SerializeToString(), ())
         else:
-            call.fail("NOT_FOUND", "there is no such service", b"")
+            call.fail("NOT_FOUND", "there is no such service")
 
     async def _list(self, call: GrpcCall) -> None:
         await call.read()
         found = {name: self._of(name) for name in self._names}
-        await call.reply(_pb.HealthListResponse(statuses=found).SerializeToString(), b"")
+        await call.reply(_pb.HealthListResponse(statuses=found).SerializeToString(), ())
 
     async def _watch(self, call: GrpcCall) -> None:
         name = _pb.HealthCheckRequest.FromString(await call.read() or b"").service
@@ -69,7 +69,7 @@ class Health:
         if not self._leaving.is_set():
             await self._leaving.wait()
             await call.write(self._of(name).SerializeToString())
-        call.end(b"")
+        call.end(())
 
 
 def reflection_methods(names: tuple[str, ...]) -> dict[str, Method]:
@@ -81,7 +81,7 @@ def reflection_methods(names: tuple[str, ...]) -> dict[str, Method]:
         while (body := await call.read()) is not None:
             for answer in servicer.ServerReflectionInfo(iter((request.FromString(body),)), None):
                 await call.write(answer.SerializeToString())
-        call.end(b"")
+        call.end(())
 
     return {f"/{name}/ServerReflectionInfo": Method(_told(show)) for name in REFLECTIONS}
 
@@ -93,6 +93,6 @@ def _told(run: Callable[[GrpcCall], Awaitable[None]]) -> Callable[[GrpcCall], Aw
         try:
             await run(call)
         except (VicinalError, DecodeError) as fault:
-            call.fail("INVALID_ARGUMENT", str(fault), b"")
+            call.fail("INVALID_ARGUMENT", str(fault))
 
     return told

@@ -26,6 +26,7 @@ from vicinal.model.errors import (
 from vicinal.server.gateway import Call, Gateway
 from vicinal.server.grpc_calls import GrpcCall, GrpcServer, Method, status_of, trailers_of
 from vicinal.server.grpc_health import Health
+from vicinal.server.http2 import Fields
 from vicinal.server.keys import Key
 from vicinal.server.listening import listen
 from vicinal.server.observing import REQUEST_ID_HEADER, new_request_id
@@ -82,7 +83,7 @@ class GrpcPort(ABC):
         self._server: GrpcServer | None = None
         self._health: Health | None = None
         self._refused: Callable[[], None] | None = None
-        self._refusal_bytes = (0, b"")
+        self._refusal_trailers: tuple[int, Fields] = (0, ())
         self.port = port
 
     @abstractmethod
@@ -293,7 +294,7 @@ class GrpcPort(ABC):
             self.gateway.observer.refused(self.protocol, fault)
             raise
 
-    def _refusal(self) -> bytes | None:
+    def _refusal(self) -> Fields | None:
         """The trailers of a call for which there is no room; None where there is."""
         admission = self.gateway.admission
         if admission.closing or not admission.full:
@@ -301,10 +302,10 @@ class GrpcPort(ABC):
         if self._refused is None:
             self._refused = self.gateway.observer.refused_by(self.protocol, OverloadedError)
         self._refused()
-        bound, trailers = self._refusal_bytes
+        bound, trailers = self._refusal_trailers
         if bound != admission.requests_max:
             trailers = _trailers(admission.refusal())
-            self._refusal_bytes = admission.requests_max, trailers
+            self._refusal_trailers = admission.requests_max, trailers
         return trailers
 
     def _caller(self, call: GrpcCall, metadata: Mapping[str, str], request_id: str) -> Caller:
@@ -353,7 +354,7 @@ def _fail(call: GrpcCall, error: VicinalError, request_id: str) -> None:
     call.fail(grpc_status(error), fault.message[:STATUS_CHARS_MAX], trailers)
 
 
-def _trailers(error: VicinalError) -> bytes:
+def _trailers(error: VicinalError) -> Fields:
     """The whole of what a call is refused with."""
     fault = to_fault(error)
     return status_of(grpc_status(error), fault.message) + trailers_of(

@@ -1,57 +1,71 @@
-"""HTTP/2 (RFC 9113) as gRPC needs it: one connection, its streams, flow control both ways. It knows no message.
+"""A connection of HTTP/2 and its streams, as gRPC needs them: the library h2 on the event loop. It knows no message.
 
-Strangers talk to it, so what they can make it hold is bounded: unread bytes of a stream by STREAM_ROOM until somebody
-reads it, headers by the owner's bound, a frame by FRAME_BYTES_MAX and in time, answers that are not fetched by the
-transport's buffer: while that is full nothing more is read, pings and settings, which ask for an answer each, included.
+Strangers talk to it, so what they can make it hold is bounded. h2 ends connections that break the protocol, and bounds
+the size of a whole frame, the streams of a connection, the fields of a header block, its parts (64) and both windows
+of flow control; what comes for a stream that was ended it drops. Ours are the unread bytes of a stream, by STREAM_ROOM
+until somebody reads it; the bytes of a frame and of a header block that are not whole, and the time they may take to
+become it; calls given up in a row; settings; and answers that are not fetched: while the transport's buffer is full
+nothing more is read, pings and settings, which ask for an answer each, included.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
-from vicinal.server.hpack import Field, HeaderDecoder, HeaderError
+from h2 import events as h2_events
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from hpack import HeaderTuple
+from hyperframe.frame import GoAwayFrame
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
-WINDOW_UPDATE, CONTINUATION = 8, 9
-ACK = END_STREAM = 0x1
-END_HEADERS, PADDED, PRIORITISED = 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR = 0, 1, 3, 6
-STREAM_CLOSED, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR = 5, 7, 8, 9
-ENHANCE_YOUR_CALM = 11
-_STREAMS, _WINDOW, _FRAME, _HEADER_LIST = 3, 4, 5, 6
-"""Settings; of others nothing depends."""
+from vicinal.telemetry.log import get_logger
+
+Field = tuple[str, str]
+"""Of a request: name and value."""
+
+Fields = tuple[HeaderTuple, ...]
+"""Of an answer. Those that differ from call to call are never to be indexed, else each takes a place in the tables."""
 
 NUMBER_MAX = 2**31 - 1
-FRAME_BYTES = 16_384
-"""Every peer takes frames of so many bytes."""
-
-FRAME_BYTES_MAX = 65_536
+FRAME_BYTES_MAX = 2**18
 """Of a frame that comes, and of one that goes, where the peer takes them; so streams take turns."""
+
+_FRAME_HEAD_BYTES = 9
 
 STREAM_ROOM = 65_535
 """Bytes of a stream that come before somebody wants them; what HTTP/2 begins with."""
 
-READ_ROOM = 2**20
+READ_ROOM = 2**22
 """Bytes of a stream that may be on their way to somebody who wants them."""
 
-CONNECTION_ROOM = 2**22
-SETTINGS_MAX = 32
-CONTINUATIONS_MAX = 32
+CONNECTION_ROOM = 2**24
+WRITE_BYTES = 2**18
+"""Of answers that are gathered before they are written; fewer are written together at the end of the loop's turn."""
+
+SETTINGS_MAX = 64
+"""That a peer has named, known or not; h2 keeps them all."""
+
+RESETS_MAX = 1_000
+"""Calls of a connection that were given up, less those that were answered."""
+
 LEAVING = b"leaving."
 """The ping after which no call can be on its way that does not know that this side goes."""
 
-_FRAME_HEAD = struct.Struct(">HBBBI")
-
-
-def frame(kind: int, flags: int, number: int, body: bytes) -> bytes:
-    """One frame as bytes."""
-    length = len(body)
-    return _FRAME_HEAD.pack(length >> 8, length & 0xFF, kind, flags, number) + body
+_CONFIG = H2Configuration(
+    client_side=False,
+    header_encoding=None,
+    validate_outbound_headers=False,  # they are ours
+    normalize_outbound_headers=False,
+)
+_log = get_logger("server")
 
 
 class Stream(ABC):
@@ -67,16 +81,14 @@ class Stream(ABC):
         "ended",
         "number",
         "room",
-        "window",
     )
 
     def __init__(self, connection: Connection, number: int) -> None:
-        self.connection, self.number = connection, number
-        self.window, self.room = connection.window_first, STREAM_ROOM
+        self.connection, self.number, self.room = connection, number, STREAM_ROOM
         self.ended, self.closed = False, False
         self._out: deque[bytes] = deque()
         self._offset = 0
-        self._trailers: bytes | None = None
+        self._trailers: Fields | None = None
         self._drained: asyncio.Future[None] | None = None
 
     @abstractmethod
@@ -96,44 +108,17 @@ class Stream(ABC):
         more = READ_ROOM - self.room
         if more > 0 and not self.ended and not self.closed:
             self.room += more
-            self.connection.write(frame(WINDOW_UPDATE, 0, self.number, more.to_bytes(4, "big")))
+            with suppress(ProtocolError):  # it was ended, and that is the next to be heard of it
+                self.connection.machine.increment_flow_control_window(more, self.number)
+                self.connection.write_soon(0)
 
-    def head(self, block: bytes) -> None:
-        """The answer's header block."""
+    def head(self, fields: Fields) -> None:
+        """The answer's headers."""
         if not self.closed:
-            self.connection.write(_headers(self.number, block, 0))
+            self._send_headers(fields, last=False)
 
-    def answer(self, head: bytes, body: bytes, trailers: bytes) -> None:
+    def answer(self, head: Fields, body: bytes, trailers: Fields) -> None:
         """The whole answer; what cannot go at once goes when it can."""
-        connection, length = self.connection, len(body)
-        if self.closed:
-            return
-        if (
-            length <= self.window
-            and length <= connection.window
-            and length <= connection.frame_max
-            and not connection.paused
-        ):
-            self.window -= length
-            connection.window -= length
-            number, pack = self.number, _FRAME_HEAD.pack
-            connection.write(
-                b"".join(
-                    (
-                        pack(0, len(head), HEADERS, END_HEADERS, number),
-                        head,
-                        pack(length >> 8, length & 0xFF, DATA, 0, number),
-                        body,
-                        _headers(number, trailers, END_STREAM),
-                    )
-                )
-                if len(head) < 256
-                else _headers(number, head, 0)
-                + frame(DATA, 0, number, body)
-                + _headers(number, trailers, END_STREAM)
-            )
-            self._close()
-            return
         self.head(head)
         self.put(body)
         self.finish(trailers)
@@ -144,7 +129,7 @@ class Stream(ABC):
             self._out.append(body)
             self.flush()
 
-    def finish(self, trailers: bytes) -> None:
+    def finish(self, trailers: Fields) -> None:
         """The end of the answer, after what was put."""
         if not self.closed:
             self._trailers = trailers
@@ -162,32 +147,34 @@ class Stream(ABC):
         connection = self.connection
         while self._out:
             body = self._out[0]
-            count = min(
-                len(body) - self._offset, self.window, connection.window, connection.frame_max
-            )
-            if count <= 0 or connection.paused:
-                connection.blocked[self] = None
+            try:
+                count = min(len(body) - self._offset, connection.room_of(self.number))
+                if count <= 0 or connection.paused:
+                    connection.blocked[self] = None
+                    return
+                part = body[self._offset : self._offset + count]
+                connection.machine.send_data(self.number, part)
+            except ProtocolError:
+                self.lost()
                 return
-            part = body[self._offset : self._offset + count]
-            self.window -= count
-            connection.window -= count
             self._offset += count
             if self._offset == len(body):
                 self._out.popleft()
                 self._offset = 0
-            connection.write(frame(DATA, 0, self.number, part))
+            connection.write_soon(count)
         connection.blocked.pop(self, None)
         if self._trailers is not None:
-            connection.write(_headers(self.number, self._trailers, END_STREAM))
-            self._close()
+            if self._send_headers(self._trailers, last=True):
+                connection.answered()
+                self._close()
         elif self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def reset(self, code: int) -> None:
+    def reset(self, code: ErrorCodes) -> None:
         """End it at once."""
         if not self.closed:
-            self.ended = True  # one reset is enough
-            self.connection.write(frame(RST_STREAM, 0, self.number, code.to_bytes(4, "big")))
+            self._end(code)
+            self.ended = True
             self._close()
 
     def lost(self) -> None:
@@ -197,6 +184,20 @@ class Stream(ABC):
             self._close()
             self.broken()
 
+    def _send_headers(self, fields: Fields, *, last: bool) -> bool:
+        try:
+            self.connection.machine.send_headers(self.number, fields, end_stream=last)
+        except ProtocolError:  # it was ended, and that is the next to be heard of it
+            self.lost()
+            return False
+        self.connection.write_soon(0)
+        return True
+
+    def _end(self, code: ErrorCodes) -> None:
+        with suppress(ProtocolError):  # the peer was first
+            self.connection.machine.reset_stream(self.number, code)
+            self.connection.write_soon(0)
+
     def _close(self) -> None:
         connection = self.connection
         self.closed = True
@@ -204,9 +205,7 @@ class Stream(ABC):
         connection.blocked.pop(self, None)
         connection.streams.pop(self.number, None)
         if not self.ended:  # what is still to come is not wanted
-            connection.write(
-                frame(RST_STREAM, 0, self.number, NO_ERROR.to_bytes(4, "big")),
-            )
+            self._end(ErrorCodes.NO_ERROR)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         connection.rest()
@@ -237,22 +236,27 @@ class Owner(ABC):
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client."""
+    """One connection of a client.
+
+    Attributes
+    ----------
+    machine : what h2 knows of it.
+    blocked : streams that have more to send than there is room for.
+    paused : whether the transport takes no more.
+    peer : its address.
+    """
 
     def __init__(self, owner: Owner) -> None:
-        self._owner = owner
-        self._decoder = HeaderDecoder(owner.header_bytes_max)
-        self._rest, self._needed = bytearray(), 0
-        self._greeted, self._settled, self._frames = False, False, 0
-        self._block: bytearray | None = None
-        self._block_of, self._block_flags, self._block_parts = 0, 0, 0
-        self._last, self._room, self._taken = 0, CONNECTION_ROOM, 0
+        self._owner, self._frames = owner, _Frames(server=True)
+        self.machine = _machine(owner, self._frames)
+        self._settled, self._heard, self._resets, self._taken = False, 0, 0, 0
+        self._unsent, self._sending = 0, False
         self._timer: asyncio.TimerHandle | None = None
         self._goes, self._said = False, False
         self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
         self.streams: dict[int, Stream] = {}
         self.blocked: dict[Stream, None] = {}
-        self.window, self.window_first, self.frame_max = STREAM_ROOM, STREAM_ROOM, FRAME_BYTES
         self.paused = False
         self.peer: str | None = None
 
@@ -266,17 +270,10 @@ class Connection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) else None
         self._owner.connections.add(self)
-        settings = (
-            (_STREAMS, self._owner.streams_max),
-            (_FRAME, FRAME_BYTES_MAX),
-            (_HEADER_LIST, self._owner.header_bytes_max),
-        )
-        body = b"".join(struct.pack(">HI", name, value) for name, value in settings)
-        more = CONNECTION_ROOM - STREAM_ROOM
-        self.write(
-            frame(SETTINGS, 0, 0, body) + frame(WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big"))
-        )
-        self._watch(-1)
+        self.machine.initiate_connection()
+        self.machine.increment_flow_control_window(CONNECTION_ROOM - STREAM_ROOM)
+        self._write()
+        self._timer = self._loop.call_later(self._owner.read_s_max, self._watch, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there for the answers any more."""
@@ -299,23 +296,45 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
         self._flush()
 
-    def write(self, data: bytes) -> None:
-        """Send frames."""
-        if not self._said:
-            self._transport.write(data)
+    def room_of(self, number: int) -> int:
+        """Bytes that the next frame of a stream may have."""
+        machine = self.machine
+        return min(
+            machine.local_flow_control_window(number),
+            machine.max_outbound_frame_size,
+            FRAME_BYTES_MAX,
+        )
+
+    def write_soon(self, count: int) -> None:
+        """The machine has something to send, with `count` bytes of answers: all of a turn of the loop goes together."""
+        self._unsent += count
+        if self._unsent >= WRITE_BYTES:
+            self._write()
+        elif not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._write)
+
+    def answered(self) -> None:
+        """A call was; see RESETS_MAX."""
+        if self._resets:
+            self._resets -= 1
 
     def leave(self) -> None:
         """Tell the peer to make its next call elsewhere; those that come before it knows are taken. The connection ends
         with the last of them."""
         if not self._said:
-            self.write(_goaway(NUMBER_MAX, NO_ERROR) + frame(PING, 0, 0, LEAVING))
+            self._write()
+            # h2 says it only to end a connection.
+            self._transport.write(GoAwayFrame(0, last_stream_id=NUMBER_MAX).serialize())
+            self.machine.ping(LEAVING)
+            self._write()
 
     def close(self) -> None:
         """End it; what was written still goes."""
         if self.streams:
             self.abort()
         else:
-            self._fail(NO_ERROR)
+            self._fail(ErrorCodes.NO_ERROR)
 
     def abort(self) -> None:
         """End it at once."""
@@ -326,268 +345,164 @@ class Connection(asyncio.Protocol):
         """A stream has ended; end with the last."""
         if not self.streams:
             if self._goes:
-                self._fail(NO_ERROR)
+                self._fail(ErrorCodes.NO_ERROR)
             self._owner.rested()
 
     def data_received(self, data: bytes) -> None:
         """Take the frames that are whole."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
+        if self._said:
+            return
+        if self._sending:
+            self._write()  # h2 forgets what was not sent when the peer says that it goes
+        machine = self.machine
         try:
-            self._take(data)
-        except _BrokenError as fault:
-            self._fail(fault.code)
-        except HeaderError:
-            self._fail(COMPRESSION_ERROR)
-
-    def _take(self, data: bytes) -> None:
-        place, end, needed = 0, len(data), 9
-        if not self._greeted:
-            if not PREFACE.startswith(data[: len(PREFACE)]):
-                raise _BrokenError(PROTOCOL_ERROR)
-            if end < len(PREFACE):
-                self._rest += data
-                self._needed = len(PREFACE)
+            events = machine.receive_data(data)
+        except ProtocolError:  # h2 has it said why
+            self._hang_up()
+            return
+        except Exception:
+            _log.exception("a connection of %s ends by a fault of the server", self.peer)
+            self.abort()
+            return
+        if machine.state_machine.state is ConnectionState.CLOSED:
+            # A peer that goes still waits for its answers, and takes them; h2 sees no more in it.
+            machine.state_machine.state = ConnectionState.SERVER_OPEN
+        self._heard += len(events)
+        for event in events:
+            self._event(event)
+            if self._said:
                 return
-            self._greeted, place = True, len(PREFACE)
-        while end - place >= 9 and not self._said:
-            length = data[place] << 16 | data[place + 1] << 8 | data[place + 2]
-            if length > FRAME_BYTES_MAX:
-                raise _BrokenError(FRAME_SIZE_ERROR)
-            after = place + 9 + length
-            if after > end:
-                needed = 9 + length
-                break
-            number = int.from_bytes(data[place + 5 : place + 9], "big") & NUMBER_MAX
-            self._frames += 1
-            self._frame(data[place + 3], data[place + 4], number, data[place + 9 : after])
-            place = after
-        if place < end and not self._said:
-            self._rest += data[place:]
-            self._needed = needed
+        if self._frames.block_bytes > self._owner.header_bytes_max:
+            self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+        elif self._frames.rest_bytes > _FRAME_HEAD_BYTES + FRAME_BYTES_MAX:
+            self._fail(ErrorCodes.FRAME_SIZE_ERROR)
+        else:
+            self._write()
 
-    def _frame(self, kind: int, flags: int, number: int, body: bytes) -> None:
-        if self._block is not None and (kind != CONTINUATION or number != self._block_of):
-            raise _BrokenError(PROTOCOL_ERROR)
-        if not self._settled and kind != SETTINGS:
-            raise _BrokenError(PROTOCOL_ERROR)
-        if kind == DATA:
-            self._data(flags, number, body)
-        elif kind == HEADERS:
-            body = _unpadded(flags, body)
-            if flags & PRIORITISED:
-                if len(body) < 5:
-                    raise _BrokenError(FRAME_SIZE_ERROR)
-                body = body[5:]
-            if number % 2 == 0:
-                raise _BrokenError(PROTOCOL_ERROR)
-            if flags & END_HEADERS:
-                self._headers(number, flags, body)
-            else:
-                self._block, self._block_parts = bytearray(body), 0
-                self._block_of, self._block_flags = number, flags
-        elif kind == WINDOW_UPDATE:
-            self._window_update(number, body)
-        elif kind == PING:
-            self._ping(flags, number, body)
-        elif kind == SETTINGS:
-            self._settings(flags, number, body)
-        elif kind == RST_STREAM:
-            if len(body) != 4:
-                raise _BrokenError(FRAME_SIZE_ERROR)
-            if number == 0 or number > self._last:
-                raise _BrokenError(PROTOCOL_ERROR)
-            if (stream := self.streams.get(number)) is not None:
+    def _event(self, event: h2_events.Event) -> None:
+        if isinstance(event, h2_events.RequestReceived):
+            self._begin(event)
+        elif isinstance(event, h2_events.DataReceived):
+            self._data(event)
+        elif isinstance(event, h2_events.StreamEnded):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                stream.ended = True
+                stream.over()
+        elif isinstance(event, h2_events.WindowUpdated):
+            if not event.stream_id:
+                self._flush()
+            elif (stream := self.streams.get(event.stream_id)) in self.blocked:
+                stream.flush()
+        elif isinstance(event, h2_events.StreamReset):
+            self._resets += 1
+            if (stream := self.streams.get(event.stream_id)) is not None:
                 stream.lost()
-        elif kind == CONTINUATION:
-            self._continuation(flags, body)
-        elif kind == PUSH_PROMISE:
-            raise _BrokenError(PROTOCOL_ERROR)
+            if self._resets > RESETS_MAX:
+                self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+        elif isinstance(event, h2_events.RemoteSettingsChanged):
+            self._settled = True
+            if len(self.machine.remote_settings) > SETTINGS_MAX:
+                self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+            else:
+                self._flush()
+        elif isinstance(event, h2_events.PingAckReceived):
+            if event.ping_data == LEAVING:
+                self._goes = True
+                self.rest()
+        elif isinstance(event, h2_events.ConnectionTerminated):
+            if event.error_code:
+                self.abort()
+            else:
+                self._goes = True
+                self.rest()
         # The others say nothing that an answer depends on.
 
-    def _data(self, flags: int, number: int, body: bytes) -> None:
-        size = len(body)
-        self._room -= size
-        if self._room < 0:
-            raise _BrokenError(FLOW_CONTROL_ERROR)
+    def _begin(self, event: h2_events.RequestReceived) -> None:
+        number = event.stream_id
+        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers]
+        if self._owner.begin(self, number, fields) is None:
+            with suppress(ProtocolError):  # the peer was first
+                self.machine.reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
+
+    def _data(self, event: h2_events.DataReceived) -> None:
+        size = event.flow_controlled_length
         self._taken += size
         if self._taken >= CONNECTION_ROOM // 2:
             # At once, read or not: a stream that nobody reads now must not hold up the others.
-            self.write(frame(WINDOW_UPDATE, 0, 0, self._taken.to_bytes(4, "big")))
-            self._room, self._taken = self._room + self._taken, 0
-        if flags & PADDED:
-            body = _unpadded(flags, body)
-        stream = self.streams.get(number)
-        if stream is None:
-            if number == 0 or number > self._last:
-                raise _BrokenError(PROTOCOL_ERROR)
-            return  # it was ended, which the peer did not know
-        if stream.ended:
-            stream.reset(STREAM_CLOSED)
-            stream.broken()
-            return
-        stream.room -= size
-        if stream.room < 0:
-            stream.reset(FLOW_CONTROL_ERROR)
-            stream.broken()
-            return
-        if body:
-            stream.came(body)
-        if flags & END_STREAM:
-            stream.ended = True
-            stream.over()
+            self.machine.increment_flow_control_window(self._taken)
+            self._taken = 0
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:  # else it was ended, which the peer did not know
+            stream.room -= size
+            if event.data:
+                stream.came(event.data)
 
-    def _continuation(self, flags: int, body: bytes) -> None:
-        block = self._block
-        if block is None:
-            raise _BrokenError(PROTOCOL_ERROR)
-        block += body
-        self._block_parts += 1
-        if len(block) > self._owner.header_bytes_max or self._block_parts > CONTINUATIONS_MAX:
-            raise _BrokenError(ENHANCE_YOUR_CALM)
-        if flags & END_HEADERS:
-            self._block = None
-            self._headers(self._block_of, self._block_flags, bytes(block))
-
-    def _headers(self, number: int, flags: int, block: bytes) -> None:
-        fields = self._decoder.decode(block)
-        stream = self.streams.get(number)
-        if stream is not None:  # trailers, which say nothing
-            if stream.ended or not flags & END_STREAM:
-                stream.reset(PROTOCOL_ERROR)
-                stream.broken()
-                return
-        elif number <= self._last:
-            return  # of a stream that was ended, which the peer did not know
-        else:
-            self._last = number
-            made = None
-            if len(self.streams) >= self._owner.streams_max:
-                code = REFUSED_STREAM
-            else:
-                code, made = PROTOCOL_ERROR, self._owner.begin(self, number, fields)
-            if made is None:
-                self.write(frame(RST_STREAM, 0, number, code.to_bytes(4, "big")))
-                return
-            stream = made
-        if flags & END_STREAM:
-            stream.ended = True
-            stream.over()
-
-    def _window_update(self, number: int, body: bytes) -> None:
-        if len(body) != 4:
-            raise _BrokenError(FRAME_SIZE_ERROR)
-        more = int.from_bytes(body, "big") & NUMBER_MAX
-        if number == 0:
-            self.window += more
-            if not more:
-                raise _BrokenError(PROTOCOL_ERROR)
-            if self.window > NUMBER_MAX:
-                raise _BrokenError(FLOW_CONTROL_ERROR)
-            self._flush()
-            return
-        if number > self._last:
-            raise _BrokenError(PROTOCOL_ERROR)
-        stream = self.streams.get(number)
-        if stream is None:
-            return
-        stream.window += more
-        if not more or stream.window > NUMBER_MAX:
-            stream.reset(FLOW_CONTROL_ERROR if more else PROTOCOL_ERROR)
-            stream.broken()
-        else:
-            stream.flush()
-
-    def _ping(self, flags: int, number: int, body: bytes) -> None:
-        if len(body) != 8:
-            raise _BrokenError(FRAME_SIZE_ERROR)
-        if number:
-            raise _BrokenError(PROTOCOL_ERROR)
-        if not flags & ACK:
-            self.write(frame(PING, ACK, 0, body))
-        elif body == LEAVING:
-            self._goes = True
-            self.rest()
-
-    def _settings(self, flags: int, number: int, body: bytes) -> None:
-        if number:
-            raise _BrokenError(PROTOCOL_ERROR)
-        if len(body) % 6 or (flags & ACK and body):
-            raise _BrokenError(FRAME_SIZE_ERROR)
-        self._settled = True
-        if flags & ACK:
-            return
-        if len(body) > 6 * SETTINGS_MAX:
-            raise _BrokenError(ENHANCE_YOUR_CALM)
-        settings = dict[int, int](struct.iter_unpack(">HI", body))
-        self.frame_max = min(FRAME_BYTES_MAX, settings.get(_FRAME, self.frame_max))
-        if self.frame_max < FRAME_BYTES:
-            raise _BrokenError(PROTOCOL_ERROR)
-        first = settings.get(_WINDOW, self.window_first)
-        more, self.window_first = first - self.window_first, first
-        if first > NUMBER_MAX:
-            raise _BrokenError(FLOW_CONTROL_ERROR)
-        self.write(frame(SETTINGS, ACK, 0, b""))
-        if more:
-            for stream in self.streams.values():
-                stream.window += more
-                if stream.window > NUMBER_MAX:
-                    raise _BrokenError(FLOW_CONTROL_ERROR)
-            self._flush()
+    def _write(self) -> None:
+        """Hand the transport what the machine has to send."""
+        self._sending, self._unsent = False, 0
+        data = self.machine.data_to_send()
+        if data and not self._said:
+            self._transport.write(data)
 
     def _flush(self) -> None:
         for stream in list(self.blocked):
             stream.flush()
 
-    def _fail(self, code: int) -> None:
+    def _fail(self, code: ErrorCodes) -> None:
         """Say why, and close."""
         if not self._said:
-            self.write(_goaway(self._last, code))
-            self._said = True
-            self._transport.close()
+            self.machine.close_connection(code)
+            self._hang_up()
 
-    def _watch(self, frames: int) -> None:
+    def _hang_up(self) -> None:
+        self._write()
+        self._said = True
+        self._transport.close()
+
+    def _watch(self, heard: int) -> None:
         """A frame or a header block that was begun a while ago and is not whole is cut off, as is a silent stranger."""
-        if (
-            frames == self._frames
-            and not self.paused
-            and (self._rest or self._block is not None or not self._settled)
-        ):
+        begun = not self._settled or self._frames.begun
+        if begun and heard == self._heard and not self.paused:
             self.abort()
             return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._owner.read_s_max, self._watch, self._frames)
+        seen = self._heard if begun else -1
+        self._timer = self._loop.call_later(self._owner.read_s_max, self._watch, seen)
 
 
-class _BrokenError(Exception):
-    """The peer does not keep to the protocol."""
+class _Frames(FrameBuffer):
+    """h2's bytes that came and are no whole frame or header block yet; it has no name for them itself."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    @property
+    def begun(self) -> bool:
+        """Whether there are any."""
+        return bool(self._data or self._headers_buffer)
 
+    @property
+    def rest_bytes(self) -> int:
+        """Of a frame; h2 looks at its length only when it is whole."""
+        return len(self._data)
 
-def _goaway(last: int, code: int) -> bytes:
-    return frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big"))
-
-
-def _headers(number: int, block: bytes, flags: int) -> bytes:
-    """A header block as frames that every peer takes."""
-    if len(block) <= FRAME_BYTES:
-        return frame(HEADERS, flags | END_HEADERS, number, block)
-    parts = [block[i : i + FRAME_BYTES] for i in range(0, len(block), FRAME_BYTES)]
-    frames = [frame(HEADERS, flags, number, parts[0])]
-    frames += [frame(CONTINUATION, 0, number, part) for part in parts[1:-1]]
-    return b"".join((*frames, frame(CONTINUATION, END_HEADERS, number, parts[-1])))
+    @property
+    def block_bytes(self) -> int:
+        """Of a header block."""
+        return sum(len(frame.data) for frame in self._headers_buffer)
 
 
-def _unpadded(flags: int, body: bytes) -> bytes:
-    if not flags & PADDED:
-        return body
-    if not body or body[0] >= len(body):
-        raise _BrokenError(PROTOCOL_ERROR)
-    return body[1 : len(body) - body[0]]
+class _Machine(H2Connection):
+    MAX_CLOSED_STREAMS = 1_024
+    """That are remembered, for what still comes for them."""
+
+
+def _machine(owner: Owner, frames: FrameBuffer) -> H2Connection:
+    machine = _Machine(_CONFIG)
+    machine.incoming_buffer = frames
+    bounds = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: owner.streams_max,
+        SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX,
+        SettingCodes.MAX_HEADER_LIST_SIZE: owner.header_bytes_max,
+    }
+    machine.local_settings = Settings(client=False, initial_values=bounds)
+    machine.max_inbound_frame_size = FRAME_BYTES_MAX
+    machine.decoder.max_header_list_size = owner.header_bytes_max
+    return machine
