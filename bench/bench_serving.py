@@ -99,10 +99,9 @@ def main() -> None:
                 port = int(url.rpartition(":")[2])
                 able = asyncio.run(load(port, "json", 64, 5.0, queries, truth))["searches_per_s"]
                 results["options"] = options
-                results["overload"] = asyncio.run(
-                    overload(
-                        port, search_requests(queries, "json"), able, a.factor, a.seconds or 60.0
-                    )
+                requests = search_requests(queries, "json")
+                results["overload"] = overload(
+                    port, server.pid, requests, able, a.factor, a.seconds or 60.0
                 )
                 results["server_peak_bytes"] = peak_bytes(server.pid)
             finally:

@@ -63,14 +63,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "db"
             ingest(path, a.data)
-            for name, options in cases.items():
-                for writes in a.writes:
-                    server, url = start(path, {**options, "recall_share": 0})
+            for writes in a.writes:
+                for name, options in cases.items():  # each on points that nobody has written yet
+                    copy = shutil.copytree(path, Path(folder) / "copy")
+                    server, (url, *_) = start(copy, {**options, "recall_share": 0})
                     try:
                         found = asyncio.run(measure(url, a, requests, writes, queries, truth))
                     finally:
                         server.terminate()
                         server.wait()
+                        shutil.rmtree(copy)
                     results[f"{name}, {writes:g} writes a second"] = found
     finally:
         if redis is not None:

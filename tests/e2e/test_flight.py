@@ -258,6 +258,22 @@ def test_a_search_by_ticket_is_one_request_of_its_key(tmp_path: Any) -> None:
                 client.do_get(asked, options).read_all()
 
 
+def test_listing_flights_is_one_request_of_its_key(tmp_path: Any) -> None:
+    with vicinal.open(tmp_path / "db") as db:
+        for name in ("a", "b", "c"):
+            db.collection(name, dim=2)
+        key, _ = KeyStore(tmp_path / "db").create(role="read")
+        options = fl.FlightCallOptions(headers=[(b"authorization", f"Bearer {key}".encode())])
+        with (
+            db.serve(http_port=0, flight_port=0, key_requests_per_s_max=0.001) as server,
+            connect(server) as client,
+        ):
+            listed = [info.descriptor.path for info in client.list_flights(options=options)]
+            assert listed == [[b"a"], [b"b"], [b"c"]]
+            with pytest.raises(pa.ArrowInvalid, match="requests a second"):
+                list(client.list_flights(options=options))
+
+
 def test_a_batch_that_is_read_ahead_counts_among_the_bytes_under_way(
     server: Any, local: vicinal.Database, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

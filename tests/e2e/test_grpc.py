@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conformance import Conformance
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -231,6 +232,40 @@ def test_health_and_reflection_say_what_is_served(server: Any, stub: Stub) -> No
     assert SERVICE in shown.get_services()
     file = shown.FindFileContainingSymbol(SERVICE)
     assert file.message_type == file_descriptor().message_type
+
+
+def test_reflection_answers_under_its_newer_name_too(stub: Stub) -> None:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    ask = stub.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    (raw,) = ask(iter([request.SerializeToString()]))
+    found = reflection_pb2.ServerReflectionResponse.FromString(raw)
+    assert SERVICE in [service.name for service in found.list_services_response.service]
+
+
+def test_a_full_server_refuses_calls_and_says_that_it_lives(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    options: dict[str, Any] = {"requests_max": 1, "recall_share": 0, "search_threads": 1}
+    with local.serve(http_port=0, grpc_port=0, **options) as server:
+        stub = Stub(server.grpc_url)
+        search = stub("Search", "HitsOut")
+        held = search.future(request("Search", vector=QUERY, k=1))
+        assert gate.entered.acquire(timeout=30)
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as caught:
+                search(request("Search", vector=QUERY, k=2))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            fault = fault_of(caught.value)
+            assert (fault.code, fault.details["retry_after_s"]) == ("overloaded", 1.0)
+        ask = health_pb2_grpc.HealthStub(stub.channel).Check
+        assert ask(health_pb2.HealthCheckRequest()).status == 1
+        gate.open.set()
+        assert len(held.result(30).hits) == 1
+        line = 'vicinal_refused_total{code="overloaded",protocol="grpc"}'
+        assert metric(server.url, line) == 3
+        assert len(search(request("Search", vector=QUERY, k=2)).hits) == 2
+        stub.channel.close()
 
 
 def test_a_caller_without_a_key_is_refused_before_a_message_is_read(

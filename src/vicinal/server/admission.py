@@ -21,7 +21,7 @@ BUCKETS_MAX = 10_000
 
 RETRY_AFTER_S = 1.0
 
-WAIT_S_MAX = 0.2
+WAIT_S_MAX = 0.1
 """What a search may wait in the server, beside WAIT_WORKS times the work of one native call."""
 
 WAIT_WORKS = 4.0

@@ -59,7 +59,7 @@ class Waiting:
     ----------
     query : (1, columns), checked.
     encode : makes the answer of (found, its place in it); runs in the search thread.
-    keep : called with the version that the answer belongs to, where it may be kept.
+    keep : called with the version that the answer belongs to, where it may be kept; None where nothing keeps it.
     trace : the request's, where it is traced.
     came_s : by `time.perf_counter`.
     """
@@ -67,7 +67,7 @@ class Waiting:
     query: npt.NDArray[Any]
     deadline: float
     encode: Callable[[Found, int], bytes]
-    keep: Callable[[bytes, Hashable], None]
+    keep: Callable[[bytes, Hashable], None] | None
     future: asyncio.Future[bytes]
     request_id: str
     trace: Trace | None
@@ -232,6 +232,7 @@ class SearchBatcher:
                     trace.stage("wait", taken[i].came_s, began_s)
                     trace.stage("search", began_s, found_s, record, batch=len(live))
                     trace.stage("encode", found_s, time.perf_counter(), bytes=len(body))
-                if settled:
-                    taken[i].keep(body, version)
+                keep = taken[i].keep
+                if settled and keep is not None:
+                    keep(body, version)
         return [results[i] for i in range(len(taken))]

@@ -26,6 +26,7 @@ WINDOW_SHARE, PROTECTED_SHARE = 0.02, 0.8
 BODY_SHARE_MAX = 0.1
 """A body above this share of a shard is not kept: it would push out too many others."""
 
+PARTS = ("protected", "probation", "window")
 COUNTER_MAX = 15
 ROWS = 4
 
@@ -43,17 +44,25 @@ class FrequencySketch:
 
     def add(self, hashed: int) -> None:
         """Count one more."""
-        places = [(hashed >> (16 * i)) & self._mask for i in range(ROWS)]
-        least = min(row[place] for row, place in zip(self._rows, places, strict=True))
+        mask, rows = self._mask, self._rows
+        first, second, third, fourth = rows  # by hand: this is on the way of every search
+        a, b = hashed & mask, hashed >> 16 & mask
+        c, d = hashed >> 32 & mask, hashed >> 48 & mask
+        least = min(first[a], second[b], third[c], fourth[d])
         if least < COUNTER_MAX:
-            for row, place in zip(self._rows, places, strict=True):
-                # Only the least are wrong by least: others already count somebody else (conservative update).
-                if row[place] == least:
-                    row[place] = least + 1
+            # Only the least are wrong by least: others already count somebody else (conservative update).
+            if first[a] == least:
+                first[a] += 1
+            if second[b] == least:
+                second[b] += 1
+            if third[c] == least:
+                third[c] += 1
+            if fourth[d] == least:
+                fourth[d] += 1
         self._added += 1
         if self._added >= self._sample:
             self._added //= 2
-            self._rows = [bytearray(count >> 1 for count in row) for row in self._rows]
+            self._rows = [bytearray(count >> 1 for count in row) for row in rows]
 
     def estimate(self, hashed: int) -> int:
         """At least how often, up to COUNTER_MAX and but for the halving; collisions only add."""
@@ -76,7 +85,10 @@ class _Shard:
         self.window: OrderedDict[bytes, _Entry] = OrderedDict()
         self.probation: OrderedDict[bytes, _Entry] = OrderedDict()
         self.protected: OrderedDict[bytes, _Entry] = OrderedDict()
-        self.bytes = {"window": 0, "probation": 0, "protected": 0}
+        self.parts: dict[str, OrderedDict[bytes, _Entry]] = dict(
+            zip(PARTS, (self.protected, self.probation, self.window), strict=True)
+        )
+        self.bytes: dict[str, int] = dict.fromkeys(PARTS, 0)
         self.window_max = max(int(bytes_max * WINDOW_SHARE), 4 * ENTRY_BYTES)
         self.main_max = bytes_max - self.window_max
         self.protected_max = int(self.main_max * PROTECTED_SHARE)
@@ -88,8 +100,8 @@ class _Shard:
         hashed = int.from_bytes(key[:8], "little")
         with self.lock:
             self.sketch.add(hashed)
-            for name, part in self.parts():
-                entry = part.get(key)
+            for name in PARTS:
+                entry = self.parts[name].get(key)
                 if entry is None:
                     continue
                 if entry.version != version or entry.expires <= self.clock():
@@ -105,8 +117,8 @@ class _Shard:
         hashed = int.from_bytes(key[:8], "little")
         entry = _Entry(version, self.clock() + self.ttl_s, body, hashed)
         with self.lock:
-            for name, part in self.parts():
-                if key in part:
+            for name in PARTS:
+                if key in self.parts[name]:
                     self._remove(name, key)
                     break
             self._add("window", key, entry)
@@ -115,16 +127,9 @@ class _Shard:
 
     def clear(self) -> None:
         with self.lock:
-            for name, part in self.parts():
+            for name, part in self.parts.items():
                 part.clear()
                 self.bytes[name] = 0
-
-    def parts(self) -> tuple[tuple[str, OrderedDict[bytes, _Entry]], ...]:
-        return (
-            ("window", self.window),
-            ("probation", self.probation),
-            ("protected", self.protected),
-        )
 
     def _leave_window(self) -> None:
         """The window's oldest entry goes to the main part, if it is more frequent than what must leave for it."""
@@ -153,14 +158,14 @@ class _Shard:
                 self._remove("protected", old_key)
                 self._add("probation", old_key, old)
         else:
-            dict(self.parts())[name].move_to_end(key)
+            self.parts[name].move_to_end(key)
 
     def _add(self, name: str, key: bytes, entry: _Entry) -> None:
-        dict(self.parts())[name][key] = entry
+        self.parts[name][key] = entry
         self.bytes[name] += _size(entry)
 
     def _remove(self, name: str, key: bytes) -> None:
-        entry = dict(self.parts())[name].pop(key)
+        entry = self.parts[name].pop(key)
         self.bytes[name] -= _size(entry)
 
 
@@ -200,7 +205,7 @@ class ResultCache:
         return sum(sum(shard.bytes.values()) for shard in self._shards)
 
     def __len__(self) -> int:
-        return sum(len(part) for shard in self._shards for _, part in shard.parts())
+        return sum(len(part) for shard in self._shards for part in shard.parts.values())
 
     def _shard(self, key: bytes) -> _Shard:
         invariant(len(key) == 16, "a cache key is a digest of 16 bytes")

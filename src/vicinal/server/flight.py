@@ -8,7 +8,7 @@ points reach the native call as they lie in the message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.hits import id_array
 from vicinal.model.metric import VectorType
-from vicinal.server.grpc_port import EOF, Caller, Context, GrpcPort
+from vicinal.server.grpc_calls import GrpcCall, Method
+from vicinal.server.grpc_port import Caller, GrpcPort
 from vicinal.server.handlers import columns_of, times
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -37,6 +38,7 @@ from vicinal.wire.commands import (
     read_request,
 )
 from vicinal.wire.operations import OPERATIONS, Operation
+from vicinal.wire.protobuf import PROTO
 
 SCAN_ROWS = 1_000
 """Points of one record batch of a scan that does not say."""
@@ -51,7 +53,7 @@ class FlightServer(GrpcPort):
     protocol = "flight"
     option = "flight_port"
 
-    def services(self) -> dict[str, dict[str, Any]]:
+    def services(self) -> dict[str, dict[str, Method]]:
         """The methods of Flight that there are; others are answered as not implemented."""
         return {
             SERVICE: {
@@ -66,30 +68,30 @@ class FlightServer(GrpcPort):
             }
         }
 
-    async def _action(self, caller: Caller, context: Context) -> bytes:
+    async def _action(self, caller: Caller, call: GrpcCall) -> bytes:
         """Any operation; the answer is in the encoding of the command."""
 
-        def begin(body: bytes) -> asyncio.Task[bytes]:
+        def begin(body: bytes) -> Coroutine[Any, Any, bytes]:
             action = _decoded(flight.Action.deserialize, body)
             operation = operation_of(action.type)
             command, codec = read_command(memoryview(action.body))
             name = collection_name(command) if operation.on_collection else None
-            return self.handled(
-                caller, operation, name, body_of(command), codec, codec, entered=True
+            return self.gateway.handle(
+                self.call(caller, operation, name, body_of(command), codec, codec, caller.came_s)
             )
 
-        answer = await self.answer_one(caller, context, begin)
+        answer = await self.answer_one(caller, call, begin)
         return flight.Result(answer).serialize()
 
-    async def _actions(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
-        await self.read_one(context)
+    async def _actions(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
+        await self.read_one(call)
         del caller
         for operation in OPERATIONS:
             yield fields_of(operation.name.encode(), operation.summary.encode())
 
-    async def _get(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
+    async def _get(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
         """A scan, or what one search or a batch of searches finds."""
-        ticket = _decoded(flight.Ticket.deserialize, await self.read_one(context))
+        ticket = _decoded(flight.Ticket.deserialize, await self.read_one(call))
         command, codec = read_command(memoryview(ticket.ticket))
         operation = operation_of(command.operation)
         if operation is ops.SCROLL:
@@ -113,7 +115,7 @@ class FlightServer(GrpcPort):
                 f"a ticket is for scroll, search or search_batch; {operation.name} is an action"
             )
 
-    async def _scan(self, caller: Caller, command: Command, codec: Codec) -> AsyncIterator[bytes]:
+    async def _scan(self, caller: Caller, command: Command, codec: Codec) -> AsyncGenerator[bytes]:
         """Page after page; the next is made when the connection took the last."""
         fields = read_request(command, codec, m.Scroll)
         if fields.limit == m.Scroll().limit:
@@ -144,10 +146,10 @@ class FlightServer(GrpcPort):
         )
         return [data_of(schema.serialize()), tables.hits_message(found, schema)]
 
-    async def _put(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
+    async def _put(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
         """Each record batch is an upsert, answered when it is durable. The next is read meanwhile, and no more:
         a sender that is too fast is slowed down by the connection's flow control."""
-        async for command, codec, size, batch in self._batches(context, ops.UPSERT):
+        async for command, codec, size, batch in self._batches(call, ops.UPSERT):
             request = read_request(command, codec, m.Upsert, ids=None, vectors=None, payloads=None)
             if request.points is not None or isinstance(request.if_version, list):
                 raise InvalidArgumentError(
@@ -158,10 +160,10 @@ class FlightServer(GrpcPort):
             )
             yield fields_of(msgspec.json.encode(m.Counted(count=count)))
 
-    async def _exchange(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
+    async def _exchange(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
         """Each record batch of queries is one native call; its hits are one record batch."""
         first = True
-        async for command, codec, size, batch in self._batches(context, ops.SEARCH_BATCH):
+        async for command, codec, size, batch in self._batches(call, ops.SEARCH_BATCH):
             if batch.schema.names != [tables.VECTOR]:
                 raise InvalidArgumentError(
                     f"queries have the columns {batch.schema.names}; give one, {tables.VECTOR!r}"
@@ -176,17 +178,17 @@ class FlightServer(GrpcPort):
             yield message
 
     async def _batches(
-        self, context: Context, operation: Operation
-    ) -> AsyncIterator[tuple[Command, Codec, int, Any]]:
+        self, call: GrpcCall, operation: Operation
+    ) -> AsyncGenerator[tuple[Command, Codec, int, Any]]:
         """(command, its codec, bytes, record batch) of each batch that comes; the next message is on its way
         meanwhile, and counts among the bytes under way from when it is here."""
         inbound, command, codec = Inbound(), None, MSGPACK
         admission, held = self.gateway.admission, 0
 
-        async def read() -> bytes:
+        async def read() -> bytes | None:
             nonlocal held
-            message = await self.read(context, self.config.timeout_s_max)
-            if message is not EOF:
+            message = await self.read(call, self.config.timeout_s_max)
+            if message is not None:
                 admission.take_bytes(len(message), len(message))
                 held += len(message)
             return message
@@ -198,7 +200,7 @@ class FlightServer(GrpcPort):
 
         coming = asyncio.ensure_future(read())
         try:
-            while (message := await coming) is not EOF:
+            while (message := await coming) is not None:
                 coming = asyncio.ensure_future(read())
                 if command is None:
                     command, codec = _described(parse(message).descriptor, operation)
@@ -213,30 +215,42 @@ class FlightServer(GrpcPort):
             coming.cancel()
             give_back(held)
 
-    async def _list(self, caller: Caller, context: Context) -> AsyncIterator[bytes]:
-        """A flight for each collection that the key may see."""
-        await self.read_one(context)
-        answer = await asyncio.shield(self.handled(caller, ops.LIST, None, b"", JSON, MSGPACK))
-        for name in MSGPACK.decode(answer, m.CollectionNames).names:
-            yield (await self._flight_info(caller, name)).serialize()
+    async def _list(self, caller: Caller, call: GrpcCall) -> AsyncGenerator[bytes]:
+        """A flight for each collection that the key may see; one request of its rate, however many there are."""
+        await self.read_one(call)
 
-    async def _info(self, caller: Caller, context: Context) -> bytes:
-        return (await self._flight_info(caller, await self._named(context))).serialize()
+        async def flights() -> list[bytes]:
+            listed = self.call(caller, ops.LIST, None, b"", JSON, MSGPACK)
+            answer = await self.gateway.handle(listed)
+            names = MSGPACK.decode(answer, m.CollectionNames).names
+            return [(await self._look(caller, name)).serialize() for name in names]
 
-    async def _schema(self, caller: Caller, context: Context) -> bytes:
-        info = await self._flight_info(caller, await self._named(context))
+        for info in await asyncio.shield(self.let_in(caller, 0, flights)):
+            yield info
+
+    async def _info(self, caller: Caller, call: GrpcCall) -> bytes:
+        return (await self._flight_info(caller, await self._named(call))).serialize()
+
+    async def _schema(self, caller: Caller, call: GrpcCall) -> bytes:
+        info = await self._flight_info(caller, await self._named(call))
         return flight.SchemaResult(info.schema).serialize()
 
-    async def _named(self, context: Context) -> str:
+    async def _named(self, call: GrpcCall) -> str:
         """The collection of a descriptor."""
-        raw = await self.read_one(context)
+        raw = await self.read_one(call)
         return collection_name(_described(memoryview(raw), ops.SCROLL)[0])
 
     async def _flight_info(self, caller: Caller, name: str) -> Any:
+        return await asyncio.shield(self.let_in(caller, 0, lambda: self._look(caller, name)))
+
+    async def _look(self, caller: Caller, name: str) -> Any:
+        """The flight of a collection, by a request that was let in."""
+
         def look(docs: Collection) -> tuple[CollectionConfig, int]:
             return docs.config, docs.count()
 
-        config, count = await self._run(caller, ops.COUNT, Command(collection=name), 0, look)
+        asked = self.call(caller, ops.COUNT, name, b"", PROTO, PROTO)
+        config, count = await self.gateway.run(asked, look)
         ticket = {"operation": "scroll", "collection": name, "request": {"with_vectors": True}}
         return flight.FlightInfo(
             tables.points_schema(config, with_vectors=True, json=False),

@@ -285,9 +285,9 @@ class Gateway:
                 await self._in_thread(self._work, call, engine.hide_expired)
             version = engine.version
             body = self._cache.get(key, version)
-            outcome = "miss" if body is None else "hit"
-            self.metrics.cache.labels(outcome).inc()
+            self.metrics.looked(hit=body is not None)
             if call.trace is not None:
+                outcome = "miss" if body is None else "hit"
                 call.trace.stage("cache", began_s, time.perf_counter(), outcome=outcome)
             if body is not None:
                 return body
@@ -360,8 +360,12 @@ class Gateway:
 
         return asyncio.ensure_future(look(shared_key(mark, request)))
 
-    def _keeper(self, engine: Collection, request: bytes) -> Callable[[bytes, Hashable], None]:
-        """What keeps an answer that belongs to a version; called in any thread."""
+    def _keeper(
+        self, engine: Collection, request: bytes
+    ) -> Callable[[bytes, Hashable], None] | None:
+        """What keeps an answer that belongs to a version; called in any thread. None where nothing keeps any."""
+        if self._shared is None and not self._cache.enabled:
+            return None
         shared, loop, key = self._shared, asyncio.get_running_loop(), _key(engine, request)
 
         def keep(body: bytes, version: Hashable) -> None:
@@ -385,7 +389,7 @@ class Gateway:
             def work() -> bytes:
                 version = engine.version
                 body = self._on_collection(call, engine)
-                if engine.held_since(version):
+                if keep is not None and engine.held_since(version):
                     keep(body, version)
                 return body
 

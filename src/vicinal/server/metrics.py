@@ -66,6 +66,8 @@ class Metrics:
         self.cache = Counter(
             "vicinal_result_cache", "Look-ups of the result cache", ("outcome",), registry=registry
         )
+        self._hits, self._misses = self.cache.labels("hit"), self.cache.labels("miss")
+        self._answered: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._shared = Counter(
             "vicinal_shared_cache",
             "Look-ups of the shared cache: hit, miss, late, error, or open (its breaker is)",
@@ -131,6 +133,21 @@ class Metrics:
             Gauge(name, about, registry=registry).set_function(read)
         ProcessCollector(registry=registry)
         registry.register(_Collections(database))
+
+    def answered(self, operation: str, protocol: str, code: str, seconds: float) -> None:
+        """A request was answered, or failed with a code."""
+        found = self._answered.get((operation, protocol, code))
+        if found is None:  # looking a label up takes longer than counting
+            found = self._answered[operation, protocol, code] = (
+                self.requests.labels(operation, protocol, code),
+                self.seconds.labels(operation, protocol),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def looked(self, *, hit: bool) -> None:
+        """A look-up of the result cache."""
+        (self._hits if hit else self._misses).inc()
 
     def begun(self, batch: Sequence[Waiting]) -> None:
         """A native call begins: its size, and how long its searches waited."""

@@ -97,8 +97,7 @@ class Observer:
     def end(self, call: Call, code: str, seconds: float) -> None:
         """A request is answered."""
         name = call.operation.name
-        self.metrics.requests.labels(name, call.protocol, code).inc()
-        self.metrics.seconds.labels(name, call.protocol).observe(seconds)
+        self.metrics.answered(name, call.protocol, code, seconds)
         if call.trace is not None:
             call.trace.end(code)
         if _log.isEnabledFor(logging.DEBUG):

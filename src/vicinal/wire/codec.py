@@ -95,6 +95,9 @@ JSON = Codec("json", JSON_TYPE)
 MSGPACK = Codec("msgpack", MSGPACK_TYPE)
 
 
+HEADERS_KEPT = 16
+"""Values of a header that were looked at last; clients send few different ones."""
+
 JSON_FIRST_MAX = b"\x7f"
 """A MessagePack object begins with a byte above; JSON text never does."""
 
@@ -104,6 +107,7 @@ def codec_by_look(body: bytes | memoryview) -> Codec:
     return MSGPACK if bytes(body[:1]) > JSON_FIRST_MAX else JSON
 
 
+@lru_cache(HEADERS_KEPT)
 def codec_of(content_type: str | None) -> Codec:
     """The codec of a Content-Type or Accept header; JSON where there is none or any will do."""
     if content_type is None:
@@ -118,6 +122,7 @@ def codec_of(content_type: str | None) -> Codec:
     )
 
 
+@lru_cache(HEADERS_KEPT)
 def accepted(header: str | None, otherwise: Codec) -> Codec:
     """The codec that an Accept header asks for; `otherwise` where it names neither."""
     if header is None:

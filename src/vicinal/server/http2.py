@@ -1,0 +1,508 @@
+"""A connection of HTTP/2 and its streams, as gRPC needs them: the library h2 on the event loop. It knows no message.
+
+Strangers talk to it, so what they can make it hold is bounded. h2 ends connections that break the protocol, and bounds
+the size of a whole frame, the streams of a connection, the fields of a header block, its parts (64) and both windows
+of flow control; what comes for a stream that was ended it drops. Ours are the unread bytes of a stream, by STREAM_ROOM
+until somebody reads it; the bytes of a frame and of a header block that are not whole, and the time they may take to
+become it; calls given up in a row; settings; and answers that are not fetched: while the transport's buffer is full
+nothing more is read, pings and settings, which ask for an answer each, included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from h2 import events as h2_events
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from hpack import HeaderTuple
+from hyperframe.frame import GoAwayFrame
+
+from vicinal.telemetry.log import get_logger
+
+Field = tuple[str, str]
+"""Of a request: name and value."""
+
+Fields = tuple[HeaderTuple, ...]
+"""Of an answer. Those that differ from call to call are never to be indexed, else each takes a place in the tables."""
+
+NUMBER_MAX = 2**31 - 1
+FRAME_BYTES_MAX = 2**18
+"""Of a frame that comes, and of one that goes, where the peer takes them; so streams take turns."""
+
+_FRAME_HEAD_BYTES = 9
+
+STREAM_ROOM = 65_535
+"""Bytes of a stream that come before somebody wants them; what HTTP/2 begins with."""
+
+READ_ROOM = 2**22
+"""Bytes of a stream that may be on their way to somebody who wants them."""
+
+CONNECTION_ROOM = 2**24
+WRITE_BYTES = 2**18
+"""Of answers that are gathered before they are written; fewer are written together at the end of the loop's turn."""
+
+SETTINGS_MAX = 64
+"""That a peer has named, known or not; h2 keeps them all."""
+
+RESETS_MAX = 1_000
+"""Calls of a connection that were given up, less those that were answered."""
+
+LEAVING = b"leaving."
+"""The ping after which no call can be on its way that does not know that this side goes."""
+
+_CONFIG = H2Configuration(
+    client_side=False,
+    header_encoding=None,
+    validate_outbound_headers=False,  # they are ours
+    normalize_outbound_headers=False,
+)
+_log = get_logger("server")
+
+
+class Stream(ABC):
+    """One request and its answer. A subclass says what becomes of what comes."""
+
+    __slots__ = (
+        "_drained",
+        "_offset",
+        "_out",
+        "_trailers",
+        "closed",
+        "connection",
+        "ended",
+        "number",
+        "room",
+    )
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection, self.number, self.room = connection, number, STREAM_ROOM
+        self.ended, self.closed = False, False
+        self._out: deque[bytes] = deque()
+        self._offset = 0
+        self._trailers: Fields | None = None
+        self._drained: asyncio.Future[None] | None = None
+
+    @abstractmethod
+    def came(self, data: bytes) -> None:
+        """Bytes of the request."""
+
+    @abstractmethod
+    def over(self) -> None:
+        """The request is whole."""
+
+    @abstractmethod
+    def broken(self) -> None:
+        """The peer does not want it any more, or is gone."""
+
+    def grant(self) -> None:
+        """Somebody waits for the request's next bytes: let READ_ROOM of them come."""
+        more = READ_ROOM - self.room
+        if more > 0 and not self.ended and not self.closed:
+            self.room += more
+            with suppress(ProtocolError):  # it was ended, and that is the next to be heard of it
+                self.connection.machine.increment_flow_control_window(more, self.number)
+                self.connection.write_soon(0)
+
+    def head(self, fields: Fields) -> None:
+        """The answer's headers."""
+        if not self.closed:
+            self._send_headers(fields, last=False)
+
+    def answer(self, head: Fields, body: bytes, trailers: Fields) -> None:
+        """The whole answer; what cannot go at once goes when it can."""
+        self.head(head)
+        self.put(body)
+        self.finish(trailers)
+
+    def put(self, body: bytes) -> None:
+        """Bytes of the answer, which go when there is room for them; see `drained`."""
+        if body and not self.closed:
+            self._out.append(body)
+            self.flush()
+
+    def finish(self, trailers: Fields) -> None:
+        """The end of the answer, after what was put."""
+        if not self.closed:
+            self._trailers = trailers
+            self.flush()
+
+    async def drained(self) -> None:
+        """Wait until what was put has gone."""
+        while (self._out or self.connection.paused) and not self.closed:
+            self.connection.blocked[self] = None
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        connection = self.connection
+        while self._out:
+            body = self._out[0]
+            try:
+                count = min(len(body) - self._offset, connection.room_of(self.number))
+                if count <= 0 or connection.paused:
+                    connection.blocked[self] = None
+                    return
+                part = body[self._offset : self._offset + count]
+                connection.machine.send_data(self.number, part)
+            except ProtocolError:
+                self.lost()
+                return
+            self._offset += count
+            if self._offset == len(body):
+                self._out.popleft()
+                self._offset = 0
+            connection.write_soon(count)
+        connection.blocked.pop(self, None)
+        if self._trailers is not None:
+            if self._send_headers(self._trailers, last=True):
+                connection.answered()
+                self._close()
+        elif self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def reset(self, code: ErrorCodes) -> None:
+        """End it at once."""
+        if not self.closed:
+            self._end(code)
+            self.ended = True
+            self._close()
+
+    def lost(self) -> None:
+        """The peer ended it."""
+        if not self.closed:
+            self.ended = True
+            self._close()
+            self.broken()
+
+    def _send_headers(self, fields: Fields, *, last: bool) -> bool:
+        try:
+            self.connection.machine.send_headers(self.number, fields, end_stream=last)
+        except ProtocolError:  # it was ended, and that is the next to be heard of it
+            self.lost()
+            return False
+        self.connection.write_soon(0)
+        return True
+
+    def _end(self, code: ErrorCodes) -> None:
+        with suppress(ProtocolError):  # the peer was first
+            self.connection.machine.reset_stream(self.number, code)
+            self.connection.write_soon(0)
+
+    def _close(self) -> None:
+        connection = self.connection
+        self.closed = True
+        self._out.clear()
+        connection.blocked.pop(self, None)
+        connection.streams.pop(self.number, None)
+        if not self.ended:  # what is still to come is not wanted
+            self._end(ErrorCodes.NO_ERROR)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        connection.rest()
+
+
+class Owner(ABC):
+    """Who has connections.
+
+    Attributes
+    ----------
+    streams_max : of one connection at the same time.
+    header_bytes_max : of the headers of one stream.
+    read_s_max : within which a frame, once begun, has to be whole; the greeting of a connection, too.
+    """
+
+    streams_max: int
+    header_bytes_max: int
+    read_s_max: float
+    connections: set[Connection]
+
+    @abstractmethod
+    def begin(self, connection: Connection, number: int, fields: list[Field]) -> Stream | None:
+        """The stream that begins with these headers; None where they are no request."""
+
+    @abstractmethod
+    def rested(self) -> None:
+        """A stream has ended, or a call."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client.
+
+    Attributes
+    ----------
+    machine : what h2 knows of it.
+    blocked : streams that have more to send than there is room for.
+    paused : whether the transport takes no more.
+    peer : its address.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner, self._frames = owner, _Frames(server=True)
+        self.machine = _machine(owner, self._frames)
+        self._settled, self._heard, self._resets, self._taken = False, 0, 0, 0
+        self._unsent, self._sending = 0, False
+        self._timer: asyncio.TimerHandle | None = None
+        self._goes, self._said = False, False
+        self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self.streams: dict[int, Stream] = {}
+        self.blocked: dict[Stream, None] = {}
+        self.paused = False
+        self.peer: str | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Say how much is taken."""
+        self._transport = transport
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None and secured.selected_alpn_protocol() != "h2":
+            transport.abort()
+            return
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) else None
+        self._owner.connections.add(self)
+        self.machine.initiate_connection()
+        self.machine.increment_flow_control_window(CONNECTION_ROOM - STREAM_ROOM)
+        self._write()
+        self._timer = self._loop.call_later(self._owner.read_s_max, self._watch, 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there for the answers any more."""
+        del exc
+        self._said = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._owner.connections.discard(self)
+        for stream in list(self.streams.values()):
+            stream.lost()
+
+    def pause_writing(self) -> None:
+        """The peer does not take its answers; so it says nothing more until it does."""
+        self.paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does."""
+        self.paused = False
+        self._transport.resume_reading()
+        self._flush()
+
+    def room_of(self, number: int) -> int:
+        """Bytes that the next frame of a stream may have."""
+        machine = self.machine
+        return min(
+            machine.local_flow_control_window(number),
+            machine.max_outbound_frame_size,
+            FRAME_BYTES_MAX,
+        )
+
+    def write_soon(self, count: int) -> None:
+        """The machine has something to send, with `count` bytes of answers: all of a turn of the loop goes together."""
+        self._unsent += count
+        if self._unsent >= WRITE_BYTES:
+            self._write()
+        elif not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._write)
+
+    def answered(self) -> None:
+        """A call was; see RESETS_MAX."""
+        if self._resets:
+            self._resets -= 1
+
+    def leave(self) -> None:
+        """Tell the peer to make its next call elsewhere; those that come before it knows are taken. The connection ends
+        with the last of them."""
+        if not self._said:
+            self._write()
+            # h2 says it only to end a connection.
+            self._transport.write(GoAwayFrame(0, last_stream_id=NUMBER_MAX).serialize())
+            self.machine.ping(LEAVING)
+            self._write()
+
+    def close(self) -> None:
+        """End it; what was written still goes."""
+        if self.streams:
+            self.abort()
+        else:
+            self._fail(ErrorCodes.NO_ERROR)
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._said = True
+        self._transport.abort()
+
+    def rest(self) -> None:
+        """A stream has ended; end with the last."""
+        if not self.streams:
+            if self._goes:
+                self._fail(ErrorCodes.NO_ERROR)
+            self._owner.rested()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the frames that are whole."""
+        if self._said:
+            return
+        if self._sending:
+            self._write()  # h2 forgets what was not sent when the peer says that it goes
+        machine = self.machine
+        try:
+            events = machine.receive_data(data)
+        except ProtocolError:  # h2 has it said why
+            self._hang_up()
+            return
+        except Exception:
+            _log.exception("a connection of %s ends by a fault of the server", self.peer)
+            self.abort()
+            return
+        if machine.state_machine.state is ConnectionState.CLOSED:
+            # A peer that goes still waits for its answers, and takes them; h2 sees no more in it.
+            machine.state_machine.state = ConnectionState.SERVER_OPEN
+        self._heard += len(events)
+        for event in events:
+            self._event(event)
+            if self._said:
+                return
+        if self._frames.block_bytes > self._owner.header_bytes_max:
+            self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+        elif self._frames.rest_bytes > _FRAME_HEAD_BYTES + FRAME_BYTES_MAX:
+            self._fail(ErrorCodes.FRAME_SIZE_ERROR)
+        else:
+            self._write()
+
+    def _event(self, event: h2_events.Event) -> None:
+        if isinstance(event, h2_events.RequestReceived):
+            self._begin(event)
+        elif isinstance(event, h2_events.DataReceived):
+            self._data(event)
+        elif isinstance(event, h2_events.StreamEnded):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                stream.ended = True
+                stream.over()
+        elif isinstance(event, h2_events.WindowUpdated):
+            if not event.stream_id:
+                self._flush()
+            elif (stream := self.streams.get(event.stream_id)) in self.blocked:
+                stream.flush()
+        elif isinstance(event, h2_events.StreamReset):
+            self._resets += 1
+            if (stream := self.streams.get(event.stream_id)) is not None:
+                stream.lost()
+            if self._resets > RESETS_MAX:
+                self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+        elif isinstance(event, h2_events.RemoteSettingsChanged):
+            self._settled = True
+            if len(self.machine.remote_settings) > SETTINGS_MAX:
+                self._fail(ErrorCodes.ENHANCE_YOUR_CALM)
+            else:
+                self._flush()
+        elif isinstance(event, h2_events.PingAckReceived):
+            if event.ping_data == LEAVING:
+                self._goes = True
+                self.rest()
+        elif isinstance(event, h2_events.ConnectionTerminated):
+            if event.error_code:
+                self.abort()
+            else:
+                self._goes = True
+                self.rest()
+        # The others say nothing that an answer depends on.
+
+    def _begin(self, event: h2_events.RequestReceived) -> None:
+        number = event.stream_id
+        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers]
+        if self._owner.begin(self, number, fields) is None:
+            with suppress(ProtocolError):  # the peer was first
+                self.machine.reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
+
+    def _data(self, event: h2_events.DataReceived) -> None:
+        size = event.flow_controlled_length
+        self._taken += size
+        if self._taken >= CONNECTION_ROOM // 2:
+            # At once, read or not: a stream that nobody reads now must not hold up the others.
+            self.machine.increment_flow_control_window(self._taken)
+            self._taken = 0
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:  # else it was ended, which the peer did not know
+            stream.room -= size
+            if event.data:
+                stream.came(event.data)
+
+    def _write(self) -> None:
+        """Hand the transport what the machine has to send."""
+        self._sending, self._unsent = False, 0
+        data = self.machine.data_to_send()
+        if data and not self._said:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        for stream in list(self.blocked):
+            stream.flush()
+
+    def _fail(self, code: ErrorCodes) -> None:
+        """Say why, and close."""
+        if not self._said:
+            self.machine.close_connection(code)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._write()
+        self._said = True
+        self._transport.close()
+
+    def _watch(self, heard: int) -> None:
+        """A frame or a header block that was begun a while ago and is not whole is cut off, as is a silent stranger."""
+        begun = not self._settled or self._frames.begun
+        if begun and heard == self._heard and not self.paused:
+            self.abort()
+            return
+        seen = self._heard if begun else -1
+        self._timer = self._loop.call_later(self._owner.read_s_max, self._watch, seen)
+
+
+class _Frames(FrameBuffer):
+    """h2's bytes that came and are no whole frame or header block yet; it has no name for them itself."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are any."""
+        return bool(self._data or self._headers_buffer)
+
+    @property
+    def rest_bytes(self) -> int:
+        """Of a frame; h2 looks at its length only when it is whole."""
+        return len(self._data)
+
+    @property
+    def block_bytes(self) -> int:
+        """Of a header block."""
+        return sum(len(frame.data) for frame in self._headers_buffer)
+
+
+class _Machine(H2Connection):
+    MAX_CLOSED_STREAMS = 1_024
+    """That are remembered, for what still comes for them."""
+
+
+def _machine(owner: Owner, frames: FrameBuffer) -> H2Connection:
+    machine = _Machine(_CONFIG)
+    machine.incoming_buffer = frames
+    bounds = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: owner.streams_max,
+        SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX,
+        SettingCodes.MAX_HEADER_LIST_SIZE: owner.header_bytes_max,
+    }
+    machine.local_settings = Settings(client=False, initial_values=bounds)
+    machine.max_inbound_frame_size = FRAME_BYTES_MAX
+    machine.decoder.max_header_list_size = owner.header_bytes_max
+    return machine

@@ -1,0 +1,30 @@
+"""The sockets of a server, one for each protocol."""
+
+from __future__ import annotations
+
+import socket
+
+from vicinal.storage.files import storage_error
+
+BACKLOG = 2048
+KEEPALIVE_S = 60
+"""Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises StorageError where the port cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, so that asyncio switches off Nagle's waiting on what it accepts.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as fault:
+        listener.close()
+        raise storage_error(f"listening on {host}:{port}", fault) from fault
+    return listener
