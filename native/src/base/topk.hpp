@@ -49,6 +49,11 @@ class TopK {
     threshold_ = std::numeric_limits<float>::infinity();
   }
 
+  // Makes threshold() exact: the k-th distance so far.
+  void settle() {
+    if (keys_.size() >= k_) shrink();
+  }
+
   // How many results there are.
   [[nodiscard]] std::size_t size() const noexcept { return std::min(keys_.size(), k_); }
 

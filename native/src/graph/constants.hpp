@@ -43,7 +43,10 @@ inline constexpr std::size_t kPackedBeamMax = 2048;
 // With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
 // than a walk up to about this many.
 [[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 2000 + 120 * ef; }
-[[nodiscard]] constexpr std::size_t scan_rerank_for(std::size_t k) noexcept { return 4 * k + 64; }
+// These best are compared exactly in two rounds. Where the second still brings something nearer, the codes tell the
+// matches apart too coarsely, as they do far from the query: rounds of twice the size follow until one brings nothing.
+[[nodiscard]] constexpr std::size_t scan_round_for(std::size_t k) noexcept { return 2 * k + 32; }
+inline constexpr std::size_t kScanKept = 65536;  // matches among which those rounds choose
 // A smaller share than this is walked over bridges, a larger one as if there were no filter.
 inline constexpr double kGateShareMin = 0.3;
 inline constexpr std::size_t kMatchEntries = 16;

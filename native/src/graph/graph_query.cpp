@@ -39,12 +39,19 @@ struct GraphIndex::Search {
   void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
   void run(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
   void run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
-  void scan_codes(const GraphView& g, const std::byte* code, std::vector<Candidate>& best) const;
+  void scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code, std::vector<Candidate>& best,
+                 TopK& top) const;
+  void scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted, std::vector<Candidate>& best) const;
+  bool rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const;
   void look_around(const GraphView& g, Scratch& s, std::size_t n, std::vector<std::uint8_t>& lost) const;
   void run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
 };
 
 namespace {
+
+bool nearer(const Candidate& a, const Candidate& b) noexcept {
+  return a.key < b.key || (a.key == b.key && a.row < b.row);
+}
 
 void write_top(TopK& top, std::size_t k, std::int64_t* rows, float* distances) {
   const std::vector<std::uint64_t>& keys = top.sorted();
@@ -172,20 +179,57 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
   }
 }
 
-// The linked matches nearest by their codes.
-void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, std::vector<Candidate>& best) const {
+// Offers the exact distances of candidates; whether one is among the k nearest so far.
+bool GraphIndex::Search::rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const {
+  constexpr std::size_t block = 256;
+  std::uint32_t rows[block] = {};
+  float distances[block];
+  top.settle();
+  const float kth = top.threshold();
+  bool nearer = false;
+  for (std::size_t at = 0; at < n; at += block) {
+    const std::size_t m = std::min(block, n - at);
+    for (std::size_t i = 0; i < m; ++i) {
+      rows[i] = best[at + i].row;
+      index.rows_.prefetch(rows[i]);
+    }
+    index.rows_.distances(q, rows, 0, m, distances);
+    for (std::size_t i = 0; i < m; ++i) nearer |= distances[i] < kth;
+    top.offer(distances, rows, 0, m);
+  }
+  return nearer;
+}
+
+// Offers the linked matches that are nearest; see scan_round_for().
+void GraphIndex::Search::scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code,
+                                   std::vector<Candidate>& best, TopK& top) const {
+  const std::size_t round = scan_round_for(p.k);
+  for (const std::size_t kept : {2 * round, kScanKept}) {
+    top.clear();
+    scan_codes(g, code, kept, best);
+    std::size_t at = 0;
+    while (at < best.size()) {
+      const std::size_t n = std::min(std::max(at, round), best.size() - at);
+      const auto begin = best.begin() + static_cast<std::ptrdiff_t>(at);
+      std::nth_element(begin, begin + static_cast<std::ptrdiff_t>(n) - 1, best.end(), nearer);
+      if (!rerank(q, best.data() + at, n, top) && at != 0) return;
+      at += n;
+    }
+    if (best.size() < kept) return;  // that were all
+  }
+}
+
+// The linked matches nearest by their codes, in no order.
+void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted,
+                                    std::vector<Candidate>& best) const {
   constexpr std::size_t block = 256;
   const BeamFns& fns = beam_fns(best_isa());
-  const std::size_t wanted = scan_rerank_for(p.k);
   std::uint32_t rows[block];
   std::int32_t keys[block + kSlotPad];
   std::size_t n = 0;
   std::int32_t bound = INT32_MAX;
   best.clear();
   best.reserve(2 * wanted + block);
-  const auto nearer = [](const Candidate& a, const Candidate& b) {
-    return a.key < b.key || (a.key == b.key && a.row < b.row);
-  };
   const auto flush = [&] {
     fns.keys(g, code, rows, n, keys);
     for (std::size_t i = 0; i < n; ++i) {
@@ -260,7 +304,7 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   if (s.codes.size() < chunk * stride + kCacheLine) s.codes = AlignedBuffer<std::byte>(chunk * stride + kCacheLine);
   s.rows.resize(chunk * keep);
   s.keys.resize(chunk * keep);
-  s.distances.resize(std::max(keep, scan_rerank_for(p.k)));
+  s.distances.resize(keep);
   GraphView g = index.view(static_cast<std::uint32_t>(linked));
   const BeamFns& fns = beam_fns(best_isa());
   BeamRequest request;
@@ -277,7 +321,6 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   std::vector<std::uint8_t> lost;
   std::uint32_t walking[kChunk];
   std::vector<Candidate> best;
-  std::vector<std::uint32_t> best_rows;
   for (std::size_t first = 0; first < n; first += chunk) {
     const std::size_t m = std::min(chunk, n - first);
     bool inside = true;
@@ -313,17 +356,12 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
         for (std::size_t c = 0; c < s.tasks[i + 1].found; ++c) rows.prefetch(s.tasks[i + 1].rows[c]);
       }
       const BeamTask& task = s.tasks[i];
-      const std::uint32_t* near = task.rows;
-      std::size_t n_near = task.found;
       if (lost[i] != 0 || task.hops >= request.hops_max) {
-        scan_codes(g, task.code, best);
-        best_rows.clear();
-        for (const Candidate& c : best) best_rows.push_back(c.row);
-        near = best_rows.data();
-        n_near = best_rows.size();
+        scan_near(g, exact[i], task.code, best, top);
+      } else {
+        rows.distances(exact[i], task.rows, 0, task.found, s.distances.data());
+        top.offer(s.distances.data(), task.rows, 0, task.found);
       }
-      rows.distances(exact[i], near, 0, n_near, s.distances.data());
-      top.offer(s.distances.data(), near, 0, n_near);
       if (linked < size) scan(exact[i], linked, size, top);
       if (top.size() < std::min(p.k, matches)) {
         top.clear();
