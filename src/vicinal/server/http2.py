@@ -35,7 +35,7 @@ Fields = tuple[HeaderTuple, ...]
 """Of an answer. Those that differ from call to call are never to be indexed, else each takes a place in the tables."""
 
 NUMBER_MAX = 2**31 - 1
-FRAME_BYTES_MAX = 2**18
+FRAME_BYTES_MAX = 2**16
 """Of a frame that comes, and of one that goes, where the peer takes them; so streams take turns."""
 
 _FRAME_HEAD_BYTES = 9
@@ -43,7 +43,7 @@ _FRAME_HEAD_BYTES = 9
 STREAM_ROOM = 65_535
 """Bytes of a stream that come before somebody wants them; what HTTP/2 begins with."""
 
-READ_ROOM = 2**22
+READ_ROOM = 2**20
 """Bytes of a stream that may be on their way to somebody who wants them."""
 
 CONNECTION_ROOM = 2**24
