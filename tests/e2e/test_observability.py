@@ -232,7 +232,7 @@ def test_searches_are_counted_by_path_and_repeated_for_recall(tmp_path: Path) ->
             expected = metric(server.url, 'vicinal_recall_expected_total{collection="docs"}')
             assert expected == 10
             assert 8 <= metric(server.url, 'vicinal_recall_found_total{collection="docs"}') <= 10
-        assert not db.engine.watchers, "a server that stopped watches on"
+        assert not db.engine.watchers.all, "a server that stopped watches on"
 
 
 def test_the_recall_monitor_can_be_off(local: vicinal.Database) -> None:
@@ -240,7 +240,7 @@ def test_the_recall_monitor_can_be_off(local: vicinal.Database) -> None:
         assert http_call(server.url, "POST", SEARCH, {"vector": [0, 0]})[0] == 200
         page = http_call(server.url, "GET", "/metrics")[1].decode()
         assert "vicinal_recall_searches_total{" not in page
-        assert len(local.engine.watchers._all) == 1
+        assert len(local.engine.watchers.all) == 1
 
 
 def test_the_dashboard_shows_metrics_that_exist_with_labels_that_they_have(
