@@ -22,9 +22,9 @@
 namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
-inline constexpr std::uint32_t kWantMin = 8;    // candidates kept however near the end
-inline constexpr float kMargin = 3.0F;          // standard deviations that an own distance may be off
-inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
+inline constexpr std::uint32_t kWantMin = 8;     // candidates kept however near the end
+inline constexpr float kMargin = 3.0F;           // standard deviations that an own distance may be off
+inline constexpr std::uint32_t kRoomMin = 160;   // of candidates, where an early end keeps them few
 inline constexpr std::uint32_t kFlatRoom = 256;  // a list with more room is looked through by the minima of its blocks
 
 template <class V>

@@ -82,7 +82,7 @@ struct Lane {
   float kth = 0.0F;        // the largest of closest
   float stop = 0.0F;       // the walk ends when no candidate is nearer
   std::uint32_t kth_at = 0;
-  std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
+  std::uint32_t room = 0;     // of cd and ci, as far as they are in use; at most Sizes::capacity
   std::uint32_t sealed = 0;   // candidates in blocks whose minima are kept
   std::uint32_t nearest = 0;  // the nearest candidate of them, where that is the nearest of all; else kNoNode
   std::uint32_t nearest_block = 0;
