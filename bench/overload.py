@@ -27,6 +27,10 @@ CALM_SHARE = 0.25
 CALM_P99_FACTOR = 1.5
 """It is back when a second's p99 is no more than so many times that of before."""
 
+PEAK_FROM, PEAK_STEP, PEAK_STEPS_MAX, KEPT_SHARE = 0.9, 1.15, 12, 0.95
+"""The most that is answered in time is looked for in steps, from a share of what a closed loop got to the first rate of
+which so much is not."""
+
 TURN_S = 3.0
 """Of the phases at and below saturation."""
 
@@ -92,17 +96,20 @@ def overload(
 ) -> dict[str, Any]:
     """Calm, then the most that is answered, then factor times that, then calm again until it is as quick as before.
 
-    able : what a closed loop got. The most that an open loop gets answered in time is looked for around it.
+    able : what a closed loop got.
     """
     with Load(port, requests, server) as load:
         calm = able * CALM_SHARE
         load.phase(calm, 2.0, 1)
         before = load.phase(calm, 5.0, 2)
         limit = CALM_P99_FACTOR * before["good_p99_us"]
-        peak = max(
-            load.phase(able * share, TURN_S, place)["good"] / TURN_S
-            for place, share in enumerate((0.9, 1.0, 1.1, 1.25), 3)
-        )
+        peak, per_s = 0.0, able * PEAK_FROM
+        for place in range(PEAK_STEPS_MAX):
+            found = load.phase(per_s, TURN_S, 100 + place)
+            peak = max(peak, found["good"] / TURN_S)
+            if found["good"] < KEPT_SHARE * found["due"]:
+                break
+            per_s *= PEAK_STEP
         over = load.phase(peak * factor, seconds, 10)
         back: int | None = None
         for second in range(1, 31):

@@ -1,9 +1,10 @@
-"""What tests of a served database share: plain HTTP calls, lines of /metrics, and a gate that holds searches."""
+"""What tests of a served database share: calls of HTTP, plain or as bytes, lines of /metrics, a gate for searches."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from vicinal.engine.reader import Reader
+
+SEARCH = "/v1/collections/docs/search"
 
 
 def http_call(
@@ -34,6 +37,33 @@ def metric(url: str, line: str) -> float:
     page = http_call(url, "GET", "/metrics")[1].decode()
     found = [row.rpartition(" ")[2] for row in page.splitlines() if row.rpartition(" ")[0] == line]
     return float(found[0]) if found else 0.0
+
+
+def raw(body: bytes, length: int | None = None) -> bytes:
+    """A search as bytes, whose head may say another length than it has."""
+    length = len(body) if length is None else length
+    head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes, Any]:
+    """(status, head, body) of the next response."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        part = connection.recv(65_536)
+        assert part, got
+        got += part
+    head, _, body = got.lower().partition(b"\r\n\r\n")
+    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(65_536)
+    assert len(body) == length
+    return int(head[9:12]), head, json.loads(body)
+
+
+def connect(server: Any) -> socket.socket:
+    parts = urlsplit(server.url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
 
 
 class Gate:

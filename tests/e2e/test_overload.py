@@ -6,42 +6,13 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from serving import http_call, metric
+from serving import SEARCH, answer, connect, http_call, metric, raw
 
 import vicinal
 
-SEARCH = "/v1/collections/docs/search"
 QUERY = {"vector": [1, 2]}
-
-
-def raw(body: bytes, length: int | None = None) -> bytes:
-    """A search as bytes, whose head may say another length than it has."""
-    length = len(body) if length is None else length
-    head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}"
-    return head.encode() + b"\r\n\r\n" + body
-
-
-def answer(connection: socket.socket) -> tuple[int, bytes, Any]:
-    """(status, head, body) of the next response."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        part = connection.recv(65_536)
-        assert part, got
-        got += part
-    head, _, body = got.lower().partition(b"\r\n\r\n")
-    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-    while len(body) < length:
-        body += connection.recv(65_536)
-    assert len(body) == length
-    return int(head[9:12]), head, json.loads(body)
-
-
-def connect(server: Any) -> socket.socket:
-    parts = urlsplit(server.url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
 
 
 @pytest.fixture

@@ -118,13 +118,9 @@ def send(
     app: tuple[RestApp, asyncio.AbstractEventLoop], method: str, path: str, body: bytes, kind: str
 ) -> tuple[int, bytes]:
     """One request without a network."""
-    sent: list[Any] = []
 
     async def receive() -> Any:
         return {"type": "http.request", "body": body, "more_body": False}
-
-    async def collect(message: Any) -> None:
-        sent.append(message)
 
     scope = {
         "type": "http",
@@ -133,8 +129,8 @@ def send(
         "raw_path": path.encode(),
         "headers": [(b"content-type", kind.encode()), (b"accept", kind.encode())],
     }
-    app[1].run_until_complete(app[0](scope, receive, collect))
-    return sent[0]["status"], sent[1]["body"]
+    status, _, answer = app[1].run_until_complete(app[0].respond(scope, receive))
+    return status, answer
 
 
 def check(codec: Codec, operation: Operation, status: int, body: bytes) -> None:

@@ -27,22 +27,41 @@ class Server:
         except OverloadedError:
             return self.admission.requests
 
-    def interval(self, *waits_s: float) -> None:
-        """A time in which searches waited so long."""
+    def interval(self, *waits_s: float, done: int = 0) -> None:
+        """A time in which searches waited so long, and so many requests were done and followed by others."""
         for wait_s in waits_s:
             self.admission.answered(wait_s)
+        for _ in range(done):
+            self.admission.leave(0)
+            self.admission.requests += 1
         self.now += INTERVAL_S
         self.admission.answered(waits_s[-1])
 
 
-def test_a_standing_queue_lets_fewer_in_but_never_fewer_than_the_least() -> None:
+def test_a_standing_queue_lets_in_what_is_done_in_the_longest_wait() -> None:
     server = Server()
     assert server.fill() == 1000
-    server.interval(WAIT_S_MAX * 1.1)
-    assert server.admission.requests_max == 800
-    for _ in range(50):
-        server.interval(10.0)
+    server.interval(WAIT_S_MAX * 1.1, done=400)
+    assert server.admission.requests_max == pytest.approx(400 * WAIT_S_MAX / INTERVAL_S, abs=1)
+
+
+def test_a_standing_queue_never_lets_in_fewer_than_the_least_nor_more_than_before() -> None:
+    server = Server()
+    server.fill()
+    server.interval(10.0, done=2_000)
+    assert server.admission.requests_max == 1000
+    server.interval(10.0, done=1)
     assert server.admission.requests_max == REQUESTS_MIN
+
+
+def test_what_was_done_before_an_idle_time_is_not_counted() -> None:
+    server = Server()
+    server.admission.enter(None)
+    server.admission.leave(0)
+    server.now += 1_000.0
+    server.fill()
+    server.interval(WAIT_S_MAX * 1.1, done=400)
+    assert server.admission.requests_max == pytest.approx(400 * WAIT_S_MAX / INTERVAL_S, abs=1)
 
 
 def test_one_search_that_did_not_wait_shows_that_no_queue_stands() -> None:

@@ -1,8 +1,8 @@
 """Who may come in: bounds on requests and bytes under way, and a rate for each key. What is refused was not begun.
 
 The bound on requests adapts: where even the luckiest search of a tenth of a second waited longer than WAIT_S_MAX, a
-queue is standing that more requests only lengthen, so fewer are let in; where none stands and somebody was refused,
-more are.
+queue is standing that more requests only lengthen, so no more are let in than are done in such a time (Little's law);
+where none stands and somebody was refused, more are.
 (Nichols & Jacobson, "Controlling Queue Delay", 2012, whose measure this is.)
 """
 
@@ -30,7 +30,7 @@ REQUESTS_MIN = 256
 """The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
 load), unless it was configured to be less."""
 
-FEWER, MORE = 0.8, 1.1
+MORE = 1.1
 WORK_SHARE = 0.05
 """Of the newest native call in the mean."""
 
@@ -44,8 +44,7 @@ class Admission:
         self.requests_max = config.requests_max
         """The bound as it is now."""
         self._work_s = 0.0
-        self._least_s, self._most = float("inf"), 0
-        self._refused, self._until = False, clock() + INTERVAL_S
+        self._begin_interval(clock())
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.closing = False
 
@@ -68,6 +67,8 @@ class Admission:
             rate = key.requests_per_s or self._config.key_requests_per_s_max
             if rate:
                 self._spend(key.id, rate)
+        if self.requests == 0:
+            self._begin_interval(self._clock())  # how much is done in an idle time says nothing
         self.requests += 1
 
     @property
@@ -93,17 +94,20 @@ class Admission:
         """A search was answered so long after it came; adapts the bound when it is time."""
         now = self._clock()
         self._least_s = min(self._least_s, seconds)
-        self._most = max(self._most, self.requests)
-        if now < self._until:
+        if now < self._since + INTERVAL_S:
             return
-        highest = self._config.requests_max
-        if self._least_s > WAIT_S_MAX + WAIT_WORKS * self._work_s:
-            fewer = int(FEWER * min(self.requests_max, self._most))
-            self.requests_max = max(min(REQUESTS_MIN, highest), fewer)
+        highest, wait_s = self._config.requests_max, WAIT_S_MAX + WAIT_WORKS * self._work_s
+        if self._least_s > wait_s:
+            done_within = int(wait_s * self._done / (now - self._since))
+            least = min(REQUESTS_MIN, highest)
+            self.requests_max = max(least, min(self.requests_max, done_within))
         elif self._refused:
             self.requests_max = min(highest, int(MORE * self.requests_max) + 1)
-        self._least_s, self._most = float("inf"), 0
-        self._refused, self._until = False, now + INTERVAL_S
+        self._begin_interval(now)
+
+    def _begin_interval(self, now: float) -> None:
+        self._since, self._done = now, 0
+        self._least_s, self._refused = float("inf"), False
 
     def take_bytes(self, count: int, total: int) -> None:
         """Count bytes of a body that is coming in, `total` of them with these; `leave` gives them back.
@@ -131,6 +135,7 @@ class Admission:
     def leave(self, body_bytes: int) -> None:
         """A request is done; body_bytes is what take_bytes counted for it."""
         self.requests -= 1
+        self._done += 1
         self.body_bytes -= body_bytes
 
     def _spend(self, key: str, rate: float) -> None:

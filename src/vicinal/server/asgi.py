@@ -1,4 +1,4 @@
-"""REST: the ASGI application. It turns HTTP into calls of the gateway and errors into statuses, and nothing else."""
+"""REST. It turns HTTP, in the terms of ASGI, into calls of the gateway and errors into statuses, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from vicinal.wire.operations import OPERATIONS, Operation
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
+Fields = list[tuple[bytes, bytes]]
 
 ROUTES: dict[tuple[bool, tuple[str, ...]], dict[str, Operation]] = {}
 """(below a collection, path) to the operation of each method."""
@@ -83,13 +83,8 @@ class RestApp:
             self._refusal = admission.requests_max, response
         return response
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request, or the server's life span."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
+    async def respond(self, scope: Scope, receive: Receive) -> tuple[int, Fields, bytes]:
+        """(status, headers, body) of the answer to one HTTP request; see `vicinal.server.http.App`."""
         headers: Headers = dict(scope["headers"])
         path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
         path = path.partition(b"?")[0]
@@ -99,25 +94,18 @@ class RestApp:
         status, content_type, body, extra = await self._answer(
             scope["method"], path, headers, receive, came
         )
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", content_type),
-                    (b"content-length", b"%d" % len(body)),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"x-request-id", request_id.encode()),
-                    *extra,
-                ],
-            }
-        )
-        content = b"" if scope["method"] == "HEAD" else body
-        await send({"type": "http.response.body", "body": content})
+        fields = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-request-id", request_id.encode()),
+            *extra,
+        ]
+        return status, fields, b"" if scope["method"] == "HEAD" else body
 
     async def _answer(
         self, method: str, path: bytes, headers: Headers, receive: Receive, came: _Came
-    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+    ) -> tuple[int, bytes, bytes, Fields]:
         """(status, content type, body, further headers)."""
         codec = JSON
         try:
@@ -134,7 +122,7 @@ class RestApp:
         except VicinalError as fault:
             if not came.handed_over:
                 self._gateway.observer.refused("http", fault)
-            extra: list[tuple[bytes, bytes]] = []
+            extra: Fields = []
             if isinstance(fault, OverloadedError):
                 extra.append((b"retry-after", b"%d" % max(1, round(fault.retry_after_s))))
             status = http_status(fault)
@@ -175,8 +163,7 @@ class RestApp:
             more = True
             while more:
                 try:
-                    async with asyncio.timeout(gateway.config.read_s_max):
-                        message = await receive()
+                    message = await receive()
                 except TimeoutError:
                     raise DeadlineError(
                         f"no part of the body came for {gateway.config.read_s_max:g} s; send it faster"
@@ -241,18 +228,14 @@ class RestApp:
             raise
         return b"".join(parts), total
 
-    async def _packed(
-        self, headers: Headers, body: bytes
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    async def _packed(self, headers: Headers, body: bytes) -> tuple[bytes, Fields]:
         """An answer as gzip where its caller takes that and it is large enough, and the headers that say so."""
         if len(body) < PACK_BYTES_MIN or not takes_gzip(_text(headers, b"accept-encoding")):
             return body, []
         packed = await asyncio.to_thread(pack, body)
         return packed, [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
 
-    def _plain(
-        self, path: bytes, headers: Headers
-    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+    def _plain(self, path: bytes, headers: Headers) -> tuple[int, bytes, bytes, Fields]:
         gateway = self._gateway
         if path == b"/livez":
             return 200, PLAIN, b"ok\n", []
@@ -347,11 +330,3 @@ def _timeout_s(headers: Headers, most: float) -> float:
 def _text(headers: Headers, name: bytes) -> str | None:
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

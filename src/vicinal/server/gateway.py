@@ -72,9 +72,9 @@ SLOW_THREADS = 2
 _log = get_logger("server")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One request, as a protocol hands it over.
+    """One request, as a protocol hands it over; nobody changes it. (A frozen one would take twice the time to make.)
 
     Attributes
     ----------
@@ -301,8 +301,7 @@ class Gateway:
             else:
                 self.metrics.deduplicated.inc()
             try:
-                async with asyncio.timeout(call.deadline - time.monotonic()):
-                    answer = await asyncio.shield(future)
+                answer = await _within(future, call.deadline)
                 if (
                     call.operation is ops.SEARCH and not joined
                 ):  # who joins waits less than the queue
@@ -553,6 +552,35 @@ class Gateway:
             f"key {key.id} (role {key.role}) may not {call.operation.name}{where}; "
             f"it takes the role {role.name.lower()}"
         )
+
+
+async def _within(shared: asyncio.Future[T], deadline: float) -> T:
+    """What a future gives that others may wait for too: who stops waiting does not end it. TimeoutError at the
+    deadline. (`asyncio.shield` in `asyncio.timeout`, for half the time.)"""
+    if shared.done():
+        return shared.result()
+    loop = asyncio.get_running_loop()
+    mine: asyncio.Future[T] = loop.create_future()
+    late = loop.call_later(max(0.0, deadline - time.monotonic()), _settle, mine, None)
+    shared.add_done_callback(partial(_settle, mine))
+    try:
+        return await mine
+    finally:
+        late.cancel()
+
+
+def _settle(mine: asyncio.Future[T], shared: asyncio.Future[T] | None) -> None:
+    """Give on what the shared future has, or None: that it comes too late."""
+    if mine.done():
+        return
+    if shared is None:
+        mine.set_exception(TimeoutError())
+    elif shared.cancelled():
+        mine.cancel()
+    elif (fault := shared.exception()) is not None:
+        mine.set_exception(fault)
+    else:
+        mine.set_result(shared.result())
 
 
 def _digest(call: Call) -> bytes:

@@ -19,6 +19,7 @@ from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
 from vicinal.model.errors import InvalidArgumentError, RequestTooLargeError, VicinalError
 from vicinal.server.http2 import READ_ROOM, Connection, Field, Fields, Owner, Stream
+from vicinal.server.listening import BACKLOG
 from vicinal.telemetry.log import get_logger
 from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack
 
@@ -300,7 +301,7 @@ class GrpcServer(Owner):
         if tls is not None:
             options = {"ssl": tls, "ssl_handshake_timeout": self.read_s_max}
         self._listening = await loop.create_server(
-            lambda: Connection(self), sock=listener, **options
+            lambda: Connection(self), sock=listener, backlog=BACKLOG, **options
         )
 
     async def stop(self, grace_s: float) -> None:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from vicinal.server.config import ServerConfig
+from vicinal.server.listening import BACKLOG
 
 KEEP_ALIVE_S = 75
 """Longer than a client keeps an idle connection, so that it is the client who closes."""
+
+LOOK_S = 1.0
+"""How often connections are looked at for having been silent too long. A timer for each request would be as exact as
+nobody needs, and costs as much as refusing it."""
 
 HEAD_BYTES_MAX = 64 * 1024
 """Bytes that come before a request's headers are whole. The parser knows no bound, and no key was seen by then."""
@@ -26,6 +32,21 @@ HEAD_BYTES_MAX = 64 * 1024
 
 REFUSABLE = b"POST /v1/"
 """How a request begins that may be refused unparsed: searches and bulk work, not health checks."""
+
+
+Headers = list[tuple[bytes, bytes]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+class App(Protocol):
+    """What requests are handed to."""
+
+    async def respond(self, scope: Any, receive: Receive) -> tuple[int, Headers, bytes]:
+        """(status, headers, body) of the answer to a request. scope and receive are those of ASGI, and receive
+        raises TimeoutError where no part of the body comes for `read_s_max`. The headers have its length, and
+        nothing in them that a stranger chose."""
+        ...
 
 
 class HttpServer:
@@ -36,26 +57,27 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Any,
+        app: App,
         listener: socket.socket,
         options: ServerConfig,
         refusal: Callable[[], bytes | None],
     ) -> None:
-        class Protocol(_BoundedProtocol):
-            head_s_max = options.read_s_max
+        class Connection(_Connection):
+            read_s_max = options.read_s_max
             refusal_now = staticmethod(refusal)
 
         config = uvicorn.Config(
-            app,
-            http=Protocol,
+            app.respond,  # called by `_Connection`, which hands it no `send`
+            interface="asgi3",
+            http=Connection,
             ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
             proxy_headers=False,
+            backlog=BACKLOG,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
             ssl_ca_certs=options.tls_client_ca,
@@ -63,11 +85,14 @@ class HttpServer:
         )
         self._server = _Quiet(config)
         self._listener = listener
+        self._look_s = min(LOOK_S, options.read_s_max / 4)
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Return when requests are answered."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._watch = asyncio.create_task(self._end_silent())
         while not self._server.started:
             if self._task.done():
                 self._task.result()
@@ -76,18 +101,29 @@ class HttpServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new connections, wait for the requests under way, at most grace_s."""
-        if self._task is None:
+        if self._task is None or self._watch is None:
             return
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
         await self._task
+        self._watch.cancel()
+
+    async def _end_silent(self) -> None:
+        """End the connections that have been silent for too long, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._look_s)
+            now_s = loop.time()
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, _Connection):
+                    connection.end_if_silent(now_s)
 
 
-class _BoundedProtocol(HttpToolsProtocol):
+class _Connection(HttpToolsProtocol):
     """A connection whose request headers are bounded in size and time, so that strangers cannot hold memory or
-    sockets."""
+    sockets, and whose answers are written in one piece."""
 
-    head_s_max = 20.0
+    read_s_max = 20.0
 
     @staticmethod
     def refusal_now() -> bytes | None:
@@ -98,17 +134,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._head_bytes = 0
         self._in_head = True
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """The first request's headers have from now on."""
-        super().connection_made(transport)
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more is waited for."""
-        self._forget_timer()
-        super().connection_lost(exc)
+        self._until_s = self.loop.time() + self.read_s_max
+        """When it is ended for its silence, by the loop's clock; the first request's headers have from now on."""
 
     def data_received(self, data: bytes) -> None:
         """Refuse or parse, and end a connection whose headers grow beyond their bound."""
@@ -120,11 +147,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             and is_whole_request(data)
         ):
             self.transport.write(refusal)
-            self._forget_timer()
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
             return
         super().data_received(data)
         if self._in_head:
@@ -132,33 +155,69 @@ class _BoundedProtocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.transport.abort()
 
+    def end_if_silent(self, now_s: float) -> None:
+        """End it where it was silent for too long: at once in the middle of headers, else in order."""
+        if now_s < self._until_s:
+            return
+        if self._in_head:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        self._expect_head()
+        if not self._in_head:  # else it is the connection's first
+            self._in_head, self._until_s = True, self.loop.time() + self.read_s_max
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """From here on the application sets the bounds."""
-        self._in_head, self._head_bytes = False, 0
-        self._forget_timer()
+        """From here on the application sets the bounds, but for pauses of the body."""
+        self._in_head, self._head_bytes, self._until_s = False, 0, float("inf")
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """The next request is begun where it came already, or waited for."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._in_head:
+            self._until_s = self.loop.time() + KEEP_ALIVE_S
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(self._answer, app, cycle))
+
+    async def _answer(self, respond: Any, cycle: Any, scope: Any, *_: Any) -> None:
+        """One request, in the place of an ASGI application's messages."""
+        status, headers, body = await respond(scope, partial(self._receive, cycle))
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        parts: list[bytes] = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+        self.transport.write(b"".join(parts))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+
+    async def _receive(self, cycle: Any) -> Message:
+        """The next part of a body; TimeoutError where none comes in time."""
+        if cycle.message_event.is_set():  # most bodies come with their head
+            return await cycle.receive()
+        async with asyncio.timeout(self.read_s_max):
+            return await cycle.receive()
 
     @property
     def _between_requests(self) -> bool:
         cycle: Any = self.cycle  # None before the first request, whatever its declaration says
         return cycle is None or (cycle.response_complete and not cycle.more_body)
-
-    def _expect_head(self) -> None:
-        self._in_head = True
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(
-                self.head_s_max, self.transport.abort
-            )
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def is_whole_request(data: bytes) -> bool:

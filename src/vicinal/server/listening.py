@@ -6,7 +6,10 @@ import socket
 
 from vicinal.storage.files import storage_error
 
-BACKLOG = 2048
+BACKLOG = 65_535
+"""Connections that wait to be accepted; the system takes fewer (net.core.somaxconn). One that finds no room is told
+nothing and tries again after a second."""
+
 KEEPALIVE_S = 60
 """Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
 
