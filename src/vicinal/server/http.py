@@ -11,13 +11,13 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from vicinal.server.config import ServerConfig
-from vicinal.server.listening import BACKLOG
+from vicinal.server.listening import BACKLOG, doors
 
 KEEP_ALIVE_S = 75
 """Longer than a client keeps an idle connection, so that it is the client who closes."""
@@ -45,7 +45,7 @@ class App(Protocol):
     async def respond(self, scope: Any, receive: Receive) -> tuple[int, Headers, bytes]:
         """(status, headers, body) of the answer to a request. scope and receive are those of ASGI, and receive
         raises TimeoutError where no part of the body comes for `read_s_max`. The headers have its length, and
-        nothing in them that a stranger chose."""
+        no byte that would end a line."""
         ...
 
 
@@ -91,7 +91,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Return when requests are answered."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._task = asyncio.create_task(self._server.serve(sockets=doors(self._listener)))
         self._watch = asyncio.create_task(self._end_silent())
         while not self._server.started:
             if self._task.done():
@@ -114,9 +114,8 @@ class HttpServer:
         while True:
             await asyncio.sleep(self._look_s)
             now_s = loop.time()
-            for connection in list(self._server.server_state.connections):
-                if isinstance(connection, _Connection):
-                    connection.end_if_silent(now_s)
+            for connection in list(cast("set[_Connection]", self._server.server_state.connections)):
+                connection.end_if_silent(now_s)
 
 
 class _Connection(HttpToolsProtocol):

@@ -10,6 +10,10 @@ BACKLOG = 65_535
 """Connections that wait to be accepted; the system takes fewer (net.core.somaxconn). One that finds no room is told
 nothing and tries again after a second."""
 
+DOORS = 16
+"""Connections that one turn of the event loop may accept. libuv, under uvloop, accepts one for each socket that it
+listens on (since 1.45), which under load is some fifty a second: so it is given one socket under several numbers."""
+
 KEEPALIVE_S = 60
 """Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
 
@@ -31,3 +35,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise storage_error(f"listening on {host}:{port}", fault) from fault
     return listener
+
+
+def doors(listener: socket.socket) -> list[socket.socket]:
+    """A socket that listens, under DOORS numbers, to hand to the event loop, whose they are then."""
+    return [listener, *(listener.dup() for _ in range(DOORS - 1))]
