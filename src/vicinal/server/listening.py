@@ -10,9 +10,9 @@ BACKLOG = 65_535
 """Connections that wait to be accepted; the system takes fewer (net.core.somaxconn). One that finds no room is told
 nothing and tries again after a second."""
 
-DOORS = 16
+DOORS = 32
 """Connections that one turn of the event loop may accept. libuv, under uvloop, accepts one for each socket that it
-listens on (since 1.45), which under load is some fifty a second: so it is given one socket under several numbers."""
+listens on (since 1.45), which under load is a hundred a second: so it is given one socket under several numbers."""
 
 KEEPALIVE_S = 60
 """Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""

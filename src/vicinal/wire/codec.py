@@ -10,7 +10,6 @@ import datetime as dt
 import math
 import sys
 import uuid
-from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -37,8 +36,6 @@ from vicinal.wire.messages import (
 )
 
 T = TypeVar("T")
-
-_FLOATS = (VectorType.F32, VectorType.F16)
 
 invariant(sys.byteorder == "little", "vectors on the wire are little-endian, like this machine")
 
@@ -183,14 +180,10 @@ def stored_dtype(config: CollectionConfig, *, query: bool) -> np.dtype[np.generi
 
 
 def one_vector(vector: Vector, config: CollectionConfig, *, query: bool = False) -> Any:
-    """(columns,) array of bytes, or the numbers as they came; a query's become an array here where all is well."""
-    if isinstance(vector, bytes):
-        return _from_bytes(vector, config, query=query).reshape(-1)
-    if query and config.dtype in _FLOATS:
-        numbers = np.frombuffer(array("f", vector), np.float32)
-        if math.isfinite(numbers.dot(numbers)):  # else the message needs the numbers
-            return numbers
-    return vector
+    """(columns,) array of bytes, or the numbers as they came."""
+    if not isinstance(vector, bytes):
+        return vector
+    return _from_bytes(vector, config, query=query).reshape(-1)
 
 
 def many_vectors(vectors: Vectors, config: CollectionConfig, *, query: bool = False) -> Any:
