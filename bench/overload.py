@@ -94,12 +94,14 @@ def cpu_s(pid: int) -> float:
 def overload(
     port: int, server: int, requests: list[bytes], able: float, factor: float, seconds: float
 ) -> dict[str, Any]:
-    """Calm, then the most that is answered, then factor times that, then calm again until it is as quick as before.
+    """A burst that finds no connections, then calm, then the most that is answered, then factor times that, then calm
+    again until it is as quick as before.
 
     able : what a closed loop got.
     """
     with Load(port, requests, server) as load:
         calm = able * CALM_SHARE
+        first = load.phase(able * factor, TURN_S, 0)
         load.phase(calm, 2.0, 1)
         before = load.phase(calm, 5.0, 2)
         limit = CALM_P99_FACTOR * before["good_p99_us"]
@@ -126,6 +128,7 @@ def overload(
         "goodput_of_peak": round(goodput / peak, 3),
         "refused_share": round(over["refused"] / over["due"], 3),
         "over": over,
+        "first_burst": first,
         "calm_p99_us_before": before["good_p99_us"],
         "seconds_until_calm_again": back,
     }

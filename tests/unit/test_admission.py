@@ -118,6 +118,8 @@ def test_a_bound_below_the_least_stays_as_it_was_configured() -> None:
         (HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", False),
         (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", False),
         (HEAD + b"Content-Length: -2\r\n\r\n{}", False),
+        (HEAD + b"Content-Length: -1\r\n\r\n", False),
+        (HEAD + b"A: " + b"b" * 2_048 + b"\r\nContent-Length: 2\r\n\r\n{}", False),
     ],
 )
 def test_only_a_request_that_is_whole_and_alone_is_refused_unparsed(

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
 import uvicorn
@@ -29,6 +29,9 @@ nobody needs, and costs as much as refusing it."""
 HEAD_BYTES_MAX = 64 * 1024
 """Bytes that come before a request's headers are whole. The parser knows no bound, and no key was seen by then."""
 
+
+KNOWN_HEAD_BYTES_MAX = 2 * 1024
+"""A longer head is parsed before its request is refused."""
 
 REFUSABLE = b"POST /v1/"
 """How a request begins that may be refused unparsed: searches and bulk work, not health checks."""
@@ -221,16 +224,22 @@ class _Connection(HttpToolsProtocol):
 
 def is_whole_request(data: bytes) -> bool:
     """Whether data is one request with its body, of a length that its head says once, and nothing else."""
-    end = data.find(b"\r\n\r\n")
-    head = data[:end].lower()
-    if end < 0 or b"\r\ntransfer-encoding" in head:
-        return False
+    end = data.find(b"\r\n\r\n", 0, KNOWN_HEAD_BYTES_MAX)
+    return end >= 0 and len(data) == end + 4 + _body_bytes(data[:end])
+
+
+@lru_cache(maxsize=1024)  # of KNOWN_HEAD_BYTES_MAX each; a client's heads are mostly alike
+def _body_bytes(head: bytes) -> int:
+    """The length of the body that follows a head, as the head says it; less than 0 where it is not said once."""
+    head = head.lower()
+    if b"\r\ntransfer-encoding" in head:
+        return -1
     _, found, rest = head.partition(b"\r\ncontent-length:")
     length, _, more = rest.partition(b"\r\n")
     length = length.strip()
     if not found or not length.isdigit() or b"content-length" in more:
-        return False
-    return len(data) == end + 4 + int(length)
+        return -1
+    return int(length)
 
 
 class _Quiet(uvicorn.Server):
