@@ -86,10 +86,13 @@ def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], b
 
 def _floats(vector: Any) -> npt.NDArray[np.float32] | None:
     """A list that begins with a float, in a quarter of the time that NumPy takes; None where it is anything else."""
-    if type(vector) is not list or not vector or type(cast("list[Any]", vector)[0]) is not float:
+    if type(vector) is not list or not vector:
+        return None
+    numbers = cast("list[Any]", vector)
+    if type(numbers[0]) is not float:
         return None
     try:
-        return np.frombuffer(array("f", vector), np.float32)
+        return np.frombuffer(array("f", numbers), np.float32)
     except (TypeError, OverflowError):
         return None
 
