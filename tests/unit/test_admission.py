@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from vicinal.model.errors import OverloadedError
@@ -104,6 +106,25 @@ def test_a_bound_below_the_least_stays_as_it_was_configured() -> None:
     for _ in range(5):
         server.interval(10.0)
     assert server.admission.requests_max == 2
+
+
+def test_what_is_read_in_one_turn_of_the_loop_takes_its_room_before_it_enters() -> None:
+    async def turns() -> None:
+        admission = Admission(ServerConfig(requests_max=3))
+        admission.enter(None)
+        assert [admission.room() for _ in range(4)] == [True, True, False, False]
+        admission.enter(None)
+        await asyncio.sleep(0)
+        assert [admission.room() for _ in range(2)] == [True, False], "one of the two went away"
+        await asyncio.sleep(0)
+        admission.enter(None)
+        assert not admission.room()
+        with pytest.raises(OverloadedError):
+            admission.enter(None)
+        admission.leave(0)
+        assert admission.room()
+
+    asyncio.run(turns())
 
 
 @pytest.mark.parametrize(

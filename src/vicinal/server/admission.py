@@ -8,6 +8,7 @@ where none stands and somebody was refused, more are.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Admission:
     def __init__(self, config: ServerConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
         self.requests, self.body_bytes = 0, 0
+        self._read = 0
         self.requests_max = config.requests_max
         """The bound as it is now."""
         self._work_s = 0.0
@@ -61,7 +63,8 @@ class Admission:
             raise OverloadedError(
                 "the server is stopping; try again, or another one", RETRY_AFTER_S
             )
-        if self.full:
+        if self.requests >= self.requests_max:
+            self._refused = True
             raise self.refusal()
         if key is not None:
             rate = key.requests_per_s or self._config.key_requests_per_s_max
@@ -71,13 +74,20 @@ class Admission:
             self._begin_interval(self._clock())  # how much is done in an idle time says nothing
         self.requests += 1
 
-    @property
-    def full(self) -> bool:
-        """Whether the next request is refused for want of room."""
-        if self.requests < self.requests_max:
+    def room(self) -> bool:
+        """Whether a request that was read just now may go on to `enter`. It takes its room at once: what comes in one
+        turn of the event loop enters in the next, and as much of it as there is no room for would be refused only then,
+        when that is dear."""
+        if self.requests + self._read >= self.requests_max:
+            self._refused = True
             return False
-        self._refused = True
+        if self._read == 0:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._read += 1
         return True
+
+    def _turn(self) -> None:
+        self._read = 0
 
     def refusal(self) -> OverloadedError:
         """What a request is refused with while the server is full."""

@@ -58,9 +58,10 @@ class RestApp:
         self._refusal = (0, b"")
 
     def refusal(self) -> bytes | None:
-        """The whole response to a request for which there is no room; None where there is."""
+        """The whole response to a request that was read just now and has no room; None where it has, or is told of
+        something else."""
         admission = self._gateway.admission
-        if admission.closing or not admission.full:
+        if admission.closing or admission.room():
             return None
         if self._refused is None:
             self._refused = self._gateway.observer.refused_by("http", OverloadedError)

@@ -295,9 +295,9 @@ class GrpcPort(ABC):
             raise
 
     def _refusal(self) -> Fields | None:
-        """The trailers of a call for which there is no room; None where there is."""
+        """The trailers of a call that came just now and has no room; None where it has."""
         admission = self.gateway.admission
-        if admission.closing or not admission.full:
+        if admission.closing or admission.room():
             return None
         if self._refused is None:
             self._refused = self.gateway.observer.refused_by(self.protocol, OverloadedError)

@@ -55,7 +55,8 @@ class App(Protocol):
 class HttpServer:
     """One listening socket.
 
-    refusal : the whole response that a request gets for want of room; None where there is room.
+    refusal : the whole response that a request, read just now, gets for want of room; None where there is room, which
+        it takes.
     """
 
     def __init__(
@@ -144,9 +145,9 @@ class _Connection(HttpToolsProtocol):
         if (
             self._head_bytes == 0
             and data.startswith(REFUSABLE)
-            and (refusal := self.refusal_now()) is not None
             and self._between_requests
             and is_whole_request(data)
+            and (refusal := self.refusal_now()) is not None
         ):
             self.transport.write(refusal)
             self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
