@@ -1,9 +1,8 @@
 """The recall monitor: a small share of live searches is answered again, exactly, in the background, and compared.
 
 Its cost is bounded: one search at a time, at most one a second, and pauses between them so long that it takes
-BUSY_SHARE_MAX of one core, and where the system can tell threads apart (Linux) only what searches leave of it: a scan of
-some milliseconds a second would be their 99th percentile. A search is left out where points changed before it could be
-repeated.
+BUSY_SHARE_MAX of one core, and where the system can tell threads apart (Linux) only what searches leave of it. A search
+is left out where points changed before it could be repeated.
 """
 
 from __future__ import annotations
