@@ -19,7 +19,7 @@ from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
 from vicinal.model.errors import InvalidArgumentError, RequestTooLargeError, VicinalError
 from vicinal.server.http2 import READ_ROOM, Connection, Field, Fields, Owner, Stream
-from vicinal.server.listening import BACKLOG, doors
+from vicinal.server.listening import BACKLOG
 from vicinal.telemetry.log import get_logger
 from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack
 
@@ -292,7 +292,7 @@ class GrpcServer(Owner):
         self.connections: set[Connection] = set()
         self.calls: set[GrpcCall] = set()
         self._idle: asyncio.Event | None = None
-        self._listening: list[asyncio.AbstractServer] = []
+        self._listening: Any = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Answer on a socket that listens."""
@@ -300,19 +300,15 @@ class GrpcServer(Owner):
         options: dict[str, Any] = {}
         if tls is not None:
             options = {"ssl": tls, "ssl_handshake_timeout": self.read_s_max}
-        for door in doors(listener):
-            self._listening.append(
-                await loop.create_server(
-                    lambda: Connection(self), sock=door, backlog=BACKLOG, **options
-                )
-            )
+        self._listening = await loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=BACKLOG, **options
+        )
 
     async def stop(self, grace_s: float) -> None:
         """Take no connection more, wait for the calls under way, at most grace_s, and end them."""
-        if not self._listening:
+        if self._listening is None:
             return
-        for listening in self._listening:
-            listening.close()
+        self._listening.close()
         self._idle = asyncio.Event()
         for connection in list(self.connections):
             connection.leave()

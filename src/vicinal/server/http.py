@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from vicinal.server.config import ServerConfig
-from vicinal.server.listening import BACKLOG, doors
+from vicinal.server.listening import BACKLOG, Rush
 
 KEEP_ALIVE_S = 75
 """Longer than a client keeps an idle connection, so that it is the client who closes."""
@@ -69,7 +69,9 @@ class HttpServer:
         class Connection(_Connection):
             read_s_max = options.read_s_max
             refusal_now = staticmethod(refusal)
+            made = staticmethod(self._made)
 
+        self._connection = Connection
         config = uvicorn.Config(
             app.respond,  # called by `_Connection`, which hands it no `send`
             interface="asgi3",
@@ -92,10 +94,11 @@ class HttpServer:
         self._look_s = min(LOOK_S, options.read_s_max / 4)
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._rush: Rush | None = None
 
     async def start(self) -> None:
         """Return when requests are answered."""
-        self._task = asyncio.create_task(self._server.serve(sockets=doors(self._listener)))
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         self._watch = asyncio.create_task(self._end_silent())
         while not self._server.started:
             if self._task.done():
@@ -111,6 +114,24 @@ class HttpServer:
         self._server.should_exit = True
         await self._task
         self._watch.cancel()
+
+    def _made(self) -> None:
+        """A connection was."""
+        server = self._server
+        if server.should_exit:
+            return
+        if self._rush is None:
+            config = server.config
+
+            def make() -> asyncio.Protocol:
+                return self._connection(
+                    config=config,
+                    server_state=server.server_state,
+                    app_state=server.lifespan.state,
+                )
+
+            self._rush = Rush(self._listener, make, config.ssl)
+        self._rush.take()
 
     async def _end_silent(self) -> None:
         """End the connections that have been silent for too long, until cancelled."""
@@ -133,12 +154,21 @@ class _Connection(HttpToolsProtocol):
         """See HttpServer."""
         return None
 
+    @staticmethod
+    def made() -> None:
+        """Told of each connection."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_bytes = 0
         self._in_head = True
         self._until_s = self.loop.time() + self.read_s_max
         """When it is ended for its silence, by the loop's clock; the first request's headers have from now on."""
+
+    def connection_made(self, transport: Any) -> None:
+        """It is; others may wait for the same."""
+        super().connection_made(transport)
+        self.made()
 
     def data_received(self, data: bytes) -> None:
         """Refuse or parse, and end a connection whose headers grow beyond their bound."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
 
 from vicinal.storage.files import storage_error
+from vicinal.telemetry.log import get_logger
 
 BACKLOG = 65_535
 """Connections that wait to be accepted; the system takes fewer (net.core.somaxconn). One that finds no room is told
 nothing and tries again after a second."""
 
-DOORS = 32
-"""Connections that one turn of the event loop may accept. libuv, under uvloop, accepts one for each socket that it
-listens on (since 1.45), which under load is a hundred a second: so it is given one socket under several numbers."""
+OTHERS_MAX = 64
+"""Connections that are accepted beside one."""
 
 KEEPALIVE_S = 60
 """Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
+
+_log = get_logger("server")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -37,6 +43,42 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def doors(listener: socket.socket) -> list[socket.socket]:
-    """A socket that listens, under DOORS numbers, to hand to the event loop, whose they are then."""
-    return [listener, *(listener.dup() for _ in range(DOORS - 1))]
+class Rush:
+    """Accepts the connections that wait beside one that was made. Under uvloop the event loop accepts one in each of
+    its turns (libuv does, since 1.45), which under load is a hundred a second.
+
+    make : the protocol of a connection.
+    tls : what it begins with, if anything.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._listener, self._make, self._tls = listener, make, tls
+        self._coming: set[asyncio.Task[Any]] = set()
+
+    def take(self) -> None:
+        """A connection was made."""
+        loop = asyncio.get_running_loop()
+        for _ in range(OTHERS_MAX):
+            try:
+                accepted, _ = self._listener.accept()
+            except (
+                OSError
+            ):  # none waits; or the event loop, which accepts too, meets the same fault
+                return
+            accepted.setblocking(False)
+            task = loop.create_task(self._connect(accepted))
+            self._coming.add(task)
+            task.add_done_callback(self._coming.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._make, accepted, ssl=self._tls)
+        except OSError as fault:  # such as a handshake that failed
+            accepted.close()
+            _log.debug("a connection was not made: %s", fault)
