@@ -115,8 +115,10 @@ def test_what_is_read_in_one_turn_of_the_loop_takes_its_room_before_it_enters() 
         assert [admission.room() for _ in range(4)] == [True, True, False, False]
         admission.enter(None)
         await asyncio.sleep(0)
+        assert admission.together == 2
         assert [admission.room() for _ in range(2)] == [True, False], "one of the two went away"
         await asyncio.sleep(0)
+        assert admission.together == 1
         admission.enter(None)
         assert not admission.room()
         with pytest.raises(OverloadedError):

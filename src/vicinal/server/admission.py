@@ -43,6 +43,8 @@ class Admission:
         self._config, self._clock = config, clock
         self.requests, self.body_bytes = 0, 0
         self._read = 0
+        self.together = 0
+        """How many requests with room were read in the latest turn of the event loop in which any were."""
         self.requests_max = config.requests_max
         """The bound as it is now."""
         self._work_s = 0.0
@@ -87,7 +89,7 @@ class Admission:
         return True
 
     def _turn(self) -> None:
-        self._read = 0
+        self.together, self._read = self._read, 0
 
     def refusal(self) -> OverloadedError:
         """What a request is refused with while the server is full."""

@@ -4,8 +4,8 @@ Nobody waits for company. A search that finds a free thread begins at once; thos
 are busy are there together when one becomes free, and go as one batch. So the wait is zero when idle, never
 longer than the calls under way, and batches grow with the load by themselves.
 
-A search that is the only request under way, and whose like took less than INLINE_S_MAX, does not even go to a thread:
-the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search.
+A search that is the only request under way or read, and whose like took less than INLINE_S_MAX, does not even go to a
+thread: the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SearchBatcher:
         *,
         alone: bool = False,
     ) -> None:
-        """Queue a search; its future gets the encoded answer or the error. alone : no other request is under way."""
+        """Queue a search; its future gets the encoded answer or the error. alone : nothing else is under way or read."""
         if (
             alone
             and self._free == self._threads

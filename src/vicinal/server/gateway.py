@@ -425,7 +425,8 @@ class Gateway:
                 call.request_id,
                 call.trace,
             )
-            alone = self.admission.requests <= 1 and not call.among_many
+            admission = self.admission
+            alone = admission.requests <= 1 and admission.together <= 1 and not call.among_many
             self._batcher.submit(LocalCollection(engine), options, waiting, alone=alone)
         return future
 
