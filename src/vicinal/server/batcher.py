@@ -113,7 +113,7 @@ class SearchBatcher:
         *,
         alone: bool = False,
     ) -> None:
-        """Queue a search; its future gets the encoded answer or the error. alone : nothing else is under way or read."""
+        """Queue a search; its future gets the encoded answer or the error. alone : none else is under way or read."""
         if (
             alone
             and self._free == self._threads
