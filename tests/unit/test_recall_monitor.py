@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from vicinal.server.recall_monitor import BUSY_SHARE_MAX, NICE, PAUSE_S_MIN, RecallMonitor
+from vicinal.server.recall_monitor import BUSY_SHARE_MAX, PAUSE_S_MIN, RecallMonitor
 
 
 class Watched:
@@ -120,20 +117,3 @@ def test_a_closed_monitor_samples_nothing_and_raises_nothing(db: vicinal.Databas
     watched.monitor.close()
     watched.docs.search(np.zeros(8))
     assert watched.reports == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows a priority of a thread")
-def test_searches_are_repeated_in_a_thread_that_comes_after_all_others(
-    db: vicinal.Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = Watched(db)
-
-    def nice() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    before, found = nice(), list[int]()
-    monkeypatch.setattr(watched.monitor, "_report", lambda *told: found.append(nice()))
-    watched.docs.search(np.zeros(8))
-    watched.monitor.close()
-    assert found == [NICE]
-    assert nice() == before

@@ -1,15 +1,12 @@
 """The recall monitor: a small share of live searches is answered again, exactly, in the background, and compared.
 
 Its cost is bounded: one search at a time, at most one a second, and pauses between them so long that it takes
-BUSY_SHARE_MAX of one core, and where the system can tell threads apart (Linux) only what searches leave of it. A search
-is left out where points changed before it could be repeated.
+BUSY_SHARE_MAX of one core. A search is left out where points changed before it could be repeated.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +21,6 @@ from vicinal.telemetry.log import get_logger
 
 PAUSE_S_MIN = 1.0
 BUSY_SHARE_MAX = 0.02
-NICE = 19
 DISTANCE_SLACK = 1e-5
 """A result is right when it is no farther than the last true one: points at equal distance stand for each other."""
 
@@ -51,9 +47,7 @@ class RecallMonitor:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._share, self._report, self._clock, self._chance = share, report, clock, chance
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="vicinal-recall", initializer=_give_way
-        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vicinal-recall")
         self._lock = threading.Lock()
         self._next_s, self._busy = 0.0, False
 
@@ -103,9 +97,3 @@ class RecallMonitor:
         farthest = float(true[-1])
         limit = farthest + DISTANCE_SLACK * max(1.0, abs(farthest))
         self._report(collection.name, min(int((found <= limit).sum()), len(true)), len(true))
-
-
-def _give_way() -> None:
-    """Have this thread come after all others."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
