@@ -144,7 +144,10 @@ struct Exact {
   std::size_t k;
   Answer answer;
 
-  static void fetch(const void*, std::uint32_t) noexcept {}
+  static const std::byte* where(const void* context, std::uint32_t row) noexcept {
+    const Set& of = static_cast<const Exact*>(context)->set;
+    return reinterpret_cast<const std::byte*>(&of.rows[row * of.dim]);
+  }
   static void rerank(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept {
     auto& self = *const_cast<Exact*>(static_cast<const Exact*>(context));
     std::vector<std::pair<float, std::uint32_t>> order;
@@ -172,7 +175,7 @@ Answer ask(const QGraph& graph, const Set& set, SearchOptions options) {
   options.n_entries = 1;
   options.limit = static_cast<std::uint32_t>(set.n);
   options.ef = std::max(options.ef, options.k);
-  graph.search(set.queries.data(), set.nq(), options, {&exact, &Exact::fetch, &Exact::rerank});
+  graph.search(set.queries.data(), set.nq(), options, {&exact, &Exact::where, set.dim * sizeof(float), &Exact::rerank});
   return exact.answer;
 }
 
@@ -252,14 +255,94 @@ void search_finds_the_nearest_on_every_instruction_set() {
         check_answer(set, batch, options.k);
         const double r = recall(set, batch, options.k);
         CHECK(r >= kRecallFloor, isa_name(isa), static_cast<int>(metric), dim, r);
-        for (const std::size_t interleave : {1, 2, 3, 5, 8}) {
+        for (const std::size_t interleave : {2, 3, 5, 8}) {
           options.interleave = interleave;
           const Answer other = ask(graph, set, options);
           CHECK(other.rows == batch.rows, isa_name(isa), dim, interleave);
           CHECK(other.distances == batch.distances, isa_name(isa), dim, interleave);
         }
+        // A query alone chooses nodes a turn late, and so goes another way.
+        options.interleave = 1;
+        const Answer alone = ask(graph, set, options);
+        check_answer(set, alone, options.k);
+        const double one = recall(set, alone, options.k);
+        CHECK(one >= kRecallFloor, isa_name(isa), static_cast<int>(metric), dim, one);
       }
     }
+  }
+}
+
+void queries_alone_find_as_much_as_together() {
+  const Set set(1000, 128, Metric::l2, 200);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  for (const Isa isa : isas()) {
+    const Loops loops = loops_for(isa);
+    for (const float part : {0.0F, 0.9F}) {
+      SearchOptions options;
+      options.loops = &loops;
+      options.near_part = part;
+      for (const std::size_t ef : {10, 20, 60}) {
+        options.ef = ef;
+        options.interleave = 4;
+        const double together = recall(set, ask(graph, set, options), options.k);
+        options.interleave = 1;
+        const double alone = recall(set, ask(graph, set, options), options.k);
+        CHECK(alone >= together - 0.005, isa_name(isa), ef, part, alone, together);
+      }
+    }
+  }
+}
+
+void the_order_of_queries_changes_no_answer() {
+  const Set set(1000, 100, Metric::cosine, 60);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  std::vector<std::uint32_t> order(set.nq());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i * 37 % order.size());
+  for (const Isa isa : isas()) {
+    const Loops loops = loops_for(isa);
+    SearchOptions options;
+    options.loops = &loops;
+    const Answer plain = ask(graph, set, options);
+    options.order = order.data();
+    const Answer ordered = ask(graph, set, options);
+    CHECK(ordered.rows == plain.rows, isa_name(isa));
+    CHECK(ordered.distances == plain.distances, isa_name(isa));
+  }
+}
+
+// Whatever is compared exactly was sent for before, and only rows of the graph are.
+void rows_are_sent_for_before_they_are_compared() {
+  const Set set(1000, 200, Metric::l2, 60);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  struct Sent {
+    const Set& set;
+    std::vector<int> times;
+    bool several;  // a query alone sends for what is likely to be compared, while there is time
+    std::size_t compared = 0;
+  };
+  const std::uint32_t entry = 0;
+  for (const std::size_t nq : {1, 2, 3, 60}) {
+    Sent sent{set, std::vector<int>(set.n, 0), nq > 1};
+    Reranker reranker;
+    reranker.context = &sent;
+    reranker.row_bytes = set.dim * sizeof(float);
+    reranker.where = [](const void* context, std::uint32_t row) noexcept {
+      auto& to = *const_cast<Sent*>(static_cast<const Sent*>(context));
+      CHECK(row < to.set.n, row);
+      ++to.times[row];
+      return reinterpret_cast<const std::byte*>(&to.set.rows[row * to.set.dim]);
+    };
+    reranker.rerank = [](const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept {
+      auto& to = *const_cast<Sent*>(static_cast<const Sent*>(context));
+      for (std::size_t i = 0; i < n && to.several; ++i) CHECK(to.times[rows[i]] > 0, query, rows[i]);
+      ++to.compared;
+    };
+    SearchOptions options;
+    options.entries = &entry;
+    options.n_entries = 1;
+    options.limit = static_cast<std::uint32_t>(set.n);
+    graph->search(set.queries.data(), nq, options, reranker);
+    CHECK(sent.compared == nq, sent.compared, nq);
   }
 }
 
@@ -281,7 +364,6 @@ struct Visits {
     options.limit = static_cast<std::uint32_t>(set.n);
     Reranker reranker;
     reranker.context = &visits;
-    reranker.fetch = [](const void*, std::uint32_t) noexcept {};
     reranker.rerank = [](const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {};
     reranker.visited = [](const void* context, std::size_t query, const std::uint32_t* rows, const float* estimates,
                           const float* own, std::size_t n) noexcept {
@@ -376,7 +458,6 @@ void rows_that_cannot_be_among_the_nearest_are_not_compared() {
   std::size_t compared = 0;
   Reranker reranker;
   reranker.context = &compared;
-  reranker.fetch = [](const void*, std::uint32_t) noexcept {};
   reranker.rerank = [](const void* context, std::size_t, const std::uint32_t*, std::size_t n) noexcept {
     CHECK(n >= 10 && n <= rerank_for(10) + 2, n);
     *const_cast<std::size_t*>(static_cast<const std::size_t*>(context)) += n;
@@ -522,6 +603,9 @@ int main() {
   rotation_keeps_lengths_and_angles();
   halves_survive_the_way_there_and_back();
   search_finds_the_nearest_on_every_instruction_set();
+  queries_alone_find_as_much_as_together();
+  the_order_of_queries_changes_no_answer();
+  rows_are_sent_for_before_they_are_compared();
   an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set();
   estimates_order_neighbours_well_enough_to_walk_greedily();
   two_bits_find_more_in_as_many_nodes_on_every_instruction_set();

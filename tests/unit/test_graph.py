@@ -589,3 +589,28 @@ def test_lengths_are_taken_into_account_once_and_no_row_is_rewritten() -> None:
         _, far = index.search(Q[:3] * np.float32(factor), k=100, exact=True)
         expected = np.sort(1 - unit[:3] @ unit.T, axis=1)[:, :100]
         np.testing.assert_allclose(far, expected, atol=1e-5)
+
+
+def test_a_large_batch_of_long_rows_gets_the_answers_of_small_ones() -> None:
+    """It is answered region by region, on each number of threads."""
+    dim, n_queries = 832, 300
+    index = GraphIndex(dim, format="rabitq", ef_construction=48)
+    index.build(data("f32", 1500, 2, dim=dim), threads=0)
+    Q = data("f32", n_queries, 3, dim=dim)
+    small = [index.search(Q[i : i + 50], ef_search=20) for i in range(0, n_queries, 50)]
+    rows, found = (np.concatenate(part) for part in zip(*small, strict=True))
+    for threads in (1, 2):
+        whole = index.search(Q, ef_search=20, threads=threads)
+        assert (whole[0] == rows).all()
+        assert (whole[1] == found).all()
+
+
+def test_without_near_part_a_search_does_the_work_that_same_work_names(l2) -> None:
+    index, _, Q = l2
+    beam = index.same_work(10, 20)
+    by_hand = index.search(Q, ef_search=beam.ef_search, near_part=beam.near_part)
+    for again in range(2):  # the second time from memory
+        assert (index.search(Q, ef_search=20)[0] == by_hand[0]).all(), again
+    other = index.same_work(10, 40)
+    by_hand = index.search(Q, ef_search=other.ef_search, near_part=other.near_part)
+    assert (index.search(Q, ef_search=40)[0] == by_hand[0]).all()

@@ -260,10 +260,6 @@ class GraphIndex:
             ef_search = ef_search or None
         if ef_search is None:
             ef_search = 64 if k <= 32 else 2 * k
-        if near_part is None:
-            near_part = 0.0
-            if filter is None and not exact:
-                ef_search, _, near_part = native.same_work(k, ef_search)
         return native.search(
             queries,
             k,
