@@ -28,7 +28,7 @@ DType dtype_of(const py::AnyArray& rows) {
 }
 
 nb::object distances(const py::AnyArray& query, const py::AnyArray& rows, const std::string& kernel,
-                                        const std::string& isa) {
+                     const std::string& isa) {
   const Kernel k = py::parse_kernel(kernel);
   const DType dtype = k == Kernel::hamming ? DType::bit : dtype_of(rows);
   const py::View r = py::row_matrix(rows, dtype, "rows");

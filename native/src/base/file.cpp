@@ -45,8 +45,8 @@ constexpr std::size_t kPieceBytes = 16 * kHugePage;
 // use them: it takes those that are free. So they are asked for and given back.
 void set_huge_pages_free(std::size_t bytes) noexcept {
 #ifdef MADV_HUGEPAGE
-  void* raw = ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                     0);
+  void* raw =
+      ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return;  // the cache does with what there is
   static_cast<void>(::madvise(raw, bytes + kHugePage, MADV_HUGEPAGE));
   for (std::size_t at = 0; at < bytes; at += kHugePage) static_cast<volatile std::byte*>(raw)[at] = std::byte{1};

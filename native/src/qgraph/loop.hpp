@@ -5,8 +5,8 @@
 // -> the node's own distance -> estimates of its neighbours -> those below the threshold that are not yet expanded
 // are appended without a branch -> the nearest is chosen -> next query.
 //
-// Where a walk ends, its lane begins the next query in the same turn, and sends for the rows to compare exactly while it
-// prepares it; they are compared one turn later.
+// Where a walk ends, its lane begins the next query in the same turn, and sends for the rows to compare exactly while
+// it prepares it; they are compared one turn later.
 //
 // Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
 // candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
@@ -23,9 +23,9 @@
 namespace vicinal::qgraph {
 
 inline constexpr float kInfinity = __builtin_inff();
-inline constexpr std::uint32_t kWantMin = 8;    // candidates kept however near the end
-inline constexpr float kMargin = 3.0F;          // standard deviations that an own distance may be off
-inline constexpr std::size_t kSoonBytes = 1024;  // a query alone sends for rows up to so long before it needs them
+inline constexpr std::uint32_t kWantMin = 8;       // candidates kept however near the end
+inline constexpr float kMargin = 3.0F;             // standard deviations that an own distance may be off
+inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
 inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
@@ -45,8 +45,8 @@ struct SearchLoop {
     }
   }
 
-  // The first line of each page of a row: what finds the page may take longer than what fetches the line, and holds back
-  // all fetches behind it.
+  // The first line of each page of a row: what finds the page may take longer than what fetches the line, and holds
+  // back all fetches behind it.
   static VICINAL_INLINE void touch(const std::byte* row, std::size_t bytes) noexcept {
     prefetch_next(row);
     const std::byte* end = row + bytes;
@@ -335,7 +335,8 @@ struct SearchLoop {
     look_through(l, 0, l.size, V::setu(Single && l.latest != kNoNode ? l.latest : l.current), best, best_id);
     if constexpr (Single) {
       const float nearest = V::min_of(best);
-      if (l.latest == kNoNode && l.chosen < ef && nearest < kInfinity && !(nearest > l.stop)) {  // nothing is on its way
+      if (l.latest == kNoNode && l.chosen < ef && nearest < kInfinity &&
+          !(nearest > l.stop)) {  // nothing is on its way
         choose_ahead(g, sizes, l, V::id_at(best, nearest, best_id), nearest);
         best = empty;
         look_through(l, 0, l.size, V::setu(l.latest), best, best_id);
@@ -462,11 +463,12 @@ struct SearchLoop {
         if (b.reranker.row_bytes <= kSoonBytes) Sender(b.reranker, &l.er[l.hops - 1], 1, 1).send(SIZE_MAX);
       }
       if (l.current == kNoNode) {  // nothing was on its way
+        if (!on) return false;
         l.current = l.latest;
         l.latest = kNoNode;
       }
       l.row = row_of(g, l.current);
-      return l.current != kNoNode;
+      return true;
     }
   }
 
@@ -587,7 +589,8 @@ struct SearchLoop {
             const std::size_t partner = group == 0 ? i + half : i - half;
             const bool on = step<false>(c, b, sizes, ef, l, lanes[partner < width ? partner : i].row);
             if (l.due) finish(b, l);
-            if (on) [[likely]] continue;
+            if (on) [[likely]]
+              continue;
             collect(c, b, l);
             if (next < end) {
               start(c, b, sizes, l, b.nth(next++));

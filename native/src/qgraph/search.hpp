@@ -39,9 +39,9 @@ struct Reranker {
 struct Batch {
   const float* queries = nullptr;        // n x dim
   const std::uint32_t* order = nullptr;  // the number of the query to answer first, second, ...; null: 0, 1, ...
-  std::size_t ef = 0;              // nodes expanded per query, >= 1
-  std::size_t results = 0;         // wanted
-  std::size_t rerank = 0;          // candidates handed to the reranker, at most or hardly more
+  std::size_t ef = 0;                    // nodes expanded per query, >= 1
+  std::size_t results = 0;               // wanted
+  std::size_t rerank = 0;                // candidates handed to the reranker, at most or hardly more
   std::size_t interleave = 4;
   const std::uint32_t* entries = nullptr;  // nodes to start from, at least one
   std::size_t n_entries = 0;
@@ -89,7 +89,7 @@ struct Lane {
   float stop = 0.0F;       // the walk ends when no candidate is nearer
   std::uint32_t kth_at = 0;
   std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
-  bool due = false;  // the rows picked for query `asked` are on their way, and then to be compared
+  bool due = false;        // the rows picked for query `asked` are on their way, and then to be compared
   std::size_t asked = 0;
   std::uint32_t picked = 0;
   // Buffers of a Scratch.

@@ -239,7 +239,8 @@ class GraphIndex:
         Returns
         -------
         rows (n_queries, k) int64, -1 padded, and distances (n_queries, k) float32, +inf padded; ascending,
-        ties by row. There are always min(k, live rows that pass the filter) results.
+        ties by row. There are always min(k, live rows that pass the filter) results. A query alone walks in another
+        order than among others, so that of approximate results a few may differ.
 
         Raises
         ------
