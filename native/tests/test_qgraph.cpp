@@ -361,7 +361,7 @@ struct Visits {
     const std::uint32_t entry = 0;
     options.entries = &entry;
     options.n_entries = 1;
-    options.limit = static_cast<std::uint32_t>(set.n);
+    if (options.limit == 0) options.limit = static_cast<std::uint32_t>(set.n);
     Reranker reranker;
     reranker.context = &visits;
     reranker.rerank = [](const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {};
@@ -414,6 +414,59 @@ void an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set
           ended += got < all.size() ? 1U : 0U;
         }
         CHECK(ended * 2 > set.nq(), isa_name(isa), static_cast<int>(metric), filtered, ended);
+      }
+    }
+  }
+}
+
+// Long lists lie in blocks, and nodes are told expanded by bits or, in larger graphs, by a table: each of it on the
+// way.
+void every_hop_goes_to_the_nearest_candidate_on_every_instruction_set() {
+  constexpr std::uint32_t many = 1U << 30;  // so many rows have no bits
+  for (const Metric metric : {Metric::l2, Metric::ip}) {
+    const Set set(1200, 64, metric);
+    const std::unique_ptr<QGraph> graph = set.pack();
+    const auto leads = [&](std::uint32_t from, std::uint32_t to) {
+      const std::uint32_t* ids = &set.ids[from * kDegree];
+      return std::find(ids, ids + set.counts[from], to) != ids + set.counts[from];
+    };
+    for (const Isa isa : isas()) {
+      const Loops loops = loops_for(isa);
+      SearchOptions options;
+      options.loops = &loops;
+      for (const std::size_t ef : {40, 200, 500, 1500}) {
+        options.ef = ef;
+        options.limit = 0;
+        options.interleave = 0;
+        const Visits walks = Visits::record(*graph, set, options);
+        for (std::size_t q = 0; q < set.nq(); ++q) {
+          const auto& nodes = walks.of[q];
+          std::vector<bool> seen(set.n, false);
+          for (const auto& node : nodes) {
+            CHECK(!seen[node.row], isa_name(isa), ef, q, node.row);
+            seen[node.row] = true;
+          }
+          if (q % 8 != 0) continue;
+          for (std::size_t j = 1; j < nodes.size(); ++j) {
+            std::size_t i = j;  // it has been a candidate since the last node before it that leads to it
+            while (i-- > 0 && !leads(nodes[i].row, nodes[j].row)) {
+              CHECK(nodes[i].estimate <= nodes[j].estimate, isa_name(isa), ef, q, i, j);
+            }
+            CHECK(i < nodes.size(), "no edge leads there", isa_name(isa), ef, q, j);
+          }
+        }
+        for (const std::uint32_t limit : {static_cast<std::uint32_t>(set.n), many}) {
+          for (const std::size_t interleave : {1, 4}) {
+            options.limit = limit;
+            options.interleave = interleave;
+            const Visits others = Visits::record(*graph, set, options);
+            for (std::size_t q = 0; q < set.nq(); ++q) {
+              const auto same = [](const auto& a, const auto& b) { return a.row == b.row && a.estimate == b.estimate; };
+              CHECK(std::equal(others.of[q].begin(), others.of[q].end(), walks.of[q].begin(), walks.of[q].end(), same),
+                    isa_name(isa), ef, q, limit, interleave);
+            }
+          }
+        }
       }
     }
   }
@@ -607,6 +660,7 @@ int main() {
   the_order_of_queries_changes_no_answer();
   rows_are_sent_for_before_they_are_compared();
   an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set();
+  every_hop_goes_to_the_nearest_candidate_on_every_instruction_set();
   estimates_order_neighbours_well_enough_to_walk_greedily();
   two_bits_find_more_in_as_many_nodes_on_every_instruction_set();
   rows_that_cannot_be_among_the_nearest_are_not_compared();

@@ -86,6 +86,7 @@ struct View {
   const std::byte* rows = nullptr;
   Layout layout;
   std::uint32_t dim = 0;
+  std::uint32_t nodes = 0;
   float unit = 1.0F;  // internal distance = unit * squared distance
 };
 

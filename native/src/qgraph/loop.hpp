@@ -10,6 +10,8 @@
 //
 // Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
 // candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
+// Of a long list only the end, which still grows, is looked through at every hop; the rest lies in blocks whose minima
+// are kept, where a node may stay after it was expanded through another entry, until it comes to be the nearest.
 // A search may end sooner by distance, as in graph/beam_search.hpp.
 #pragma once
 
@@ -28,8 +30,9 @@ inline constexpr float kMargin = 3.0F;             // standard deviations that a
 inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
 inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
 inline constexpr std::size_t kPageBytes = 4096;
-inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
-inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
+inline constexpr std::uint32_t kTouched = 4;     // rows whose pages are looked up before they are sent for
+inline constexpr std::uint32_t kRoomMin = 160;   // of candidates, where an early end keeps them few
+inline constexpr std::uint32_t kFlatRoom = 256;  // a list with more room is looked through by the minima of its blocks
 
 template <class V>
 struct SearchLoop {
@@ -63,26 +66,18 @@ struct SearchLoop {
   static VICINAL_INLINE std::uint32_t choose(const Sizes& sizes, Lane& l, std::uint32_t node, float estimate,
                                              std::uint32_t n) noexcept {
     std::uint32_t slot = node & (sizes.slots - 1);
-    while (l.table[slot] != kNoNode) [[unlikely]] {
-      slot = (slot + 1) & (sizes.slots - 1);
+    if (sizes.bitmap) {
+      slot = node / 32 & sizes.word_mask;
+      l.table[slot] &= ~(1U << node % 32);
+    } else {
+      while (l.table[slot] != kNoNode) [[unlikely]] {
+        slot = (slot + 1) & (sizes.slots - 1);
+      }
+      l.table[slot] = node;
     }
-    l.table[slot] = node;
     l.es[n] = slot;
     l.ek[n] = estimate;
     return node;
-  }
-
-  // The nearest of candidates [from, to), of which `chosen` is crossed out.
-  static VICINAL_INLINE void look_through(Lane& l, std::uint32_t from, std::uint32_t to, U chosen, F& best,
-                                          U& best_id) noexcept {
-    for (std::uint32_t i = from; i < to; i += W) {
-      const U id = V::loadu(l.ci + i);
-      const F d = V::pick(V::eq(id, chosen), V::setf(kInfinity), V::loadf(l.cd + i));
-      V::storef(l.cd + i, d);
-      const M m = V::lt(d, best);
-      best = V::pick(m, d, best);
-      best_id = V::pick(m, id, best_id);
-    }
   }
 
   // Chooses the node after the current one of a query alone, and sends for its row.
@@ -94,6 +89,107 @@ struct SearchLoop {
       prefetch_lines(row, row + g.layout.stride);
     } else {
       touch(row, g.layout.stride);
+    }
+  }
+
+  static VICINAL_INLINE bool was_expanded(const Sizes& sizes, const Lane& l, std::uint32_t node) noexcept {
+    if (sizes.bitmap) return (l.table[node / 32 & sizes.word_mask] >> node % 32 & 1) == 0;
+    std::uint32_t slot = node & (sizes.slots - 1);
+    while (l.table[slot] != kNoNode && l.table[slot] != node) slot = (slot + 1) & (sizes.slots - 1);
+    return l.table[slot] == node;
+  }
+
+  // The lanes of m whose nodes were not expanded.
+  static VICINAL_INLINE M not_expanded(const Sizes& sizes, const Lane& l, M m, U id) noexcept {
+    if (sizes.bitmap) {
+      return V::both(m, V::bit_set(V::gather(l.table, V::band(V::word_of(id), V::setu(sizes.word_mask))), id));
+    }
+    const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
+    U at = V::band(id, slot_mask);
+    U found = V::gather(l.table, at);
+    m = V::but_not(m, V::eq(found, id));
+    M other = V::but_not(m, V::eq(found, no_node));
+    while (V::bits(other) != 0) [[unlikely]] {  // a slot taken by another node: look on
+      at = V::band(V::addu(at, one), slot_mask);
+      found = V::gather(l.table, at);
+      const M same = V::eq(found, id);
+      m = V::but_not(m, V::both(other, same));
+      other = V::but_not(V::but_not(other, same), V::eq(found, no_node));
+    }
+    return m;
+  }
+
+  // The nearest of candidates [from, to), of which `expanded` is crossed out.
+  static VICINAL_INLINE void look_through(Lane& l, std::uint32_t from, std::uint32_t to, U expanded, F& best,
+                                          U& best_id) noexcept {
+    for (std::uint32_t i = from; i < to; i += W) {
+      const U id = V::loadu(l.ci + i);
+      const F d = V::pick(V::eq(id, expanded), V::setf(kInfinity), V::loadf(l.cd + i));
+      V::storef(l.cd + i, d);
+      const M m = V::lt(d, best);
+      best = V::pick(m, d, best);
+      best_id = V::pick(m, id, best_id);
+    }
+  }
+
+  // The minimum of the block that begins at `at`, of which `expanded` is crossed out.
+  static VICINAL_INLINE void take_minimum(Lane& l, std::uint32_t at, U expanded) noexcept {
+    F least = V::setf(kInfinity);
+    for (std::uint32_t i = at; i < at + kMinBlock; i += W) {
+      const F d = V::pick(V::eq(V::loadu(l.ci + i), expanded), V::setf(kInfinity), V::loadf(l.cd + i));
+      V::storef(l.cd + i, d);
+      least = V::min(least, d);
+    }
+    l.least[at / kMinBlock] = V::min_of(least);
+  }
+
+  // The first of x, one of which is at most `limit`, that is.
+  static VICINAL_INLINE std::uint32_t first_at_most(const float* x, float limit) noexcept {
+    const F bound = V::setf(limit);
+    constexpr std::uint32_t all = (1ULL << W) - 1;
+    for (std::uint32_t i = 0;; i += W) {
+      const std::uint32_t found = ~V::bits(V::lt(bound, V::loadf(x + i))) & all;
+      if (found != 0) return i + static_cast<std::uint32_t>(__builtin_ctz(found));
+    }
+  }
+
+  // The nearest candidate of a long list.
+  static VICINAL_INLINE void look_at_blocks(const Sizes& sizes, Lane& l, std::uint32_t chosen, F& best,
+                                            U& best_id) noexcept {
+    const U expanded = V::setu(chosen);
+    if (l.nearest == chosen) take_minimum(l, l.nearest_block, expanded);
+    l.nearest = kNoNode;
+    for (; l.sealed + kMinBlock <= l.size; l.sealed += kMinBlock) {
+      const std::uint32_t block = l.sealed / kMinBlock;
+      if (block % W == 0) V::storef(l.least + block, V::setf(kInfinity));
+      take_minimum(l, l.sealed, expanded);
+    }
+    look_through(l, l.sealed, l.size, expanded, best, best_id);
+    for (;;) {
+      F least = V::setf(kInfinity);
+      for (std::uint32_t i = 0; i < l.sealed / kMinBlock; i += W) least = V::min(least, V::loadf(l.least + i));
+      const float distance = V::min_of(least);
+      if (!(distance < V::min_of(best))) return;
+      const std::uint32_t block = first_at_most(l.least, distance) * kMinBlock;
+      const std::uint32_t at = block + first_at_most(l.cd + block, distance), node = l.ci[at];
+      if (!was_expanded(sizes, l, node)) {
+        l.nearest = node;
+        l.nearest_block = block;
+        best = V::setf(distance);
+        best_id = V::setu(node);
+        return;
+      }
+      take_minimum(l, block, V::setu(node));
+    }
+  }
+
+  // The nearest candidate, `chosen` being the node that was chosen last.
+  static VICINAL_INLINE void look_for_nearest(const Sizes& sizes, Lane& l, std::uint32_t chosen, F& best,
+                                              U& best_id) noexcept {
+    if (l.room <= kFlatRoom) [[likely]] {
+      look_through(l, 0, l.size, V::setu(chosen), best, best_id);
+    } else {
+      look_at_blocks(sizes, l, chosen, best, best_id);
     }
   }
 
@@ -216,7 +312,8 @@ struct SearchLoop {
     }
     for (std::uint32_t i = 0; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
     for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
-    l.size = 0;
+    l.size = l.sealed = 0;
+    l.nearest = kNoNode;
     l.hops = 0;
     l.tau = 3.0e38F;
     // Expansion starts at the first entry; the others are candidates with their own distances.
@@ -235,8 +332,15 @@ struct SearchLoop {
   static VICINAL_INLINE float just_above(float x) noexcept { return x + (__builtin_fabsf(x) * 1e-6F + 1e-30F); }
 
   // Finds a threshold that about `want` candidates pass, and drops the others.
-  static __attribute__((noinline)) void tighten(Lane& l, std::uint32_t want, std::uint32_t capacity) noexcept {
+  static __attribute__((noinline)) void tighten(const Sizes& sizes, Lane& l, std::uint32_t want) noexcept {
+    const std::uint32_t capacity = sizes.capacity;
     const F empty = V::setf(kInfinity), bound = V::setf(l.stop);
+    for (std::uint32_t i = 0; i < l.sealed; i += W) {
+      const F d = V::loadf(l.cd + i);
+      V::storef(l.cd + i, V::pick(not_expanded(sizes, l, V::lt(d, empty), V::loadu(l.ci + i)), d, empty));
+    }
+    l.sealed = 0;
+    l.nearest = kNoNode;
     F least = empty, most = V::setf(-kInfinity);
     std::uint32_t live = 0;
     for (std::uint32_t i = 0; i < l.size; i += W) {
@@ -332,14 +436,14 @@ struct SearchLoop {
 
     F best = empty;
     U best_id = V::setu(0);
-    look_through(l, 0, l.size, V::setu(Single && l.latest != kNoNode ? l.latest : l.current), best, best_id);
+    look_for_nearest(sizes, l, Single && l.latest != kNoNode ? l.latest : l.current, best, best_id);
     if constexpr (Single) {
       const float nearest = V::min_of(best);
       if (l.latest == kNoNode && l.chosen < ef && nearest < kInfinity &&
           !(nearest > l.stop)) {  // nothing is on its way
         choose_ahead(g, sizes, l, V::id_at(best, nearest, best_id), nearest);
         best = empty;
-        look_through(l, 0, l.size, V::setu(l.latest), best, best_id);
+        look_for_nearest(sizes, l, l.latest, best, best_id);
       }
     }
 
@@ -368,9 +472,8 @@ struct SearchLoop {
     const auto* adds = reinterpret_cast<const std::uint16_t*>(row + layout.add);
     const auto* steps = reinterpret_cast<const std::uint8_t*>(row + layout.step);
     const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
-    const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
     for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
-      if (l.size + kBlock > l.room) tighten(l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin, sizes.capacity);
+      if (l.size + kBlock > l.room) tighten(sizes, l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin);
       const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
@@ -387,17 +490,7 @@ struct SearchLoop {
         below[v] = V::lt(near[v], limit);
       }
       const auto append = [&](F d, U id) __attribute__((always_inline)) {
-        U at = V::band(id, slot_mask);
-        U found = V::gather(l.table, at);
-        M m = V::but_not(V::lt(d, empty), V::eq(found, id));
-        M other = V::but_not(m, V::eq(found, no_node));
-        while (V::bits(other) != 0) [[unlikely]] {  // a slot taken by another node: look on
-          at = V::band(V::addu(at, one), slot_mask);
-          found = V::gather(l.table, at);
-          const M same = V::eq(found, id);
-          m = V::but_not(m, V::both(other, same));
-          other = V::but_not(V::but_not(other, same), V::eq(found, no_node));
-        }
+        const M m = not_expanded(sizes, l, V::lt(d, empty), id);
         const F fresh = V::pack(m, d, empty);
         const U fresh_id = V::pack(m, id);
         V::storef(l.cd + l.size, fresh);
@@ -552,7 +645,7 @@ struct SearchLoop {
   }
 
   static void run(const Context& c, const Batch& b, Lane* lanes, std::size_t begin, std::size_t end) noexcept {
-    const Sizes sizes = Sizes::of(b.ef);
+    const Sizes sizes = Sizes::of(b.ef, c.graph.nodes);
     const auto ef = static_cast<std::uint32_t>(b.ef);
     std::size_t next = begin;
     std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;

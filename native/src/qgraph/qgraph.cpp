@@ -147,6 +147,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   context.graph.rows = rows_.data();
   context.graph.layout = layout_;
   context.graph.dim = static_cast<std::uint32_t>(dim_);
+  context.graph.nodes = options.limit;
   context.graph.unit = parameters_.unit;
   context.rotation = rotation_.view();
   context.metric = metric_;

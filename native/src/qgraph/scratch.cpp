@@ -9,7 +9,7 @@ namespace vicinal::qgraph {
 void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
   const std::uint32_t padded = graph.layout.padded;
   if (ef == ef_ && lanes <= count_ && padded == padded_ && graph.layout.tables == tables_) return;
-  const Sizes sizes = Sizes::of(ef);
+  const Sizes sizes = Sizes::of(ef, 0);
   const std::size_t list = sizes.capacity + 128;
   const std::size_t expanded = round_up(sizes.hops_max + 64, 16);
   std::size_t used = 0;
@@ -20,12 +20,13 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     return at;
   };
   struct Offsets {
-    std::size_t cd, ci, ek, ed, er, en, table, own, coarse, tables, work, pick, closest;
+    std::size_t cd, ci, least, ek, ed, er, en, table, own, coarse, tables, work, pick, closest;
   };
   Offsets at[kInterleaveMax];
   for (std::size_t i = 0; i < lanes; ++i) {
     at[i].cd = place(list * 4);
     at[i].ci = place(list * 4);
+    at[i].least = place((list / kMinBlock + 32) * 4);
     at[i].ek = place(expanded * 4);
     at[i].ed = place(expanded * 4);
     at[i].er = place(expanded * 4);
@@ -46,6 +47,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     l = Lane{};
     l.cd = reinterpret_cast<float*>(base + at[i].cd);
     l.ci = reinterpret_cast<std::uint32_t*>(base + at[i].ci);
+    l.least = reinterpret_cast<float*>(base + at[i].least);
     l.ek = reinterpret_cast<float*>(base + at[i].ek);
     l.ed = reinterpret_cast<float*>(base + at[i].ed);
     l.er = reinterpret_cast<std::uint32_t*>(base + at[i].er);

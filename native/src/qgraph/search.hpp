@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -12,6 +13,7 @@
 namespace vicinal::qgraph {
 
 inline constexpr std::size_t kInterleaveMax = 8;
+inline constexpr std::uint32_t kMinBlock = 64;  // candidates that have one minimum
 
 // Own distances are off by quantisation: up to this many get exact ones for k results.
 [[nodiscard]] constexpr std::size_t rerank_for(std::size_t k) noexcept { return k + 5 + k / 8; }
@@ -88,13 +90,17 @@ struct Lane {
   float kth = 0.0F;        // the largest of closest
   float stop = 0.0F;       // the walk ends when no candidate is nearer
   std::uint32_t kth_at = 0;
-  std::uint32_t room = 0;  // of cd and ci, as far as they are in use; at most Sizes::capacity
-  bool due = false;        // the rows picked for query `asked` are on their way, and then to be compared
+  std::uint32_t room = 0;     // of cd and ci, as far as they are in use; at most Sizes::capacity
+  std::uint32_t sealed = 0;   // candidates in blocks whose minima are kept
+  std::uint32_t nearest = 0;  // the nearest candidate of them, where that is the nearest of all; else kNoNode
+  std::uint32_t nearest_block = 0;
+  bool due = false;  // the rows picked for query `asked` are on their way, and then to be compared
   std::size_t asked = 0;
   std::uint32_t picked = 0;
   // Buffers of a Scratch.
   float* cd = nullptr;
   std::uint32_t* ci = nullptr;
+  float* least = nullptr;       // of each block of candidates
   float* ek = nullptr;          // the estimate with which each expanded node was chosen
   float* ed = nullptr;          // own distance of each expanded node; where near is not 0, infinite if not returnable
   std::uint32_t* er = nullptr;  // its row for the caller
@@ -111,13 +117,19 @@ struct Lane {
 struct Sizes {
   std::uint32_t capacity = 0;  // of cd and ci, without padding
   std::uint32_t slots = 0;     // of the table of expanded nodes, a power of two
+  // Where a bit for each node takes no more room than the table, the table's first words are these bits, set for nodes
+  // not expanded; their number is a power of two, and nodes share bits where there are more of them.
+  bool bitmap = false;
+  std::uint32_t word_mask = 0;
   std::uint32_t hops_max = 0;  // expanded nodes at most
-  static Sizes of(std::size_t ef) noexcept {
+  static Sizes of(std::size_t ef, std::uint32_t nodes) noexcept {
     Sizes s;
     s.capacity = static_cast<std::uint32_t>((ef + (ef / 2 > 64 ? ef / 2 : 64) + 31) / 32 * 32);
     s.hops_max = static_cast<std::uint32_t>(ef + ef / 2 + 32);
     s.slots = 256;
     while (s.slots < 32 * ef) s.slots *= 2;
+    s.bitmap = nodes <= 32 * std::uint64_t{s.slots};
+    if (s.bitmap) s.word_mask = (nodes <= 32 ? 1 : std::bit_ceil(nodes) / 32) - 1;
     return s;
   }
 };

@@ -53,6 +53,12 @@ struct Avx2 {
   }
   static VICINAL_INLINE U band(U a, U b) noexcept { return _mm256_and_si256(a, b); }
   static VICINAL_INLINE U addu(U a, U b) noexcept { return _mm256_add_epi32(a, b); }
+  static VICINAL_INLINE U word_of(U bit) noexcept { return _mm256_srli_epi32(bit, 5); }
+  // Whether bit (i mod 32) of each word is set.
+  static VICINAL_INLINE M bit_set(U words, U i) noexcept {
+    const U place = _mm256_andnot_si256(i, _mm256_set1_epi32(31));  // the bit comes to be the sign
+    return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_sllv_epi32(words, place), 31));
+  }
   static VICINAL_INLINE __m256i order(std::uint32_t mask) noexcept {
     const std::uint64_t lanes = _pext_u64(0x0706050403020100ULL, _pdep_u64(mask, 0x0101010101010101ULL) * 0xFF);
     return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(lanes)));

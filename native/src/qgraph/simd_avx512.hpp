@@ -47,6 +47,11 @@ struct Avx512 {
   static VICINAL_INLINE U pick(M m, U yes, U no) noexcept { return _mm512_mask_mov_epi32(no, m, yes); }
   static VICINAL_INLINE U band(U a, U b) noexcept { return _mm512_and_si512(a, b); }
   static VICINAL_INLINE U addu(U a, U b) noexcept { return _mm512_add_epi32(a, b); }
+  static VICINAL_INLINE U word_of(U bit) noexcept { return _mm512_srli_epi32(bit, 5); }
+  // Whether bit (i mod 32) of each word is set.
+  static VICINAL_INLINE M bit_set(U words, U i) noexcept {
+    return _mm512_test_epi32_mask(words, _mm512_rolv_epi32(_mm512_set1_epi32(1), i));
+  }
   // Lanes of m packed to the front; the rest is `fill`.
   static VICINAL_INLINE F pack(M m, F x, F fill) noexcept {
     const F packed = _mm512_maskz_compress_ps(m, x);

@@ -111,6 +111,15 @@ struct Scalar {
     for (std::size_t i = 0; i < kWidth; ++i) r.x[i] = a.x[i] + b.x[i];
     return r;
   }
+  static VICINAL_INLINE U word_of(const U& bit) noexcept {
+    U r;
+    for (std::size_t i = 0; i < kWidth; ++i) r.x[i] = bit.x[i] / 32;
+    return r;
+  }
+  // Whether bit (i mod 32) of each word is set.
+  static VICINAL_INLINE M bit_set(const U& words, const U& bit) noexcept {
+    return test([&](std::size_t i) { return (words.x[i] >> bit.x[i] % 32 & 1) != 0; });
+  }
   static VICINAL_INLINE F pack(M m, const F& a, const F& fill) noexcept {
     F r = fill;
     std::size_t n = 0;
