@@ -255,14 +255,14 @@ void search_finds_the_nearest_on_every_instruction_set() {
         check_answer(set, batch, options.k);
         const double r = recall(set, batch, options.k);
         CHECK(r >= kRecallFloor, isa_name(isa), static_cast<int>(metric), dim, r);
-        for (const std::size_t interleave : {2, 3, 5, 8}) {
+        for (const std::size_t interleave : {1, 2, 3, 5, 8}) {
           options.interleave = interleave;
           const Answer other = ask(graph, set, options);
           CHECK(other.rows == batch.rows, isa_name(isa), dim, interleave);
           CHECK(other.distances == batch.distances, isa_name(isa), dim, interleave);
         }
         // A query alone chooses nodes a turn late, and so goes another way.
-        options.interleave = 1;
+        options.alone = true;
         const Answer alone = ask(graph, set, options);
         check_answer(set, alone, options.k);
         const double one = recall(set, alone, options.k);
@@ -283,9 +283,9 @@ void queries_alone_find_as_much_as_together() {
       options.near_part = part;
       for (const std::size_t ef : {10, 20, 60}) {
         options.ef = ef;
-        options.interleave = 4;
+        options.alone = false;
         const double together = recall(set, ask(graph, set, options), options.k);
-        options.interleave = 1;
+        options.alone = true;
         const double alone = recall(set, ask(graph, set, options), options.k);
         CHECK(alone >= together - 0.005, isa_name(isa), ef, part, alone, together);
       }
@@ -341,6 +341,7 @@ void rows_are_sent_for_before_they_are_compared() {
     options.entries = &entry;
     options.n_entries = 1;
     options.limit = static_cast<std::uint32_t>(set.n);
+    options.alone = !sent.several;
     graph->search(set.queries.data(), nq, options, reranker);
     CHECK(sent.compared == nq, sent.compared, nq);
   }

@@ -34,6 +34,7 @@ struct GraphIndex::Search {
   std::vector<std::uint32_t> entries;
   const qgraph::QGraph* packed;  // the form to search; null: codes
   float scale;                   // of its beam
+  bool alone = false;            // the call has one query
   bool watched = false;          // a filtered walk that may turn out to be the wrong plan
 
   void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
@@ -181,6 +182,7 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
   options.limit = static_cast<std::uint32_t>(linked);
   options.near_part = p.near_part;
   options.order = order;
+  options.alone = alone;
   packed->search(reinterpret_cast<const float*>(queries), n, options,
                  {&answers, &Answers::where, index.rows_.row_bytes(), &Answers::rerank});
   for (const std::size_t i : answers.short_of) {
@@ -463,7 +465,8 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();
   const std::size_t k = p.k;
-  if (n_queries == 1) return s.run(queries, 1, nullptr, out_rows, out_distances);
+  s.alone = n_queries == 1;
+  if (s.alone) return s.run(queries, 1, nullptr, out_rows, out_distances);
   std::vector<std::uint32_t> order;
   if (s.packed != nullptr && s.packed->stride() >= kOrderedRowBytes) {
     order = near_order(reinterpret_cast<const float*>(queries), n_queries, linked_rows);

@@ -649,7 +649,7 @@ struct SearchLoop {
     const auto ef = static_cast<std::uint32_t>(b.ef);
     std::size_t next = begin;
     std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;
-    if (width <= 1 && b.reranker.visited == nullptr) {
+    if (b.alone) {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
         // Nothing else is under way: the entries come while the query is prepared.

@@ -136,7 +136,8 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.pass = options.pass;
   batch.limit = options.limit;
   batch.near_part = options.near_part;
-  if (options.near_part > 0.0F || (nq == 1 && options.k <= kNearAlone && reranker.visited == nullptr)) {
+  batch.alone = options.alone && reranker.visited == nullptr;
+  if (options.near_part > 0.0F || (batch.alone && options.k <= kNearAlone)) {
     batch.near = options.k;
   } else if (reranker.visited != nullptr) {
     batch.near = SIZE_MAX;  // never ends early, and says which nodes may be returned

@@ -32,8 +32,11 @@ struct Parameters {
 
 struct SearchOptions {
   std::size_t k = 10;
-  std::size_t ef = 64;                     // nodes expanded, >= k
-  std::size_t interleave = 0;              // queries under way at once, 1..8; 0: chosen
+  std::size_t ef = 64;         // nodes expanded, >= k
+  std::size_t interleave = 0;  // queries under way at once, 1..8; 0: chosen
+  // Each query by itself, in the least time: its nodes are chosen a turn late, so that it finds a little more, and not
+  // always the same, as among others.
+  bool alone = false;
   const std::uint32_t* entries = nullptr;  // rows to start from, at least one
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;   // bit r of word r / 64: row r may be returned; null: all

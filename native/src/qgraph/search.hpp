@@ -45,6 +45,7 @@ struct Batch {
   std::size_t results = 0;               // wanted
   std::size_t rerank = 0;                // candidates handed to the reranker, at most or hardly more
   std::size_t interleave = 4;
+  bool alone = false;                      // one query after the other, each in the least time; see SearchLoop::step
   const std::uint32_t* entries = nullptr;  // nodes to start from, at least one
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r set: row r may be returned; null: every row may
