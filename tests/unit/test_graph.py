@@ -509,35 +509,6 @@ def test_a_closed_index_says_so(l2) -> None:
             call()
 
 
-@pytest.mark.parametrize("n_queries", [2, 31, 33, 60])
-@pytest.mark.parametrize("threads", [0, 2])
-def test_batches_and_threads_give_the_same_answers(l2, n_queries: int, threads: int) -> None:
-    index, _, Q = l2
-    together = index.search(Q[:n_queries], threads=threads)
-    for i in range(n_queries - 1):
-        rows, found = index.search(Q[i : i + 2])
-        assert (rows == together[0][i : i + 2]).all()
-        assert (found == together[1][i : i + 2]).all()
-
-
-@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-def test_a_query_alone_finds_as_much_as_among_others(metric: str) -> None:
-    """It walks in another order, so that a few answers may differ, and it is reproducible."""
-    X, Q = data("f32", N, 2), data("f32", N_QUERIES, 3)
-    index = GraphIndex(DIM, metric, format="rabitq")
-    index.build(X, threads=1)
-    D = distances(Q, X, metric)
-    for ef in (10, 20, 60):
-        together = recall(index.search(Q, ef_search=ef)[0], D, 10)
-        alone = [index.search(q, ef_search=ef) for q in Q]
-        rows = np.concatenate([rows for rows, _ in alone])
-        assert recall(rows, D, 10) >= together - 0.01
-        for q, (rows, found) in zip(Q, alone, strict=True):
-            again = index.search(q[None], ef_search=ef, threads=2)
-            assert (again[0] == rows).all()
-            assert (again[1] == found).all()
-
-
 def test_ip_with_norms_of_all_sizes_finds_the_largest_products() -> None:
     X = data("f32", N, 2) * np.random.default_rng(1).lognormal(sigma=0.7, size=(N, 1)).astype(
         np.float32
@@ -607,28 +578,3 @@ def test_lengths_are_taken_into_account_once_and_no_row_is_rewritten() -> None:
         _, far = index.search(Q[:3] * np.float32(factor), k=100, exact=True)
         expected = np.sort(1 - unit[:3] @ unit.T, axis=1)[:, :100]
         np.testing.assert_allclose(far, expected, atol=1e-5)
-
-
-def test_a_large_batch_of_long_rows_gets_the_answers_of_small_ones() -> None:
-    """It is answered region by region, on each number of threads."""
-    dim, n_queries = 832, 300
-    index = GraphIndex(dim, format="rabitq", ef_construction=48)
-    index.build(data("f32", 1500, 2, dim=dim), threads=0)
-    Q = data("f32", n_queries, 3, dim=dim)
-    small = [index.search(Q[i : i + 50], ef_search=20) for i in range(0, n_queries, 50)]
-    rows, found = (np.concatenate(part) for part in zip(*small, strict=True))
-    for threads in (1, 2):
-        whole = index.search(Q, ef_search=20, threads=threads)
-        assert (whole[0] == rows).all()
-        assert (whole[1] == found).all()
-
-
-def test_without_near_part_a_search_does_the_work_that_same_work_names(l2) -> None:
-    index, _, Q = l2
-    beam = index.same_work(10, 20)
-    by_hand = index.search(Q, ef_search=beam.ef_search, near_part=beam.near_part)
-    for again in range(2):  # the second time from memory
-        assert (index.search(Q, ef_search=20)[0] == by_hand[0]).all(), again
-    other = index.same_work(10, 40)
-    by_hand = index.search(Q, ef_search=other.ef_search, near_part=other.near_part)
-    assert (index.search(Q, ef_search=40)[0] == by_hand[0]).all()
