@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recall", type=float, default=0.95, help="that each stage reaches")
     parser.add_argument("--passes", type=int, default=5, help="of which each query's best counts")
     parser.add_argument("--threads", type=int, default=0, help="of building; default: all")
+    parser.add_argument("--last", action="store_true", help="only the last stage, what a user gets")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
@@ -49,9 +50,11 @@ def main(options: argparse.Namespace) -> int:
     stages = [("exact", best_isa())]
     stages += [("sq8", isa) for isa in supported_isas()]
     stages += [("rabitq", best_isa()), ("rabitq, by query", best_isa())]
+    if options.last:
+        stages = stages[-1:]
     with tempfile.TemporaryDirectory(prefix="vicinal-bench-") as name:
         folder = Path(name)
-        for form in ("sq8", "rabitq"):
+        for form in ("rabitq",) if options.last else ("sq8", "rabitq"):
             index = GraphIndex(data.dim, data.metric, data.dtype, format=form)
             index.build(data.base, threads=options.threads)
             index.save(folder / form)

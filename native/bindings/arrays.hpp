@@ -9,7 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <initializer_list>
 #include <string>
 
 #include "base/error.hpp"
@@ -125,22 +125,21 @@ View vector(const AnyArray& a, const char* name) {
   return view(a, nb::dtype<T>(), dtype_name(nb::dtype<T>()), 1, name);
 }
 
-// A new NumPy array that owns its (uninitialised) memory; `data` stays valid as long as `array` lives.
+// A new NumPy array with uninitialised elements; `data` stays valid as long as `array` lives.
 template <class T>
 struct NewArray {
-  nb::ndarray<nb::numpy, T> array;
+  nb::object array;
   T* data;
 };
 
+// numpy.empty(shape, dtype), and where its elements are. MemoryError where there is no room.
+[[nodiscard]] nb::object empty_array(const char* dtype, const std::size_t* shape, std::size_t ndim);
+[[nodiscard]] void* array_data(const nb::object& array);
+
 template <class T>
 NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
-  std::size_t n = 1;
-  for (const std::size_t extent : shape) n *= extent;
-  std::unique_ptr<T[]> memory(new T[n == 0 ? 1 : n]);
-  T* data = memory.get();
-  const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-  memory.release();
-  return {nb::ndarray<nb::numpy, T>(data, shape, owner), data};
+  nb::object array = empty_array(dtype_name(nb::dtype<T>()), shape.begin(), shape.size());
+  return {array, static_cast<T*>(array_data(array))};
 }
 
 // Names as the Python side spells them; Error{invalid_argument} lists the known ones.

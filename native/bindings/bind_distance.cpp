@@ -27,8 +27,8 @@ DType dtype_of(const py::AnyArray& rows) {
               "rows are " + py::describe(rows) + "; pass float32, float16, int8 or uint8 of two dimensions");
 }
 
-nb::ndarray<nb::numpy, float> distances(const py::AnyArray& query, const py::AnyArray& rows, const std::string& kernel,
-                                        const std::string& isa) {
+nb::object distances(const py::AnyArray& query, const py::AnyArray& rows, const std::string& kernel,
+                     const std::string& isa) {
   const Kernel k = py::parse_kernel(kernel);
   const DType dtype = k == Kernel::hamming ? DType::bit : dtype_of(rows);
   const py::View r = py::row_matrix(rows, dtype, "rows");
@@ -56,7 +56,7 @@ std::pair<std::int64_t, std::int64_t> check(const py::AnyArray& rows) {
   return {found.first_non_finite, found.first_zero};
 }
 
-nb::ndarray<nb::numpy, float> norms(const py::AnyArray& rows) {
+nb::object norms(const py::AnyArray& rows) {
   const DType dtype = dtype_of(rows);
   const py::View r = py::row_matrix(rows, dtype, "rows");
   static_cast<void>(squared_norms(dtype, Isa::scalar));  // refuses types without norms before memory is taken

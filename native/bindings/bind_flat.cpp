@@ -62,7 +62,7 @@ nb::object vectors(const FlatIndex& index, const py::AnyArray& rows) {
     const nb::gil_scoped_release release;
     index.copy_rows(v.as<std::int64_t>(), v.rows, reinterpret_cast<std::byte*>(out.data));
   }
-  return nb::cast(out.array);
+  return out.array;
 }
 
 }  // namespace

@@ -50,6 +50,15 @@ struct Graph {
   std::unique_ptr<GraphIndex> owned;
   GraphIndex& index;
   nb::object rows_owner;
+  // What beam_of() said last: most searches ask the same again. Whoever looks holds the interpreter's lock.
+  struct Work {
+    std::shared_ptr<const graph::Calibration> table;
+    std::size_t k = 0;
+    std::size_t ef_search = 0;
+    double nodes_per_ef = 0.0;
+    graph::Beam beam;
+  };
+  mutable Work last_work;
 };
 
 std::size_t columns(const GraphConfig& c) { return c.dtype == DType::bit ? c.dim / 8 : c.dim; }
@@ -143,7 +152,7 @@ nb::object rows_of(Graph& self, const AnyArray& rows) {
     const nb::gil_scoped_release release;
     self.index.copy_rows(v.as<std::int64_t>(), v.rows, reinterpret_cast<std::byte*>(out.data));
   }
-  return nb::cast(out.array);
+  return out.array;
 }
 
 nb::object edges_of(Graph& self) {
@@ -155,7 +164,7 @@ nb::object edges_of(Graph& self) {
       out.data[r * a.degree + i] = graph::load_edge(a.row(static_cast<std::uint32_t>(r))[i]);
     }
   }
-  return nb::cast(out.array);
+  return out.array;
 }
 
 void save(Graph& self, const std::string& path, bool vectors) {
@@ -188,8 +197,21 @@ Graph* load(const std::string& path, bool map, nb::handle vectors) {
   return loaded.release();
 }
 
+// The beam that does the work of one of that width, without a filter; none where that is not known.
+std::optional<graph::Beam> beam_of(const Graph& self, std::size_t k, std::size_t ef_search) {
+  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
+  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) return std::nullopt;
+  const double nodes_per_ef = self.index.nodes_per_ef();
+  Graph::Work& last = self.last_work;
+  if (last.table != table || last.k != k || last.ef_search != ef_search || last.nodes_per_ef != nodes_per_ef) {
+    last = {table, k, ef_search, nodes_per_ef, table->same_work(k, ef_search, nodes_per_ef)};
+  }
+  return last.beam;
+}
+
+// near_part none: without a filter, a search that does the work of a beam of ef_search (see same_work).
 nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
-                 nb::handle filter, bool exact, const char* strategy, float near_part) {
+                 nb::handle filter, bool exact, const char* strategy, std::optional<float> near_part) {
   const GraphConfig& c = self.index.config();
   const bool one = queries.ndim() == 1;
   View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), one ? 1 : 2, "queries");
@@ -201,8 +223,15 @@ nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_
   p.threads = threads;
   p.exact = exact;
   p.strategy = parse_strategy(strategy);
-  p.near_part = near_part;
   AnyArray filter_array;
+  if (near_part.has_value()) {
+    p.near_part = *near_part;
+  } else if (filter.is_none() && !exact) {
+    if (const std::optional<graph::Beam> beam = beam_of(self, k, ef_search); beam.has_value()) {
+      p.ef_search = beam->ef;
+      p.near_part = beam->near_part;
+    }
+  }
   if (!filter.is_none()) {
     filter_array = nb::cast<AnyArray>(filter);
     const View words = vector<std::uint64_t>(filter_array, "filter");
@@ -245,13 +274,6 @@ nb::object choose(const Graph& self, std::size_t k, double recall, std::optional
     beam = table->choose(k, recall);
   }
   return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
-}
-
-// The beam that does the work of one of that width, without a filter; none where that is not known.
-std::optional<graph::Beam> beam_of(const Graph& self, std::size_t k, std::size_t ef_search) {
-  const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
-  if (table == nullptr || k == 0 || k > graph::kCalibratedMax || ef_search < k) return std::nullopt;
-  return table->same_work(k, ef_search, self.index.nodes_per_ef());
 }
 
 // (ef_search, recall to expect, near_part) of a search that does the work of a beam, without a filter.
@@ -400,7 +422,7 @@ void init_graph(nb::module_& m) {
       .def("compact", &compact, "keep"_a.none(), "vectors"_a.none(), "threads"_a)
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
-           "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a = 0.0F)
+           "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a.none() = 0.0F)
       .def("walk", &walk, "queries"_a, "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(), "near_part"_a.none())
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
       .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())

@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 void init_errors(nb::module_& m);
+void init_arrays(nb::module_& m);
 void init_base(nb::module_& m);
 void init_distance(nb::module_& m);
 void init_graph(nb::module_& m);
@@ -14,6 +15,7 @@ NB_MODULE(_ext, m) {
   // A database that a program left open at its end is no leak.
   nb::set_leak_warnings(false);
   init_errors(m);
+  init_arrays(m);
   init_base(m);
   init_distance(m);
   init_graph(m);

@@ -214,6 +214,28 @@ void checksums_match_the_published_ones() {
   }
 }
 
+void long_writes_arrive_whole() {
+  std::string name = (std::filesystem::temp_directory_path() / "vicinal-base-XXXXXX").string();
+  CHECK(::mkdtemp(name.data()) != nullptr);
+  const std::string path = name + "/data.bin";
+  std::vector<std::uint32_t> words(std::size_t{18} << 20);  // more than two of the pieces that it is written in
+  for (std::size_t i = 0; i < words.size(); ++i) words[i] = static_cast<std::uint32_t>(i * 2654435761U);
+  {
+    AtomicFile file(path);
+    file.append("head", 4);
+    file.append(words.data(), words.size() * 4);
+    file.append("tail", 4);
+    CHECK(file.offset() == words.size() * 4 + 8);
+    file.commit();
+  }
+  const MappedFile copy(path);
+  CHECK(copy.size() == words.size() * 4 + 8);
+  CHECK(std::memcmp(copy.view(0, 4), "head", 4) == 0);
+  CHECK(std::memcmp(copy.view(4, words.size() * 4), words.data(), words.size() * 4) == 0);
+  CHECK(std::memcmp(copy.view(4 + words.size() * 4, 4), "tail", 4) == 0);
+  std::filesystem::remove_all(name);
+}
+
 void files_are_replaced_whole_or_not_at_all() {
   std::string name = (std::filesystem::temp_directory_path() / "vicinal-base-XXXXXX").string();
   CHECK(::mkdtemp(name.data()) != nullptr);
@@ -267,6 +289,7 @@ int main() {
   exceptions_reach_the_caller_and_the_pool_survives();
   nested_and_concurrent_calls_complete();
   checksums_match_the_published_ones();
+  long_writes_arrive_whole();
   files_are_replaced_whole_or_not_at_all();
   CHECK(hardware_threads() >= 1);
   return vicinal::test::failures();

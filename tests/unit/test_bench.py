@@ -255,6 +255,8 @@ def test_each_stage_reaches_the_recall_that_is_asked_for(tmp_path: Path) -> None
     assert {row["isa"] for row in rows if row["stage"] == "sq8"} == set(native.supported_isas())
     assert all(row["recall"] >= 0.9 for row in rows)
     assert all(0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"] for row in rows)
+    assert main(["stages", *words, "--last", "--out", str(out)]) == 0
+    assert [row["stage"] for row in json.loads(out.read_text())["rows"]] == ["rabitq, by query"]
 
 
 def test_opening_is_measured_with_files_in_memory_and_on_disk(

@@ -509,17 +509,6 @@ def test_a_closed_index_says_so(l2) -> None:
             call()
 
 
-@pytest.mark.parametrize("n_queries", [1, 2, 31, 33, 60])
-@pytest.mark.parametrize("threads", [0, 2])
-def test_batches_and_threads_give_the_same_answers(l2, n_queries: int, threads: int) -> None:
-    index, _, Q = l2
-    together = index.search(Q[:n_queries], threads=threads)
-    for i in range(n_queries):
-        rows, found = index.search(Q[i])
-        assert (rows[0] == together[0][i]).all()
-        assert (found[0] == together[1][i]).all()
-
-
 def test_ip_with_norms_of_all_sizes_finds_the_largest_products() -> None:
     X = data("f32", N, 2) * np.random.default_rng(1).lognormal(sigma=0.7, size=(N, 1)).astype(
         np.float32

@@ -195,6 +195,8 @@ class ReservedBuffer {
       data_ -= std::exchange(shift_, 0);
       throw std::bad_alloc();
     }
+    // What is not in the system's cache yet is read into huge pages.
+    detail::advise_huge(data_, bytes);
     // The last page is the file's up to its end; what rounds up to the step is fresh memory.
     const std::size_t mapped = round_up(bytes, static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
     if (mapped < target && ::mprotect(data_ + mapped, target - mapped, PROT_READ | PROT_WRITE) != 0) {

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "base/aligned_buffer.hpp"
 #include "base/error.hpp"
 
 namespace vicinal {
@@ -34,6 +35,25 @@ std::string directory_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// Of a large write, between multiples of this in the file: a huge page of the cache is made by a write that holds all
+// of it.
+constexpr std::size_t kPieceBytes = 16 * kHugePage;
+
+// The system moves other memory out of the way where a program asks for huge pages, but not where a file's cache could
+// use them: it takes those that are free. So they are asked for and given back.
+void set_huge_pages_free(std::size_t bytes) noexcept {
+#ifdef MADV_HUGEPAGE
+  void* raw =
+      ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return;  // the cache does with what there is
+  static_cast<void>(::madvise(raw, bytes + kHugePage, MADV_HUGEPAGE));
+  for (std::size_t at = 0; at < bytes; at += kHugePage) static_cast<volatile std::byte*>(raw)[at] = std::byte{1};
+  ::munmap(raw, bytes + kHugePage);
+#else
+  static_cast<void>(bytes);
+#endif
 }
 
 }  // namespace
@@ -136,8 +156,15 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::append(const void* data, std::size_t n) {
-  file_.write_at(data, n, offset_);
-  offset_ += n;
+  const auto* from = static_cast<const std::byte*>(data);
+  while (n > 0) {
+    const std::size_t piece = std::min(n, kPieceBytes - static_cast<std::size_t>(offset_ % kPieceBytes));
+    if (piece >= 2 * kHugePage) set_huge_pages_free(piece);
+    file_.write_at(from, piece, offset_);
+    from += piece;
+    n -= piece;
+    offset_ += piece;
+  }
 }
 
 void AtomicFile::commit() {

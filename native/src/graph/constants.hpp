@@ -61,6 +61,13 @@ inline constexpr std::size_t kLookMax = 512;
   return 2 * ef + matches / 32;
 }
 
+// From so many queries a batch is answered region by region, where a packed row has so many bytes: shorter ones gain
+// less than choosing the regions costs. A region is what is nearest to one of some rows by the first dimensions.
+inline constexpr std::size_t kOrderedMin = 256;
+inline constexpr std::size_t kOrderedRowBytes = 4096;
+inline constexpr std::size_t kRegions = 16;
+inline constexpr std::size_t kRegionDims = 128;
+
 // A beam of more than a share of 1 / this of the rows costs more than a scan of all of them.
 inline constexpr std::size_t kScanPerEf = 8;
 

@@ -109,7 +109,6 @@ std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind
     std::size_t first;
     std::size_t last;
     Ends* ends;
-    static void fetch(const void*, std::uint32_t) noexcept {}
     static void rerank(const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {}
     static void visited(const void* context, std::size_t i, const std::uint32_t* rows, const float* estimates,
                         const float* own, std::size_t count) noexcept {
@@ -128,7 +127,7 @@ std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind
     options.pass = kind.pass;
     options.limit = static_cast<std::uint32_t>(kind.rows);
     kind.form->search(reinterpret_cast<const float*>(probe.queries + begin * query_bytes()), end - begin, options,
-                      {&recorder, &Recorder::fetch, &Recorder::rerank, &Recorder::visited});
+                      {&recorder, nullptr, 0, &Recorder::rerank, &Recorder::visited});
   });
   return ends;
 }

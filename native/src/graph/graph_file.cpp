@@ -150,7 +150,7 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   // Appends to the section, closing a checksum at every MiB of it.
   const auto put = [&](const void* data, std::uint64_t bytes) {
     const auto* p = static_cast<const std::byte*>(data);
-    file.append(p, bytes);  // at once: a write of many MiB leaves huge pages in the system's cache, which a map uses
+    file.append(p, bytes);  // at once: large writes leave huge pages in the system's cache, which a map uses
     while (bytes > 0) {
       const std::uint64_t take = std::min(bytes, kBlock - section->bytes % kBlock);
       block_crc = crc32c(p, take, block_crc);

@@ -169,6 +169,9 @@ class GraphIndex {
   void attach_unreachable(std::size_t n, unsigned threads);
   void attach_unfound(std::size_t first, std::size_t last, unsigned threads);
 
+  // An order of n queries in which those of one region follow one another; empty: as they come (graph_order.cpp).
+  [[nodiscard]] std::vector<std::uint32_t> near_order(const float* queries, std::size_t n, std::size_t linked) const;
+
   // Searches linked rows alone in the given form (null: codes), for the trial.
   void search_linked(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
                      std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,

@@ -34,17 +34,21 @@ struct GraphIndex::Search {
   std::vector<std::uint32_t> entries;
   const qgraph::QGraph* packed;  // the form to search; null: codes
   float scale;                   // of its beam
+  bool alone = false;            // the call has one query
   bool watched = false;          // a filtered walk that may turn out to be the wrong plan
 
   void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
-  void run(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  // order: the n queries to answer, by their numbers, see near_order(); null: 0, 1, ...
+  void run(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
+           float* out_distances) const;
   void run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
   void scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code, std::vector<Candidate>& best,
                  TopK& top) const;
   void scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted, std::vector<Candidate>& best) const;
   bool rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const;
   void look_around(const GraphView& g, Scratch& s, std::size_t n, std::vector<std::uint8_t>& lost) const;
-  void run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  void run_packed(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
+                  float* out_distances) const;
 };
 
 namespace {
@@ -99,10 +103,10 @@ void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_
   flush();
 }
 
-void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
-                             float* out_distances) const {
+void GraphIndex::Search::run(const std::byte* queries, std::size_t n, const std::uint32_t* order,
+                             std::int64_t* out_rows, float* out_distances) const {
   if (plan != Plan::scan) {
-    return packed != nullptr ? run_packed(queries, n, out_rows, out_distances)
+    return packed != nullptr ? run_packed(queries, n, order, out_rows, out_distances)
                              : run_codes(queries, n, out_rows, out_distances);
   }
   TopK top(p.k);
@@ -113,8 +117,8 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, std::int64
   }
 }
 
-void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
-                                    float* out_distances) const {
+void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, const std::uint32_t* order,
+                                    std::int64_t* out_rows, float* out_distances) const {
   // What the search loop calls back for each query. Nothing here allocates, so nothing can fail half way.
   struct Answers {
     const Search& search;
@@ -127,7 +131,11 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
     std::vector<std::size_t> short_of;  // queries that found fewer rows than there are
 
     static const Answers& of(const void* context) noexcept { return *static_cast<const Answers*>(context); }
-    static void fetch(const void* context, std::uint32_t row) noexcept { of(context).search.index.rows_.prefetch(row); }
+    static const std::byte* where(const void* context, std::uint32_t row) noexcept {
+      const Rows& rows = of(context).search.index.rows_;
+      rows.prefetch_norm(row);
+      return rows.row(row);
+    }
     static void rerank(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t found) noexcept {
       const_cast<Answers*>(static_cast<const Answers*>(context))->take(query, rows, found);
     }
@@ -173,7 +181,10 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, std
   options.pass = pass;
   options.limit = static_cast<std::uint32_t>(linked);
   options.near_part = p.near_part;
-  packed->search(reinterpret_cast<const float*>(queries), n, options, {&answers, &Answers::fetch, &Answers::rerank});
+  options.order = order;
+  options.alone = alone;
+  packed->search(reinterpret_cast<const float*>(queries), n, options,
+                 {&answers, &Answers::where, index.rows_.row_bytes(), &Answers::rerank});
   for (const std::size_t i : answers.short_of) {
     run_codes(queries + i * index.query_bytes(), 1, out_rows + i * p.k, out_distances + i * p.k);
   }
@@ -399,7 +410,7 @@ void GraphIndex::search_linked(const std::byte* queries, std::size_t n_queries, 
                                std::size_t linked, const qgraph::QGraph* form, std::int64_t* out_rows,
                                float* out_distances) const {
   const Search s{*this, p, linked, linked, linked, nullptr, Plan::gate, {}, entry_points(), form, 1.0F};
-  s.run(queries, n_queries, out_rows, out_distances);
+  s.run(queries, n_queries, nullptr, out_rows, out_distances);
 }
 
 void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
@@ -454,12 +465,16 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();
   const std::size_t k = p.k;
-  if (p.threads == 1 || n_queries == 1) {
-    s.run(queries, n_queries, out_rows, out_distances);
-    return;
+  s.alone = n_queries == 1;
+  if (s.alone) return s.run(queries, 1, nullptr, out_rows, out_distances);
+  std::vector<std::uint32_t> order;
+  if (s.packed != nullptr && s.packed->stride() >= kOrderedRowBytes) {
+    order = near_order(reinterpret_cast<const float*>(queries), n_queries, linked_rows);
   }
+  if (p.threads == 1) return s.run(queries, n_queries, order.empty() ? nullptr : order.data(), out_rows, out_distances);
   ThreadPool::instance().parallel_for(n_queries, p.threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
-    s.run(queries + begin * query_bytes, end - begin, out_rows + begin * k, out_distances + begin * k);
+    if (!order.empty()) return s.run(queries, end - begin, order.data() + begin, out_rows, out_distances);
+    s.run(queries + begin * query_bytes, end - begin, nullptr, out_rows + begin * k, out_distances + begin * k);
   });
 }
 

@@ -29,7 +29,6 @@ Replay GraphIndex::replay(const std::byte* queries, std::size_t n_queries, const
   Recorder recorder{rows_, visits};
   qgraph::Reranker reranker;
   reranker.context = &recorder;
-  reranker.fetch = [](const void*, std::uint32_t) noexcept {};
   reranker.rerank = [](const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept {
     const auto& to = *static_cast<const Recorder*>(context);
     for (std::size_t i = 0; i < n; ++i) to.visits[query].exact.push_back(to.rows.row(rows[i]));

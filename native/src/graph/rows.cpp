@@ -135,7 +135,7 @@ void Rows::prefetch(std::uint32_t r) const noexcept {
     __builtin_prefetch(p + i, 0, 2);
     std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 keeps only the first prefetch of a loop otherwise
   }
-  if (metric_ == Metric::cosine) __builtin_prefetch(inverse_norms_.as<float>() + r, 0, 2);
+  prefetch_norm(r);
 }
 
 void Rows::to_float(const std::byte* row, float* out) const noexcept {

@@ -5,34 +5,44 @@
 // -> the node's own distance -> estimates of its neighbours -> those below the threshold that are not yet expanded
 // are appended without a branch -> the nearest is chosen -> next query.
 //
-// Candidates are an unsorted list. A search expands ef nodes in all, so after h hops only the ef - h nearest
-// candidates matter: when the list is full, a threshold near that rank is found by bisection and the rest dropped.
-// Of a long list only the end, which still grows, is looked through at every hop; the rest lies in blocks whose minima
-// are kept, where a node may stay after it was expanded through another entry, until it comes to be the nearest.
-// A search may end sooner by distance, as in graph/beam_search.hpp.
+// Where a walk ends, its lane begins the next query in the same turn, and sends for the rows to compare exactly while
+// it prepares it; they are compared one turn later.
+//
+// What is still to be expanded is kept in candidates.hpp. A search may end sooner by distance, as in
+// graph/beam_search.hpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "distance/prefetch.hpp"
+#include "qgraph/candidates.hpp"
 #include "qgraph/search.hpp"
 #include "qgraph/two_bits.hpp"
 
 namespace vicinal::qgraph {
 
-inline constexpr float kInfinity = __builtin_inff();
-inline constexpr std::uint32_t kWantMin = 8;     // candidates kept however near the end
-inline constexpr float kMargin = 3.0F;           // standard deviations that an own distance may be off
-inline constexpr std::uint32_t kRoomMin = 160;   // of candidates, where an early end keeps them few
-inline constexpr std::uint32_t kFlatRoom = 256;  // a list with more room is looked through by the minima of its blocks
+inline constexpr std::uint32_t kWantMin = 8;       // candidates kept however near the end
+inline constexpr float kMargin = 3.0F;             // standard deviations that an own distance may be off
+inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
+inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
+inline constexpr std::size_t kPageBytes = 4096;
+inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
+inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
 template <class V>
-struct SearchLoop {
+struct SearchLoop : Candidates<V> {
   using F = typename V::F;
   using U = typename V::U;
   using M = typename V::M;
   static constexpr std::uint32_t W = V::kWidth;
+  using Candidates<V>::choose;
+  using Candidates<V>::count_below;
+  using Candidates<V>::just_above;
+  using Candidates<V>::look_for_nearest;
+  using Candidates<V>::not_expanded;
+  using Candidates<V>::passed_by;
+  using Candidates<V>::tighten;
 
   static VICINAL_INLINE void prefetch_lines(const std::byte* from, const std::byte* to) noexcept {
     for (; from < to; from += 64) {
@@ -41,112 +51,29 @@ struct SearchLoop {
     }
   }
 
+  // The first line of each page of a row: what finds the page may take longer than what fetches the line, and holds
+  // back all fetches behind it.
+  static VICINAL_INLINE void touch(const std::byte* row, std::size_t bytes) noexcept {
+    prefetch_next(row);
+    const std::byte* end = row + bytes;
+    for (row += kPageBytes - reinterpret_cast<std::uintptr_t>(row) % kPageBytes; row < end; row += kPageBytes) {
+      prefetch_next(row);
+    }
+  }
+
   static VICINAL_INLINE const std::byte* row_of(const View& g, std::uint32_t node) noexcept {
     return g.rows + std::size_t{node} * g.layout.stride;
   }
 
-  // Enters the current node into the table of expanded nodes.
-  static VICINAL_INLINE void mark(const Sizes& sizes, Lane& l) noexcept {
-    std::uint32_t slot = l.current & (sizes.slots - 1);
-    if (sizes.bitmap) {
-      slot = l.current / 32 & sizes.word_mask;
-      l.table[slot] &= ~(1U << l.current % 32);
+  // Chooses the node after the current one of a query alone, and sends for its row.
+  static VICINAL_INLINE void choose_ahead(const View& g, const Sizes& sizes, Lane& l, std::uint32_t node,
+                                          float estimate) noexcept {
+    l.latest = choose(sizes, l, node, estimate, l.chosen++);
+    const std::byte* row = row_of(g, node);
+    if (g.layout.stride <= kAtOnceBytes) {
+      prefetch_lines(row, row + g.layout.stride);
     } else {
-      while (l.table[slot] != kNoNode) [[unlikely]] {
-        slot = (slot + 1) & (sizes.slots - 1);
-      }
-      l.table[slot] = l.current;
-    }
-    l.es[l.hops] = slot;
-  }
-
-  static VICINAL_INLINE bool was_expanded(const Sizes& sizes, const Lane& l, std::uint32_t node) noexcept {
-    if (sizes.bitmap) return (l.table[node / 32 & sizes.word_mask] >> node % 32 & 1) == 0;
-    std::uint32_t slot = node & (sizes.slots - 1);
-    while (l.table[slot] != kNoNode && l.table[slot] != node) slot = (slot + 1) & (sizes.slots - 1);
-    return l.table[slot] == node;
-  }
-
-  // The lanes of m whose nodes were not expanded.
-  static VICINAL_INLINE M not_expanded(const Sizes& sizes, const Lane& l, M m, U id) noexcept {
-    if (sizes.bitmap) {
-      return V::both(m, V::bit_set(V::gather(l.table, V::band(V::word_of(id), V::setu(sizes.word_mask))), id));
-    }
-    const U slot_mask = V::setu(sizes.slots - 1), no_node = V::setu(kNoNode), one = V::setu(1);
-    U at = V::band(id, slot_mask);
-    U found = V::gather(l.table, at);
-    m = V::but_not(m, V::eq(found, id));
-    M other = V::but_not(m, V::eq(found, no_node));
-    while (V::bits(other) != 0) [[unlikely]] {  // a slot taken by another node: look on
-      at = V::band(V::addu(at, one), slot_mask);
-      found = V::gather(l.table, at);
-      const M same = V::eq(found, id);
-      m = V::but_not(m, V::both(other, same));
-      other = V::but_not(V::but_not(other, same), V::eq(found, no_node));
-    }
-    return m;
-  }
-
-  // The nearest of candidates [from, to), of which `expanded` is crossed out.
-  static VICINAL_INLINE void look_through(Lane& l, std::uint32_t from, std::uint32_t to, U expanded, F& best,
-                                          U& best_id) noexcept {
-    for (std::uint32_t i = from; i < to; i += W) {
-      const U id = V::loadu(l.ci + i);
-      const F d = V::pick(V::eq(id, expanded), V::setf(kInfinity), V::loadf(l.cd + i));
-      V::storef(l.cd + i, d);
-      const M m = V::lt(d, best);
-      best = V::pick(m, d, best);
-      best_id = V::pick(m, id, best_id);
-    }
-  }
-
-  // The minimum of the block that begins at `at`, of which `expanded` is crossed out.
-  static VICINAL_INLINE void take_minimum(Lane& l, std::uint32_t at, U expanded) noexcept {
-    F least = V::setf(kInfinity);
-    for (std::uint32_t i = at; i < at + kMinBlock; i += W) {
-      const F d = V::pick(V::eq(V::loadu(l.ci + i), expanded), V::setf(kInfinity), V::loadf(l.cd + i));
-      V::storef(l.cd + i, d);
-      least = V::min(least, d);
-    }
-    l.least[at / kMinBlock] = V::min_of(least);
-  }
-
-  // The first of x, one of which is at most `limit`, that is.
-  static VICINAL_INLINE std::uint32_t first_at_most(const float* x, float limit) noexcept {
-    const F bound = V::setf(limit);
-    constexpr std::uint32_t all = (1ULL << W) - 1;
-    for (std::uint32_t i = 0;; i += W) {
-      const std::uint32_t found = ~V::bits(V::lt(bound, V::loadf(x + i))) & all;
-      if (found != 0) return i + static_cast<std::uint32_t>(__builtin_ctz(found));
-    }
-  }
-
-  // The nearest candidate of a long list.
-  static VICINAL_INLINE void look_at_blocks(const Sizes& sizes, Lane& l, F& best, U& best_id) noexcept {
-    const U expanded = V::setu(l.current);
-    if (l.nearest == l.current) take_minimum(l, l.nearest_block, expanded);
-    l.nearest = kNoNode;
-    for (; l.sealed + kMinBlock <= l.size; l.sealed += kMinBlock) {
-      const std::uint32_t block = l.sealed / kMinBlock;
-      if (block % W == 0) V::storef(l.least + block, V::setf(kInfinity));
-      take_minimum(l, l.sealed, expanded);
-    }
-    look_through(l, l.sealed, l.size, expanded, best, best_id);
-    for (;;) {
-      F least = V::setf(kInfinity);
-      for (std::uint32_t i = 0; i < l.sealed / kMinBlock; i += W) least = V::min(least, V::loadf(l.least + i));
-      const float distance = V::min_of(least);
-      if (!(distance < V::min_of(best))) return;
-      const std::uint32_t block = first_at_most(l.least, distance) * kMinBlock;
-      const std::uint32_t at = block + first_at_most(l.cd + block, distance), node = l.ci[at];
-      if (!was_expanded(sizes, l, node)) {
-        l.nearest = node;
-        l.nearest_block = block;
-        best = V::setf(distance);
-        best_id = V::setu(node);
-        return;
-      }
-      take_minimum(l, block, V::setu(node));
+      touch(row, g.layout.stride);
     }
   }
 
@@ -159,8 +86,41 @@ struct SearchLoop {
     return header->add + l.query_add + header->scale * l.own_scale * static_cast<float>(dot);
   }
 
+  // Sends for the rows picked in a lane, some lines at a time.
+  struct Sender {
+    const Reranker& reranker;
+    const std::uint32_t* rows;
+    std::uint32_t left;
+    std::size_t part;  // lines sent for at a time
+    const std::byte* at = nullptr;
+    const std::byte* end = nullptr;
+
+    Sender(const Reranker& r, const std::uint32_t* picked, std::uint32_t n, std::size_t parts) noexcept
+        : reranker(r), rows(picked), left(r.row_bytes != 0 ? n : 0), part(n * (r.row_bytes / 64 + 1) / parts + 1) {
+      for (std::uint32_t i = 0; i < left && i < kTouched; ++i) touch(r.where(r.context, rows[i]), r.row_bytes);
+    }
+
+    VICINAL_INLINE void send(std::size_t lines) noexcept {
+      for (; lines != 0; --lines, at += 64) {
+        if (at >= end) {
+          if (left == 0) return;
+          if (left > kTouched) touch(reranker.where(reranker.context, rows[kTouched]), reranker.row_bytes);
+          at = reranker.where(reranker.context, *rows++);
+          end = at + reranker.row_bytes;
+          --left;
+        }
+        prefetch_next(at);
+      }
+    }
+    VICINAL_INLINE void some() noexcept {
+      if (left != 0 || at < end) send(part);
+    }
+  };
+
+  // Prepares a query, and meanwhile sends for the rows picked for the one before it.
   static __attribute__((noinline)) void start(const Context& c, const Batch& b, const Sizes& sizes, Lane& l,
                                               std::size_t index) noexcept {
+    Sender sender(b.reranker, l.pick, l.due ? l.picked : 0, 5 * c.rotation.rounds);
     const std::size_t dim = c.graph.dim, padded = c.graph.layout.padded;
     const float* q = b.queries + index * dim;
     l.index = index;
@@ -181,7 +141,8 @@ struct SearchLoop {
       for (std::size_t i = 0; i < dim; ++i) x[i] = q[i] * scale - c.mean[i];
     }
     for (std::size_t i = dim; i < padded; ++i) x[i] = 0.0F;
-    rotate<V>(c.rotation, x);
+    rotate<V>(c.rotation, x, [&]() __attribute__((always_inline)) { sender.some(); });
+    sender.send(SIZE_MAX);
 
     F norm = V::setf(0.0F), top = norm, top_entry = norm, total = norm;
     const bool two_bits = c.graph.layout.bits == 2;
@@ -225,8 +186,8 @@ struct SearchLoop {
     l.kth = -kInfinity;
     l.stop = kInfinity;
     l.room = sizes.capacity;
-    if (b.near_part > 0.0F) {
-      if (l.room > kRoomMin) l.room = kRoomMin;
+    if (b.near_part > 0.0F && l.room > kRoomMin) l.room = kRoomMin;
+    if (b.near != 0 && b.near <= b.ef) {
       const auto near = static_cast<std::uint32_t>(b.near);
       for (std::uint32_t i = 0; i < near; i += W) V::storef(l.closest + i, empty);
       for (std::uint32_t i = near; i % W != 0; ++i) l.closest[i] = -kInfinity;
@@ -238,7 +199,6 @@ struct SearchLoop {
     l.size = l.sealed = 0;
     l.nearest = kNoNode;
     l.hops = 0;
-    l.ek[0] = -kInfinity;
     l.tau = 3.0e38F;
     // Expansion starts at the first entry; the others are candidates with their own distances.
     for (std::size_t i = 1; i < b.n_entries; ++i) {
@@ -246,72 +206,11 @@ struct SearchLoop {
       l.ci[l.size] = b.entries[i];
       ++l.size;
     }
-    l.current = b.entries[0];
+    l.current = choose(sizes, l, b.entries[0], -kInfinity, 0);
     l.row = row_of(c.graph, l.current);
-    mark(sizes, l);
+    l.latest = kNoNode;
+    l.chosen = 1;
     l.phase = 1;
-  }
-
-  static VICINAL_INLINE float just_above(float x) noexcept { return x + (__builtin_fabsf(x) * 1e-6F + 1e-30F); }
-
-  // Finds a threshold that about `want` candidates pass, and drops the others.
-  static __attribute__((noinline)) void tighten(const Sizes& sizes, Lane& l, std::uint32_t want) noexcept {
-    const std::uint32_t capacity = sizes.capacity;
-    const F empty = V::setf(kInfinity), bound = V::setf(l.stop);
-    for (std::uint32_t i = 0; i < l.sealed; i += W) {
-      const F d = V::loadf(l.cd + i);
-      V::storef(l.cd + i, V::pick(not_expanded(sizes, l, V::lt(d, empty), V::loadu(l.ci + i)), d, empty));
-    }
-    l.sealed = 0;
-    l.nearest = kNoNode;
-    F least = empty, most = V::setf(-kInfinity);
-    std::uint32_t live = 0;
-    for (std::uint32_t i = 0; i < l.size; i += W) {
-      const F d = V::loadf(l.cd + i);
-      const M m = V::lt(d, bound);
-      least = V::min(least, d);
-      most = V::max(most, V::pick(m, d, V::setf(-kInfinity)));
-      live += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
-    }
-    float high = l.tau < l.stop ? l.tau : l.stop;
-    if (live > want) {
-      float low = V::min_of(least);
-      high = just_above(V::max_of(most));
-      const std::uint32_t enough = want + want / 8 + 2;
-      for (int round = 0; round < 12; ++round) {
-        const float middle = 0.5F * (low + high);
-        const F limit = V::setf(middle);
-        std::uint32_t below = 0;
-        for (std::uint32_t i = 0; i < l.size; i += W) {
-          below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.cd + i), limit))));
-        }
-        if (below < want) {
-          low = middle;
-        } else {
-          high = middle;
-          if (below <= enough) break;
-        }
-      }
-      l.tau = high;
-    }
-    const F limit = V::setf(high);
-    std::uint32_t kept = 0;
-    for (std::uint32_t i = 0; i < l.size; i += W) {
-      const F d = V::loadf(l.cd + i);
-      const U id = V::loadu(l.ci + i);
-      const M m = V::lt(d, limit);
-      V::storef(l.cd + kept, V::pack(m, d, empty));  // kept <= i: never ahead of what is read
-      V::storeu(l.ci + kept, V::pack(m, id));
-      kept += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
-    }
-    // Equal distances cannot be told apart by a threshold: keep any of them.
-    if (kept + kBlock > capacity) kept = want < capacity - kBlock ? want : capacity - kBlock;
-    for (std::uint32_t i = kept; i < l.size + W; i += W) V::storef(l.cd + i, empty);
-    l.size = kept;
-    // A list half full of what is needed would be tightened again and again.
-    const std::uint32_t before = l.room;
-    while (l.room < capacity && l.size > l.room / 2) l.room = 2 * l.room < capacity ? 2 * l.room : capacity;
-    for (std::uint32_t i = before + 64; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
   }
 
   static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
@@ -334,15 +233,17 @@ struct SearchLoop {
       l.kth_at = i + static_cast<std::uint32_t>(__builtin_ctz(~less));
       break;
     }
-    if (l.kth == kInfinity) return;
+    if (l.kth == kInfinity || !(b.near_part > 0.0F)) return;
     const float distance = l.kth + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
     l.stop = (distance > 0.0F ? distance / b.near_part : distance) - c.far_off;
   }
 
   // One hop. False when the search is over.
   // `coming` is the row that the next turn on this thread will read: it is fetched here, a few lines at a time between
-  // the look-ups, because a burst of prefetches would fill the miss queue and stall. With one query alone (Single) it
-  // is the likeliest next row instead, fetched while this one is scanned.
+  // the look-ups, because a burst of prefetches would fill the miss queue and stall.
+  // A query alone (Single) is two turns of its own: while one node is scanned, the row of the one chosen before is on
+  // its way, and what the scan finds is chosen from for the turn after that. Nodes are thus chosen one turn late, which
+  // expands a few more; that costs less than waiting for each.
   template <bool Single>
   static VICINAL_INLINE bool step(const Context& c, const Batch& b, const Sizes& sizes, std::uint32_t ef, Lane& l,
                                   const std::byte* coming) noexcept {
@@ -350,39 +251,42 @@ struct SearchLoop {
     const Layout& layout = g.layout;
     const std::byte* row = l.row;
     const std::byte* fetch = coming;
-    if constexpr (!Single) prefetch_lines(fetch + 64, fetch + layout.own);
+    const std::size_t fetch_lines = !Single || layout.stride > kAtOnceBytes ? layout.lines : 0;
+    if (Single && l.latest != kNoNode) fetch = row_of(g, l.latest);
+    if (fetch_lines != 0) prefetch_lines(fetch + 64, fetch + layout.own);
     const F empty = V::setf(kInfinity);
 
     F best = empty;
     U best_id = V::setu(0);
-    if (l.room <= kFlatRoom) [[likely]] {
-      look_through(l, 0, l.size, V::setu(l.current), best, best_id);
-    } else {
-      look_at_blocks(sizes, l, best, best_id);
-    }
-    std::uint32_t ahead = kNoNode;
+    look_for_nearest(sizes, l, Single && l.latest != kNoNode ? l.latest : l.current, best, best_id);
     if constexpr (Single) {
-      fetch = row;
       const float nearest = V::min_of(best);
-      if (nearest < kInfinity) {
-        ahead = V::id_at(best, nearest, best_id);
-        fetch = row_of(g, ahead);
-        prefetch_lines(fetch, fetch + layout.own);
+      if (l.latest == kNoNode && l.chosen < ef && nearest < kInfinity &&
+          !(nearest > l.stop)) {  // nothing is on its way
+        choose_ahead(g, sizes, l, V::id_at(best, nearest, best_id), nearest);
+        best = empty;
+        look_for_nearest(sizes, l, l.latest, best, best_id);
       }
     }
 
     const auto* header = reinterpret_cast<const RowHeader*>(row + layout.header);
     const float own = own_distance(c, l, row);
     l.ed[l.hops] = own;
+    l.er[l.hops] = header->row;
+    bool joins = false;  // the nearest so far
     if (b.near != 0) {
       if (!may_return(b, header->row)) {
         l.ed[l.hops] = kInfinity;
-      } else if (own < l.kth) {
-        take_near(c, b, l, own);
+      } else {
+        joins = own < l.kth;
       }
     }
-    l.er[l.hops] = header->row;
-    if (++l.hops == sizes.hops_max) return false;
+    // A query alone does this while it waits for its next row.
+    if (!Single && joins) take_near(c, b, l, own);
+    if (++l.hops == sizes.hops_max) {
+      if (Single && joins) take_near(c, b, l, own);
+      return false;
+    }
 
     const F own_all = V::setf(own);
     const F slope = V::setf(header->step * l.delta), base = V::setf(header->step * l.delta_sum);
@@ -395,7 +299,7 @@ struct SearchLoop {
       const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
-      V::scan(codes, l.tables, layout.tables, fetch + layout.own, layout.lines, sums);
+      V::scan(codes, l.tables, layout.tables, fetch + layout.own, fetch_lines, sums);
       fetch += std::size_t{layout.tables} * 4 * layout.lines;
       F near[N];
       U near_id[N];
@@ -449,63 +353,42 @@ struct SearchLoop {
     }
 
     const float nearest = V::min_of(best);
-    if (!(nearest < kInfinity)) return false;
-    if (nearest > l.stop) return false;
-    if (l.hops >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
+    const std::uint32_t known = Single ? l.chosen : l.hops;  // nodes expanded or about to be
+    bool on = nearest < kInfinity && !(nearest > l.stop);
+    if (on && known >= ef) {  // over when ef expanded nodes are nearer than the nearest candidate
       const F limit_all = V::setf(nearest);
       std::uint32_t nearer = 0;
-      for (std::uint32_t i = 0; i < l.hops; i += W) {
+      for (std::uint32_t i = 0; i < known; i += W) {
         nearer += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ek + i), limit_all))));
       }
-      if (nearer >= ef) return false;
+      on = nearer < ef && known < sizes.hops_max;
     }
-    l.ek[l.hops] = nearest;
-    l.current = V::id_at(best, nearest, best_id);
-    mark(sizes, l);
-    l.row = row_of(g, l.current);
-    if constexpr (Single) {
-      if (l.current != ahead) prefetch_lines(l.row, l.row + layout.stride);
-    }
-    return true;
-  }
-
-  static VICINAL_INLINE std::uint32_t count_below(const float* x, std::uint32_t n, float limit) noexcept {
-    const F bound = V::setf(limit);
-    std::uint32_t below = 0;
-    for (std::uint32_t i = 0; i < n; i += W) {
-      below += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(x + i), bound))));
-    }
-    return below;
-  }
-
-  // A limit that `want` to want + slack of n values are below, or more where values are equal; the values behind the
-  // n-th, up to W, are infinite.
-  static VICINAL_INLINE float passed_by(const float* x, std::uint32_t n, std::uint32_t want,
-                                        std::uint32_t slack) noexcept {
-    const F empty = V::setf(kInfinity);
-    F least = empty, most = V::setf(-kInfinity);
-    for (std::uint32_t i = 0; i < n; i += W) {
-      const F d = V::loadf(x + i);
-      least = V::min(least, d);
-      most = V::max(most, V::pick(V::lt(d, empty), d, V::setf(-kInfinity)));
-    }
-    float low = V::min_of(least);
-    float high = just_above(V::max_of(most));
-    for (int round = 0; round < 16; ++round) {
-      const float middle = 0.5F * (low + high);
-      const std::uint32_t below = count_below(x, n, middle);
-      if (below < want) {
-        low = middle;
-      } else {
-        high = middle;
-        if (below <= want + slack) break;
+    if constexpr (!Single) {
+      if (!on) return false;
+      l.current = choose(sizes, l, V::id_at(best, nearest, best_id), nearest, known);
+      l.row = row_of(g, l.current);
+      return true;
+    } else {
+      l.current = l.latest;
+      l.latest = kNoNode;
+      if (on) choose_ahead(g, sizes, l, V::id_at(best, nearest, best_id), nearest);
+      if (joins) {
+        take_near(c, b, l, own);
+        // Its row is likely to be among those compared exactly.
+        if (b.reranker.row_bytes <= kSoonBytes) Sender(b.reranker, &l.er[l.hops - 1], 1, 1).send(SIZE_MAX);
       }
+      if (l.current == kNoNode) {  // nothing was on its way
+        if (!on) return false;
+        l.current = l.latest;
+        l.latest = kNoNode;
+      }
+      l.row = row_of(g, l.current);
+      return true;
     }
-    return high;
   }
 
   // Takes the nearest expanded nodes that may be returned, and those whose own distance may be as small but for its
-  // rounding, and sends for their stored vectors.
+  // rounding.
   static void collect(const Context& c, const Batch& b, Lane& l) noexcept {
     if (b.reranker.visited != nullptr) {
       for (std::uint32_t i = 0; i < l.hops; ++i) {
@@ -538,14 +421,14 @@ struct SearchLoop {
       V::storeu(l.pick + picked, V::pack(m, V::loadu(l.er + i)));
       picked += static_cast<std::uint32_t>(__builtin_popcount(V::bits(m)));
     }
-    for (std::uint32_t i = 0; i < picked; ++i) b.reranker.fetch(b.reranker.context, l.pick[i]);
     l.picked = picked;
-    l.phase = 2;
+    l.asked = l.index;
+    l.due = true;
   }
 
   static void finish(const Batch& b, Lane& l) noexcept {
-    b.reranker.rerank(b.reranker.context, l.index, l.pick, l.picked);
-    l.phase = 0;
+    b.reranker.rerank(b.reranker.context, l.asked, l.pick, l.picked);
+    l.due = false;
   }
 
   static void run(const Context& c, const Batch& b, Lane* lanes, std::size_t begin, std::size_t end) noexcept {
@@ -553,7 +436,7 @@ struct SearchLoop {
     const auto ef = static_cast<std::uint32_t>(b.ef);
     std::size_t next = begin;
     std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;
-    if (width <= 1) {
+    if (b.alone) {
       Lane& l = lanes[0];
       for (; next < end; ++next) {
         // Nothing else is under way: the entries come while the query is prepared.
@@ -563,15 +446,16 @@ struct SearchLoop {
           const std::byte* entry = row_of(c.graph, b.entries[i]);
           prefetch_lines(entry + c.graph.layout.header, entry + c.graph.layout.codes);
         }
-        start(c, b, sizes, l, next);
+        start(c, b, sizes, l, b.nth(next));
         while (step<true>(c, b, sizes, ef, l, l.row)) {
         }
         collect(c, b, l);
+        if (b.reranker.row_bytes > kSoonBytes) Sender(b.reranker, l.pick, l.picked, 1).send(SIZE_MAX);
         finish(b, l);
       }
       return;
     }
-    for (std::size_t i = 0; i < width; ++i) start(c, b, sizes, lanes[i], next++);
+    for (std::size_t i = 0; i < width; ++i) start(c, b, sizes, lanes[i], b.nth(next++));
     // Two groups take turns. The first touch of a row may wait for a page walk, which holds back all that follows; so
     // a group's rows are touched together, and their other lines fetched during the turns of the other group.
     const std::size_t half = (width + 1) / 2;
@@ -583,17 +467,24 @@ struct SearchLoop {
           Lane& l = lanes[i];
           if (l.phase == 1) [[likely]] {
             const std::size_t partner = group == 0 ? i + half : i - half;
-            if (!step<false>(c, b, sizes, ef, l, lanes[partner < width ? partner : i].row)) collect(c, b, l);
+            const bool on = step<false>(c, b, sizes, ef, l, lanes[partner < width ? partner : i].row);
+            if (l.due) finish(b, l);
+            if (on) [[likely]]
+              continue;
+            collect(c, b, l);
+            if (next < end) {
+              start(c, b, sizes, l, b.nth(next++));
+            } else {
+              Sender(b.reranker, l.pick, l.picked, 1).send(SIZE_MAX);
+              l.phase = 2;
+            }
           } else if (l.phase == 2) {
             finish(b, l);
-            if (next < end) {
-              start(c, b, sizes, l, next++);
-            } else {
-              --active;
-            }
+            l.phase = 0;
+            --active;
           }
         }
-        for (std::size_t i = group; i < last; ++i) prefetch_next(lanes[i].row);
+        for (std::size_t i = group; i < last; ++i) touch(lanes[i].row, c.graph.layout.stride);
       }
     }
   }
@@ -601,7 +492,7 @@ struct SearchLoop {
 
 template <class V>
 inline void rotate_fn(const RotationView& r, float* x) noexcept {
-  rotate<V>(r, x);
+  rotate<V>(r, x, [] {});
 }
 
 }  // namespace vicinal::qgraph

@@ -16,6 +16,8 @@ namespace {
 constexpr std::size_t kInterleaveLow = 4;
 constexpr std::size_t kInterleaveHigh = 2;
 constexpr std::size_t kDimLow = 512;
+// A query alone keeps track of up to so many nearest even where that ends no walk, to send for their rows early.
+constexpr std::size_t kNearAlone = 64;
 constexpr std::size_t kTrainRowsMax = 100000;
 // f_add of the longest row of the sample, at most 8 times its squared norm, takes this much of f16's 65504: later rows
 // may be four times as long.
@@ -124,6 +126,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   for (std::size_t i = 0; i < entries.size(); ++i) entries[i] = nodes_.as<std::uint32_t>()[options.entries[i]];
   Batch batch;
   batch.queries = queries;
+  batch.order = options.order;
   batch.ef = options.ef;
   batch.results = options.k;
   batch.rerank = rerank_for(options.k);
@@ -133,7 +136,8 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.pass = options.pass;
   batch.limit = options.limit;
   batch.near_part = options.near_part;
-  if (options.near_part > 0.0F) {
+  batch.alone = options.alone && reranker.visited == nullptr;
+  if (options.near_part > 0.0F || (batch.alone && options.k <= kNearAlone)) {
     batch.near = options.k;
   } else if (reranker.visited != nullptr) {
     batch.near = SIZE_MAX;  // never ends early, and says which nodes may be returned

@@ -32,14 +32,18 @@ struct Parameters {
 
 struct SearchOptions {
   std::size_t k = 10;
-  std::size_t ef = 64;                     // nodes expanded, >= k
-  std::size_t interleave = 0;              // queries under way at once, 1..8; 0: chosen
+  std::size_t ef = 64;         // nodes expanded, >= k
+  std::size_t interleave = 0;  // queries under way at once, 1..8; 0: chosen
+  // Each query by itself, in the least time: its nodes are chosen a turn late, so that it finds a little more, and not
+  // always the same, as among others.
+  bool alone = false;
   const std::uint32_t* entries = nullptr;  // rows to start from, at least one
   std::size_t n_entries = 0;
-  const std::uint64_t* pass = nullptr;  // bit r of word r / 64: row r may be returned; null: all
-  std::uint32_t limit = 0;              // rows from here on are not returned
-  float near_part = 0.0F;               // ends a search early, see Batch; 0: it does not
-  const Loops* loops = nullptr;         // of another instruction set than the best; for tests
+  const std::uint64_t* pass = nullptr;   // bit r of word r / 64: row r may be returned; null: all
+  std::uint32_t limit = 0;               // rows from here on are not returned
+  float near_part = 0.0F;                // ends a search early, see Batch; 0: it does not
+  const std::uint32_t* order = nullptr;  // in which to answer, the number of a query each; null: as they come
+  const Loops* loops = nullptr;          // of another instruction set than the best; for tests
 };
 
 // What a search read for one query: rows of the nodes it expanded, in order, and the exact rows it compared.
@@ -81,7 +85,8 @@ class QGraph {
   // written, else only those that changed. One thread at a time per row.
   void encode_edges(std::uint32_t row, const std::uint32_t* neighbours, std::size_t n, bool all) noexcept;
 
-  // Finds the rows nearest to each of nq queries (float, dim) and hands them to the reranker, query by query.
+  // Finds the rows nearest to each of nq queries (float, dim; the listed ones where there is an order) and hands them
+  // to the reranker, query by query.
   void search(const float* queries, std::size_t nq, const SearchOptions& options, const Reranker& reranker) const;
 
   // Reads what searches of these visits read, as they would and with their prefetches, but computes nothing. Returns a

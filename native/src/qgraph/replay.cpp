@@ -9,7 +9,8 @@ namespace {
 struct Walk {
   const Visit* visit = nullptr;
   std::size_t at = 0;
-  int phase = 0;  // 1: rows of nodes, 2: exact rows, 0: over
+  const Visit* due = nullptr;  // whose exact rows are on their way
+  bool over = false;
 };
 
 std::uint64_t touch(const std::byte* from, std::size_t bytes, const std::byte* fetch) noexcept {
@@ -31,8 +32,9 @@ std::uint64_t QGraph::replay(const std::vector<Visit>& visits, std::size_t exact
   Walk walks[kInterleaveMax];
   std::size_t next = 0;
   const auto begin = [&](Walk& w) {
-    w = {next < visits.size() ? &visits[next] : nullptr, 0, next < visits.size() ? 1 : 0};
-    ++next;
+    w.over = next >= visits.size();
+    if (!w.over) w.visit = &visits[next++];
+    w.at = 0;
   };
   const std::size_t width = std::min(interleave_for(dim_), visits.size());
   const std::size_t half = (width + 1) / 2;
@@ -43,24 +45,25 @@ std::uint64_t QGraph::replay(const std::vector<Visit>& visits, std::size_t exact
       const std::size_t last = std::min(group + half, width);
       for (std::size_t i = group; i < last; ++i) {
         Walk& w = walks[i];
-        if (w.phase == 1) {
+        if (!w.over) {
           const std::size_t partner = group == 0 ? i + half : i - half;
           const Walk& other = walks[partner < width ? partner : i];
-          sum += touch(row_of(w), layout_.stride, other.phase == 1 ? row_of(other) : nullptr);
-          if (++w.at == w.visit->rows.size()) {
-            for (const std::byte* row : w.visit->exact) {
-              for (std::size_t b = 0; b < exact_bytes; b += kCacheLine) prefetch_next(row + b);
-            }
-            w.phase = 2;
-          }
-        } else if (w.phase == 2) {
-          for (const std::byte* row : w.visit->exact) sum += touch(row, exact_bytes, nullptr);
-          begin(w);
-          if (w.phase == 0) --active;
+          sum += touch(row_of(w), layout_.stride, other.over ? nullptr : row_of(other));
         }
+        if (w.due != nullptr) {
+          for (const std::byte* row : w.due->exact) sum += touch(row, exact_bytes, nullptr);
+          w.due = nullptr;
+          if (w.over) --active;
+        }
+        if (w.over || ++w.at != w.visit->rows.size()) continue;
+        for (const std::byte* row : w.visit->exact) {
+          for (std::size_t b = 0; b < exact_bytes; b += kCacheLine) prefetch_next(row + b);
+        }
+        w.due = w.visit;
+        begin(w);
       }
       for (std::size_t i = group; i < last; ++i) {
-        if (walks[i].phase == 1) prefetch_next(row_of(walks[i]));
+        if (!walks[i].over) prefetch_next(row_of(walks[i]));
       }
     }
   }

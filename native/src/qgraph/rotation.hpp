@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "distance/prefetch.hpp"
+
 namespace vicinal::qgraph {
 
 inline constexpr std::size_t kRoundsFull = 3;
@@ -34,17 +36,20 @@ class Rotation {
   std::size_t rounds_ = 0;
 };
 
-// In place. V is one of the vector types of simd_*.hpp.
-template <class V>
-inline void rotate(const RotationView& r, float* x) noexcept {
+// In place. V is one of the vector types of simd_*.hpp. between() is called after each pass over the vector, three to
+// some six times a round.
+template <class V, class Between>
+VICINAL_INLINE void rotate(const RotationView& r, float* x, const Between& between) noexcept {
   using F = typename V::F;
   constexpr std::size_t W = V::kWidth;
   const std::size_t half = r.padded / 2;
   for (std::size_t round = 0; round < r.rounds; ++round) {
     const float* flips = r.flips + round * r.padded;
     for (std::size_t i = 0; i < r.padded; i += W) V::storef(x + i, V::mul(V::loadf(x + i), V::loadf(flips + i)));
+    between();
     float* part = round % 2 == 0 ? x : x + (r.padded - r.power);
     for (std::size_t i = 0; i < r.power; i += W) V::storef(part + i, V::hadamard(V::loadf(part + i)));
+    between();
     std::size_t h = W;
     for (; h * 4 <= r.power; h *= 4) {  // two levels a pass
       for (std::size_t i = 0; i < r.power; i += 4 * h) {
@@ -58,6 +63,7 @@ inline void rotate(const RotationView& r, float* x) noexcept {
           V::storef(part + j + 3 * h, V::sub(ba, dc));
         }
       }
+      between();
     }
     if (h < r.power) {
       for (std::size_t j = 0; j < h; j += W) {
@@ -72,6 +78,7 @@ inline void rotate(const RotationView& r, float* x) noexcept {
         V::storef(x + j, V::add(a, b));
         V::storef(x + j + half, V::sub(a, b));
       }
+      between();
     }
   }
 }

@@ -27,8 +27,9 @@ static inline __attribute__((always_inline)) void prefetch_next(const std::byte*
 // The caller's side of a search: exact distances, from rows that this layer never sees.
 struct Reranker {
   const void* context = nullptr;
-  // Hints that a row will be asked for.
-  void (*fetch)(const void* context, std::uint32_t row) noexcept = nullptr;
+  // Where a row lies that will be asked for, row_bytes long; the loop sends for it while it does other work.
+  const std::byte* (*where)(const void* context, std::uint32_t row) noexcept = nullptr;
+  std::size_t row_bytes = 0;  // 0: nothing is sent for
   // The nearest rows found for a query; a row may be among them twice.
   void (*rerank)(const void* context, std::size_t query, const std::uint32_t* rows, std::size_t n) noexcept = nullptr;
   // All nodes expanded for a query, in order: row, the estimate by which it was chosen and its own distance, both as
@@ -38,11 +39,13 @@ struct Reranker {
 };
 
 struct Batch {
-  const float* queries = nullptr;  // n x dim
-  std::size_t ef = 0;              // nodes expanded per query, >= 1
-  std::size_t results = 0;         // wanted
-  std::size_t rerank = 0;          // candidates handed to the reranker, at most or hardly more
+  const float* queries = nullptr;        // n x dim
+  const std::uint32_t* order = nullptr;  // the number of the query to answer first, second, ...; null: 0, 1, ...
+  std::size_t ef = 0;                    // nodes expanded per query, >= 1
+  std::size_t results = 0;               // wanted
+  std::size_t rerank = 0;                // candidates handed to the reranker, at most or hardly more
   std::size_t interleave = 4;
+  bool alone = false;                      // one query after the other, each in the least time; see SearchLoop::step
   const std::uint32_t* entries = nullptr;  // nodes to start from, at least one
   std::size_t n_entries = 0;
   const std::uint64_t* pass = nullptr;  // bit r set: row r may be returned; null: every row may
@@ -50,8 +53,12 @@ struct Batch {
   // A walk ends early when `near` returnable nodes are nearer than near_part times the nearest candidate; 0: it does
   // not.
   float near_part = 0.0F;
-  std::size_t near = 0;
+  std::size_t near = 0;  // so many nearest are kept track of, at most ef; 0: none; SIZE_MAX: none, see Lane::ed
   Reranker reranker;
+
+  [[nodiscard]] __attribute__((always_inline)) std::size_t nth(std::size_t i) const noexcept {
+    return order != nullptr ? order[i] : i;
+  }
 };
 
 // Constants of the graph.
@@ -71,6 +78,8 @@ struct Lane {
   int phase = 0;
   std::uint32_t current = 0;       // the node to expand
   const std::byte* row = nullptr;  // and its row
+  std::uint32_t latest = 0;        // of a query alone: the one after it, kNoNode where there is none yet
+  std::uint32_t chosen = 0;        // and how many were chosen
   std::uint32_t hops = 0;
   std::uint32_t size = 0;  // candidates; cd is +inf from here on
   float tau = 0.0F;
@@ -86,13 +95,15 @@ struct Lane {
   std::uint32_t sealed = 0;   // candidates in blocks whose minima are kept
   std::uint32_t nearest = 0;  // the nearest candidate of them, where that is the nearest of all; else kNoNode
   std::uint32_t nearest_block = 0;
+  bool due = false;  // the rows picked for query `asked` are on their way, and then to be compared
+  std::size_t asked = 0;
   std::uint32_t picked = 0;
   // Buffers of a Scratch.
   float* cd = nullptr;
   std::uint32_t* ci = nullptr;
   float* least = nullptr;       // of each block of candidates
   float* ek = nullptr;          // the estimate with which each expanded node was chosen
-  float* ed = nullptr;          // own distance of each expanded node
+  float* ed = nullptr;          // own distance of each expanded node; where near is not 0, infinite if not returnable
   std::uint32_t* er = nullptr;  // its row for the caller
   std::uint32_t* es = nullptr;  // its slot in the table
   std::uint32_t* table = nullptr;

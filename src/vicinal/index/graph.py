@@ -239,7 +239,8 @@ class GraphIndex:
         Returns
         -------
         rows (n_queries, k) int64, -1 padded, and distances (n_queries, k) float32, +inf padded; ascending,
-        ties by row. There are always min(k, live rows that pass the filter) results.
+        ties by row. There are always min(k, live rows that pass the filter) results. A query alone walks in another
+        order than among others, so that of approximate results a few may differ.
 
         Raises
         ------
@@ -260,10 +261,6 @@ class GraphIndex:
             ef_search = ef_search or None
         if ef_search is None:
             ef_search = 64 if k <= 32 else 2 * k
-        if near_part is None:
-            near_part = 0.0
-            if filter is None and not exact:
-                ef_search, _, near_part = native.same_work(k, ef_search)
         return native.search(
             queries,
             k,

@@ -80,7 +80,7 @@ class Graph:
         filter: NDArray[Any] | None = None,
         exact: bool = False,
         strategy: str = "auto",
-        near_part: float = 0.0,
+        near_part: float | None = 0.0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
     @property
     def config(self) -> tuple[int, str, str, int, int, int]: ...
