@@ -39,6 +39,7 @@ from vicinal.model.limits import (
     TIME_MS_MAX,
 )
 from vicinal.model.recall import check_recall
+from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
@@ -207,22 +208,21 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        queries, single = check_query(self._config, query, k, ef_search, recall, exact=exact)
+        options = SearchOptions(
+            k,
+            None if where is None else compile_where(where),
+            ef_search,
+            recall,
+            exact,
+            with_payload,
+            with_vectors,
+        )
+        queries, single = check_query(self._config, query, options)
         if threads is None:
             threads = 1 if single else 0
         elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:
             raise _out_of_range("threads", threads, 1, THREADS_MAX)
-        found = self._transport.search(
-            queries,
-            k=k,
-            where=None if where is None else compile_where(where),
-            ef_search=ef_search,
-            recall=recall,
-            exact=exact,
-            threads=threads,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-        )
+        found = self._transport.search(queries, options, threads=threads)
         if not single:
             return HitsBatch(
                 found.ids, found.distances, found.payloads, found.vectors, found.recall
@@ -257,19 +257,12 @@ class Collection:
             raise _out_of_range("number of searches", len(given), 1, SEARCHES_MANY_MAX)
         many: list[OneSearch] = []
         for i, o in enumerate(given):
-            query, single = check_query(
-                self._transport.config,
-                o.pop("query"),
-                o["k"],
-                o["ef_search"],
-                o["recall"],
-                exact=o["exact"],
-            )
+            query, where = o.pop("query"), o.pop("where", None)
+            options = SearchOptions(where=None if where is None else compile_where(where), **o)
+            queries, single = check_query(self._config, query, options)
             if not single:
-                raise InvalidArgumentError(f"search {i} has {len(query)} queries; give it one")
-            where = None if o["where"] is None else compile_where(o["where"])
-            o["where"] = where
-            many.append(OneSearch(query, **o))
+                raise InvalidArgumentError(f"search {i} has {len(queries)} queries; give it one")
+            many.append(OneSearch(queries, options))
         found = self._transport.search_many(many, time_ms)
         return ManyHits([None if one is None else hits_of(one) for one in found])
 
@@ -412,15 +405,12 @@ class Collection:
     ) -> Explanation:
         """Run one search and say how it was done: for each segment the strategy, why, the recall to expect, the
         estimated and the actual cost."""
-        queries, single = check_query(
-            self._transport.config, query, k, ef_search, recall, exact=exact
-        )
+        compiled = None if where is None else compile_where(where)
+        options = SearchOptions(k, compiled, ef_search, recall, exact, with_payload=False)
+        queries, single = check_query(self._config, query, options)
         if not single:
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")
-        compiled = None if where is None else compile_where(where)
-        return self._transport.explain(
-            queries, k=k, where=compiled, ef_search=ef_search, recall=recall, exact=exact
-        )
+        return self._transport.explain(queries, options)
 
     def stats(self) -> dict[str, Any]:
         """Points, segments, the share of rows that the graph holds, memory and disk in bytes."""
@@ -489,21 +479,16 @@ class Collection:
 
 
 def check_query(
-    config: CollectionConfig,
-    query: Any,
-    k: int,
-    ef_search: int | None,
-    recall: float | None,
-    *,
-    exact: bool,
+    config: CollectionConfig, query: Any, options: SearchOptions
 ) -> tuple[npt.NDArray[Any], bool]:
     """((n, columns) queries, whether a single one was given), after a look at the options of a search."""
+    k, ef_search = options.k, options.ef_search
     if type(k) is not int or not 1 <= k <= K_MAX:
         raise _out_of_range("k", k, 1, K_MAX)
-    if recall is not None:
-        check_recall(recall, k=k, ef_search=ef_search, exact=exact)
+    if options.recall is not None:
+        check_recall(options.recall, k=k, ef_search=ef_search, exact=options.exact)
     if ef_search is not None:
-        if exact:
+        if options.exact:
             raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")
         if type(ef_search) is not int or not k <= ef_search <= EF_MAX:
             raise _out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")

@@ -36,8 +36,9 @@ from vicinal.model.errors import (
     UnauthenticatedError,
     VicinalError,
 )
+from vicinal.model.search import SearchOptions
 from vicinal.server.admission import Admission
-from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
+from vicinal.server.batcher import SearchBatcher, Waiting
 from vicinal.server.cache import ResultCache
 from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
@@ -396,25 +397,17 @@ class Gateway:
             future = asyncio.ensure_future(self._in_thread(self._work, call, work))
         else:
             search = call.codec.decode(call.body, m.Search)
-            queries, _ = check_query(
-                engine.config,
-                one_vector(search.vector, engine.config, query=True),
-                search.k,
-                search.ef_search,
-                search.recall,
-                exact=search.exact,
-            )
-            where = None if search.where is None else compile_where(search.where)
             options = SearchOptions(
-                engine.incarnation,
                 search.k,
-                where,
+                None if search.where is None else compile_where(search.where),
                 search.ef_search,
                 search.recall,
                 search.exact,
                 search.with_payload,
                 search.with_vectors,
             )
+            query = one_vector(search.vector, engine.config, query=True)
+            queries, _ = check_query(engine.config, query, options)
             codec = call.answer_codec
             future = loop.create_future()
             waiting = Waiting(
