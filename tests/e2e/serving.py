@@ -44,9 +44,9 @@ class Gate:
         self.sizes: list[int] = []
         real = Reader.search
 
-        def search(reader: Reader, queries: Any, **options: Any) -> Any:
+        def search(reader: Reader, queries: Any, *args: Any, **options: Any) -> Any:
             self.sizes.append(len(queries))
-            found = real(reader, queries, **options)
+            found = real(reader, queries, *args, **options)
             self.entered.release()
             assert self.open.wait(30)
             return found

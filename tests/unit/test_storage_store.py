@@ -19,8 +19,9 @@ from vicinal.model.errors import (
     StorageError,
 )
 from vicinal.storage import rocks
+from vicinal.storage.cursor import SCAN_CHUNK
 from vicinal.storage.durability import Durability
-from vicinal.storage.store import SCAN_CHUNK, Store
+from vicinal.storage.store import Store
 
 
 @pytest.fixture

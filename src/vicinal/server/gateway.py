@@ -20,8 +20,8 @@ from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from vicinal.client.arguments import check_query, compile_where
 from vicinal.client.collection import Collection as ClientCollection
-from vicinal.client.collection import check_query, compile_where
 from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
 from vicinal.engine.collection import Collection, Version
