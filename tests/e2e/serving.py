@@ -8,9 +8,12 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
+import vicinal
 from vicinal.engine.reader import Reader
+from vicinal.server.running import Running
 
 
 def http_call(
@@ -52,3 +55,21 @@ class Gate:
             return found
 
         monkeypatch.setattr(Reader, "search", search)
+
+
+def grpc_of(server: Running) -> str:
+    """Where it speaks gRPC."""
+    assert server.grpc_url is not None
+    return server.grpc_url
+
+
+def flight_of(server: Running) -> str:
+    """Where it speaks Arrow Flight."""
+    assert server.flight_url is not None
+    return server.flight_url
+
+
+def vector_of(point: vicinal.Point | None) -> np.ndarray:
+    """The vector of a point that is there and was asked for with it."""
+    assert point is not None and point.vector is not None
+    return point.vector

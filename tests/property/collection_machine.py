@@ -25,6 +25,7 @@ from collection_strategies import (
 )
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
+from inside import engine_of
 from model import Model
 
 import vicinal
@@ -121,7 +122,7 @@ class CollectionAndModel(RuleBasedStateMachine):
         if self.bulk:
             numbers = range(BULK_BASE, BULK_BASE + self.bulk)
             self.write(list(numbers), seed | 1, make_payloads(seed, self.bulk), as_dicts=False)
-            self.collection._transport.engine.maintenance.step()
+            engine_of(self.collection).maintenance.step()
 
     def clock(self) -> float:
         """Seconds since the epoch."""

@@ -36,6 +36,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from inside import engine_of
 from model import Recall, read_all, same_json, state_hash
 
 import vicinal
@@ -300,7 +301,7 @@ class CollectionMachine(ConditionalWrites):
     def background(self, steps: int) -> None:
         """A few units of background work."""
         for _ in range(steps):
-            self.collection._transport.engine.maintenance.step()
+            engine_of(self.collection).maintenance.step()
 
     @rule()
     def reopen(self) -> None:
@@ -358,13 +359,14 @@ class BulkMachine(CollectionMachine):
 def profile(examples: int, steps: int) -> settings:
     """Settings of a run; the environment may set other numbers."""
     factor = float(os.environ.get("VICINAL_EXAMPLES", "1"))
+    every_check: Any = list(HealthCheck)
     return settings(
         max_examples=max(1, int(factor * examples)),
         stateful_step_count=int(os.environ.get("VICINAL_STEPS", steps)),
         deadline=None,
         print_blob=True,
         derandomize="VICINAL_RANDOM" not in os.environ,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=every_check,
         phases=[p for p in Phase if p is not Phase.shrink or "VICINAL_NO_SHRINK" not in os.environ],
     )
 
@@ -376,8 +378,8 @@ def run(machine: type[CollectionMachine], wanted: settings) -> None:
     run_state_machine_as_test(machine, settings=wanted)
     if machine.bulk:
         found = sum(r.found for r in machine.recall.values())
-        wanted = sum(r.wanted for r in machine.recall.values())
-        assert found >= RECALL_FLOOR * wanted, found / wanted
+        there = sum(r.wanted for r in machine.recall.values())
+        assert found >= RECALL_FLOOR * there, found / there
         # One miss of a handful of results says nothing about a space.
         counted = {
             space: r for space, r in machine.recall.items() if r.wanted >= RECALL_RESULTS_MIN

@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from inside import engine_of
 from line_process import LineProcess
 from model import read_all
 from oracle import NoBackground
@@ -62,8 +63,8 @@ def make(path: Path) -> None:
             docs.upsert(
                 ids=range(start, end), vectors=VECTORS[start:end], payload=payload[start:end]
             )
-            state = docs._transport.engine.state
-            docs._transport.engine.maintenance._seal(threads=1)
+            state = engine_of(docs).state
+            engine_of(docs).maintenance._seal(threads=1)
         docs.update(range(0, 100, 7), {"note": "late"})
         docs.update(range(100, 140, 7), expires_at=4e9)
         docs.delete(range(50, 60))
