@@ -95,6 +95,7 @@ lint: setup
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright -p tests
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	@echo "clang-tidy on $(words $(TIDY_FILES)) files"

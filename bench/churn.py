@@ -20,7 +20,6 @@ import vicinal
 from bench import datasets, machine
 from bench.targets import fill
 from vicinal.cli.measuring import TIE_TOLERANCE, recall_at_k
-from vicinal.index import GraphIndex
 from vicinal.model.memory import index_bytes
 
 OWN = 5_000
@@ -54,8 +53,7 @@ class IndexPoints:
         if optimize:
             raise ValueError("--optimize goes with --target collection")
         self._data = data
-        self._index = GraphIndex(data.dim, data.metric, data.dtype)
-        self._index.build(data.base)
+        self._index = data.indexed()
         self._row = np.arange(len(data.base))
 
     def replace(self, chosen: np.ndarray) -> None:
@@ -121,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the points, each round")
     parser.add_argument("--ef", type=int, default=100)
     parser.add_argument("--optimize", action="store_true", help="a collection, after each round")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vicinal.cli.measuring import Truth, exact_truth
 from vicinal.cli.vectors import HDF5_METRICS, HDF5_SUFFIXES
+from vicinal.index import GraphIndex
 
 TRUTH_BATCH = 200_000
 SYNTHETIC_POINTS, SYNTHETIC_DIM, SYNTHETIC_QUERIES = 50_000, 128, 1_000
@@ -59,6 +60,12 @@ class Dataset:
         good = (d[:, 0] > 0) & np.isfinite(d[:, -1])
         ratios = np.log(d[good][:, -1:] / d[good][:, :-1]).mean(axis=1)
         return float(np.median(1 / ratios[ratios > 0])) if (ratios > 0).any() else float("nan")
+
+    def indexed(self, threads: int = 0, **options: Any) -> GraphIndex:
+        """A graph index of the points."""
+        index = GraphIndex(self.dim, self.metric, self.dtype, **options)
+        index.build(self.base, threads=threads)
+        return index
 
     def describe(self) -> dict[str, Any]:
         """What results say about it."""

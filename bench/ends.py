@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,13 @@ WAYS = {"beam": 0.0, "early end": None}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `ends`."""
     datasets.add_arguments(parser)
-    parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=5)
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print and write."""
     data = datasets.load(options)
-    index = GraphIndex(data.dim, data.metric, data.dtype)
-    index.build(data.base)
+    index = data.indexed()
     curves = measure(index, data, options.passes)
     rows: list[list[Any]] = []
     for recall in RECALLS:

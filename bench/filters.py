@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,16 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `filters`."""
     datasets.add_arguments(parser)
     parser.add_argument("--ef", type=int, default=100)
-    parser.add_argument("--passes", type=int, default=3, help="the fastest of each call counts")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=3, which="the fastest of each call counts")
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print and write."""
     options.queries = min(options.queries or QUERIES, QUERIES)
     data = datasets.load(options)
-    index = GraphIndex(data.dim, data.metric, data.dtype)
-    index.build(data.base)
+    index = data.indexed()
     flat = FlatIndex(dim=data.dim, metric=data.metric, dtype=data.dtype)
     flat.add(data.base)
     plain = _search(index, data, [None] * len(data.queries), "auto", options)

@@ -8,7 +8,7 @@ beam that is too narrow.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `heldout`."""
     datasets.add_arguments(parser)
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="points to hold out")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -38,7 +38,8 @@ def main(options: argparse.Namespace) -> int:
     rows = np.sort(rng.choice(n, options.held_out, replace=False))
     held = data.base[rows]
     efs = [ef for ef in EFS if ef >= data.k]
-    without, whole = _built(data, np.delete(data.base, rows, axis=0)), _built(data, data.base)
+    without = replace(data, base=np.delete(data.base, rows, axis=0)).indexed()
+    whole = data.indexed()
     ways = {"queries": recalls(whole, data.queries, data.k, efs)}
     ways["unlinked"] = recalls(without, held, data.k, efs)
     whole.remove(rows)
@@ -62,9 +63,3 @@ def recalls(index: GraphIndex, queries: np.ndarray, k: int, efs: list[int]) -> l
         recall_at_k(index.search(queries, k=k, ef_search=ef, threads=0, near_part=0.0)[1], truth)
         for ef in efs
     ]
-
-
-def _built(data: datasets.Dataset, rows: np.ndarray) -> GraphIndex:
-    index = GraphIndex(data.dim, data.metric, data.dtype)
-    index.build(rows)
-    return index

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dims", default=",".join(map(str, DIMS)))
     parser.add_argument("--only", help="as in l2:f32,hamming:bit; default: all ten")
     parser.add_argument("--isa", default="", help="measure this instruction set of ours")
-    parser.add_argument("--passes", type=int, default=15)
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=15)
 
 
 def main(options: argparse.Namespace) -> int:

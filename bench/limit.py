@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,13 @@ CACHED_QUERIES = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `limit`."""
     datasets.add_arguments(parser)
-    parser.add_argument("--passes", type=int, default=5, help="the best one counts")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=5, which="the best one counts")
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print and write."""
     data = datasets.load(options)
-    index = GraphIndex(data.dim, data.metric, data.dtype, format="rabitq")
-    index.build(data.base)
+    index = data.indexed(format="rabitq")
     efs = {wanted: _beam(index, data, wanted) for wanted in RECALLS}
     rows = [
         _measure(index, data, wanted, ef, options.passes)

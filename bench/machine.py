@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -72,6 +73,15 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, passes: int | None = None, which: str | None = None
+) -> None:
+    """The options of how a result is made: --passes, unless it has none (which: of them counts), and --out."""
+    if passes is not None:
+        parser.add_argument("--passes", type=int, default=passes, help=which)
+    parser.add_argument("--out", type=Path, help="default: a new file in bench/results")
 
 
 def write(result: dict[str, Any], kind: str, out: Path | None) -> Path:

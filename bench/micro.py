@@ -27,9 +27,8 @@ PARTS = ("simd", "layout", "memory", "selection", "counters", "threads")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `micro`."""
     parser.add_argument("--part", choices=PARTS, help="only this; default: all six")
-    parser.add_argument("--passes", type=int, default=5, help="of which the best counts")
     parser.add_argument("--library", type=Path, default=LIBRARY, help="the core, built")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=5, which="of which the best counts")
 
 
 def main(options: argparse.Namespace) -> int:

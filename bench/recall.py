@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,16 +32,14 @@ EF_SEARCHED_MAX = 4_096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `recall`."""
     datasets.add_arguments(parser)
-    parser.add_argument("--passes", type=int, default=7)
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=7)
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print and write."""
     data = datasets.load(options)
-    index = GraphIndex(data.dim, data.metric, data.dtype)
     began = time.perf_counter()
-    index.build(data.base)
+    index = data.indexed()
     build_s = time.perf_counter() - began
     giving = np.ascontiguousarray(data.queries[0::2][:CALIBRATION_QUERIES_MAX])
     queries = np.ascontiguousarray(data.queries[1::2])

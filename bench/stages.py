@@ -31,12 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `stages`."""
     datasets.add_arguments(parser)
     parser.add_argument("--recall", type=float, default=0.95, help="that each stage reaches")
-    parser.add_argument("--passes", type=int, default=5, help="of which each query's best counts")
     parser.add_argument("--threads", type=int, default=0, help="of building; default: all")
     parser.add_argument("--last", action="store_true", help="only the last stage, what a user gets")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser, passes=5, which="of which each query's best counts")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -55,9 +54,7 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="vicinal-bench-") as name:
         folder = Path(name)
         for form in ("rabitq",) if options.last else ("sq8", "rabitq"):
-            index = GraphIndex(data.dim, data.metric, data.dtype, format=form)
-            index.build(data.base, threads=options.threads)
-            index.save(folder / form)
+            data.indexed(options.threads, format=form).save(folder / form)
         rows = [_child(stage, isa, folder, options) for stage, isa in stages]
     machine.table(
         ["stage", "instructions", "#ef", f"#recall@{data.k}", "#p50 us", "#p95 us", "#p99 us"],

@@ -56,9 +56,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _build(data: datasets.Dataset, options: argparse.Namespace, _: Path) -> str:
     def once() -> None:
-        index = GraphIndex(data.dim, data.metric, data.dtype)
-        index.build(data.base, threads=options.threads)
-        index.close()
+        data.indexed(options.threads).close()
 
     each = _repeat(once, options.seconds)
     return f"build: {len(data.base) / np.median(each):,.0f} points/s, {len(each)} builds"
@@ -69,8 +67,7 @@ def _search(data: datasets.Dataset, options: argparse.Namespace, folder: Path) -
     if file.exists():
         index = GraphIndex.load(file)
     else:
-        index = GraphIndex(data.dim, data.metric, data.dtype)
-        index.build(data.base)
+        index = data.indexed()
         index.save(file)
 
     def once() -> np.ndarray:

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=4, help="threads that carry out operations")
     parser.add_argument("--durability", choices=("sync", "interval", "none"), default="sync")
     parser.add_argument("--ef", type=int, help="default: the collection's own")
-    parser.add_argument("--out", type=Path)
+    machine.add_arguments(parser)
 
 
 def main(options: argparse.Namespace) -> int:

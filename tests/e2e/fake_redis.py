@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from typing import Any
 
 
@@ -21,7 +22,11 @@ class FakeRedis:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.commands: list[bytes] = []
-        self.replies = {"GET": _right, "SET": _right, "PING": _right}
+        self.replies: dict[str, Callable[[bytes], bytes | None]] = {
+            "GET": _right,
+            "SET": _right,
+            "PING": _right,
+        }
         self.hung = threading.Event()
         fake = self
         self._connections: set[socket.socket] = set()

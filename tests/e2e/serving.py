@@ -9,9 +9,12 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
+import vicinal
 from vicinal.engine.reader import Reader
+from vicinal.server.running import Running
 
 SEARCH = "/v1/collections/docs/search"
 
@@ -74,11 +77,29 @@ class Gate:
         self.sizes: list[int] = []
         real = Reader.search
 
-        def search(reader: Reader, queries: Any, **options: Any) -> Any:
+        def search(reader: Reader, queries: Any, *args: Any, **options: Any) -> Any:
             self.sizes.append(len(queries))
-            found = real(reader, queries, **options)
+            found = real(reader, queries, *args, **options)
             self.entered.release()
             assert self.open.wait(30)
             return found
 
         monkeypatch.setattr(Reader, "search", search)
+
+
+def grpc_of(server: Running) -> str:
+    """Where it speaks gRPC."""
+    assert server.grpc_url is not None
+    return server.grpc_url
+
+
+def flight_of(server: Running) -> str:
+    """Where it speaks Arrow Flight."""
+    assert server.flight_url is not None
+    return server.flight_url
+
+
+def vector_of(point: vicinal.Point | None) -> np.ndarray:
+    """The vector of a point that is there and was asked for with it."""
+    assert point is not None and point.vector is not None
+    return point.vector

@@ -313,10 +313,10 @@ def test_paths_that_do_not_exist_tell_a_stranger_nothing(served: Served) -> None
     assert served.send("GET", "/v1/collections/nothing/stats")[0] == 401
     assert served.send("GET", "/v1/nothing")[0] == 401
     assert served.send("GET", "/metrics")[0] == 401
-    key = {"Authorization": f"Bearer {served.keys['read']}"}
-    assert served.send("GET", "/v1/collections/nothing/stats", **key)[0] == 404
-    assert served.send("GET", "/v1/nothing", **key)[0] == 404
-    status, page, _ = served.send("GET", "/metrics", **key)
+    key = f"Bearer {served.keys['read']}"
+    assert served.send("GET", "/v1/collections/nothing/stats", Authorization=key)[0] == 404
+    assert served.send("GET", "/v1/nothing", Authorization=key)[0] == 404
+    status, page, _ = served.send("GET", "/metrics", Authorization=key)
     assert status == 200
     assert b'vicinal_points{collection="docs"} 1.0' in page
     for path in ("/healthz", "/livez", "/readyz", "/openapi.json"):

@@ -88,7 +88,7 @@ def test_calls_of_one_event_loop_overlap(monkeypatch: pytest.MonkeyPatch) -> Non
             docs = await db.collection("docs", dim=2)
             await docs.upsert([{"id": 1, "vector": [1, 2]}])
             monkeypatch.setattr(Reader, "count", count)
-            return await asyncio.gather(docs.count(), docs.count())
+            return list(await asyncio.gather(docs.count(), docs.count()))
 
     assert asyncio.run(main()) == [1, 1]
 

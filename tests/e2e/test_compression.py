@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from serving import vector_of
 
 import vicinal
 from vicinal.model.errors import InvalidArgumentError
@@ -27,7 +28,7 @@ def test_what_is_packed_arrives_as_it_was(empty_server: Any, protocol: str) -> N
         docs.upsert(ids=range(n), vectors=vectors, payload=[{"n": i, "t": TEXT} for i in range(n)])
         points = docs.get(list(range(0, n, 50)), with_vectors=True)
         assert [p.payload["n"] for p in points] == list(range(0, n, 50))
-        assert np.array_equal(np.stack([p.vector for p in points]), vectors[::50])
+        assert np.array_equal(np.stack([vector_of(p) for p in points]), vectors[::50])
         hits = docs.search(vectors[:300], k=5)
         assert hits.ids[:, 0].tolist() == list(range(300))
         assert docs.search(vectors[7], k=1).ids.tolist() == [7]

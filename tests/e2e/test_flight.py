@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
 from conformance import Conformance
-from serving import metric
+from serving import flight_of, metric
 
 import vicinal
 from vicinal.engine.writer import Writer
@@ -29,7 +29,7 @@ class TestFlight(Conformance):
 
     @pytest.fixture
     def db(self, empty_server: Any) -> Iterator[Any]:
-        with vicinal.open(empty_server.flight_url) as db:
+        with vicinal.open(flight_of(empty_server)) as db:
             yield db
 
 
@@ -235,12 +235,12 @@ def test_a_key_is_asked_for_and_says_what_is_seen(tmp_path: Any) -> None:
                 writer.write_batch(batch)
                 assert answers.read() is None
                 writer.close()
-            with vicinal.open(server.flight_url, api_key=key) as remote:
+            with vicinal.open(flight_of(server), api_key=key) as remote:
                 assert remote.collections() == ["docs"]
                 with pytest.raises(vicinal.ForbiddenError):
                     remote.collection("docs").upsert([{"id": 1, "vector": [1, 2]}])
             with pytest.raises(vicinal.UnauthenticatedError):
-                vicinal.open(server.flight_url)
+                vicinal.open(flight_of(server))
 
 
 def test_a_search_by_ticket_is_one_request_of_its_key(tmp_path: Any) -> None:
@@ -314,7 +314,7 @@ def test_a_batch_that_is_read_ahead_counts_among_the_bytes_under_way(
 def test_a_batch_above_the_bound_is_refused(local: vicinal.Database) -> None:
     with (
         local.serve(http_port=0, flight_port=0, request_bytes_max=8_192) as server,
-        vicinal.open(server.flight_url) as db,
+        vicinal.open(flight_of(server)) as db,
     ):
         docs = db.collection("docs")
         with pytest.raises(vicinal.RequestTooLargeError, match="8192"):
@@ -355,7 +355,7 @@ def test_a_sender_waits_while_the_server_writes(
     monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 1_000)
     monkeypatch.setattr(Inbound, "take", take)
     monkeypatch.setattr(Writer, "upsert", upsert)
-    with vicinal.open(server.flight_url) as db:
+    with vicinal.open(flight_of(server)) as db:
         docs = db.collection("docs")
         sender = threading.Thread(
             target=docs.upsert,

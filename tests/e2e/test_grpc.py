@@ -15,11 +15,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from serving import Gate, metric
+from serving import Gate, grpc_of, metric
 
 import vicinal
 from vicinal.server.admission import Admission
-from vicinal.server.keys import KeyStore
+from vicinal.server.keys import Key, KeyStore
 from vicinal.wire import messages as m
 from vicinal.wire.protobuf import FAULT_KEY, PROTO, file_descriptor, message_class
 
@@ -32,7 +32,7 @@ class TestGrpc(Conformance):
 
     @pytest.fixture
     def db(self, empty_server: Any) -> Iterator[Any]:
-        with vicinal.open(empty_server.grpc_url) as db:
+        with vicinal.open(grpc_of(empty_server)) as db:
             yield db
 
 
@@ -58,7 +58,7 @@ def server(local: vicinal.Database) -> Iterator[Any]:
 
 @pytest.fixture
 def stub(server: Any) -> Iterator[Stub]:
-    stub = Stub(server.grpc_url)
+    stub = Stub(grpc_of(server))
     yield stub
     stub.channel.close()
 
@@ -76,7 +76,8 @@ def upsert(*numbers: int, dim: int = 2) -> Any:
 
 def fault_of(error: grpc.RpcError) -> m.Fault:
     """The Fault in an error's trailer."""
-    return PROTO.decode(dict(error.trailing_metadata())[FAULT_KEY], m.Fault)
+    trailers: Any = error.trailing_metadata()
+    return PROTO.decode(dict(trailers)[FAULT_KEY], m.Fault)
 
 
 def test_each_upsert_of_a_stream_is_answered_and_those_before_a_fault_are_kept(
@@ -145,7 +146,7 @@ def test_a_field_that_a_request_does_not_have_is_refused(stub: Stub) -> None:
     assert call(body)
     with pytest.raises(grpc.RpcError) as caught:
         call(body + b"\xf8\x07\x01")  # field 127, a number
-    assert "no field 127" in caught.value.details()
+    assert "no field 127" in str(caught.value.details())
 
 
 STRANGER = b"\xf8\x07\x01"
@@ -181,7 +182,7 @@ def test_a_field_that_a_message_within_a_request_does_not_have_is_refused(
     with pytest.raises(grpc.RpcError) as caught:
         stub.channel.unary_unary(f"/{SERVICE}/{name}")(message.SerializeToString())
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no field 127" in caught.value.details()
+    assert "no field 127" in str(caught.value.details())
     assert local.collections() == ["docs"]
 
 
@@ -212,7 +213,7 @@ def test_what_is_refused_before_its_operation_is_counted(
     local: vicinal.Database, tmp_path: Any
 ) -> None:
     with local.serve(http_port=0, grpc_port=0, requests_max=1, request_bytes_max=2_000) as server:
-        stub = Stub(server.grpc_url)
+        stub = Stub(grpc_of(server))
         search = stub("SearchStream", "HitsOut", "stream_stream")
         with pytest.raises(grpc.RpcError) as caught:  # of eight at once all but one are too many
             for _ in range(200):  # unless each is answered before the next is read
@@ -224,7 +225,8 @@ def test_what_is_refused_before_its_operation_is_counted(
 
 
 def test_health_and_reflection_say_what_is_served(server: Any, stub: Stub) -> None:
-    ask = health_pb2_grpc.HealthStub(stub.channel).Check
+    health: Any = health_pb2_grpc.HealthStub(stub.channel)
+    ask = health.Check
     for name in ("", SERVICE):
         answer = ask(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -248,7 +250,7 @@ def test_a_full_server_refuses_calls_and_says_that_it_lives(
     gate = Gate(monkeypatch)
     options: dict[str, Any] = {"requests_max": 1, "recall_share": 0, "search_threads": 1}
     with local.serve(http_port=0, grpc_port=0, **options) as server:
-        stub = Stub(server.grpc_url)
+        stub = Stub(grpc_of(server))
         search = stub("Search", "HitsOut")
         held = search.future(request("Search", vector=QUERY, k=1))
         assert gate.entered.acquire(timeout=30)
@@ -258,7 +260,8 @@ def test_a_full_server_refuses_calls_and_says_that_it_lives(
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             fault = fault_of(caught.value)
             assert (fault.code, fault.details["retry_after_s"]) == ("overloaded", 1.0)
-        ask = health_pb2_grpc.HealthStub(stub.channel).Check
+        health: Any = health_pb2_grpc.HealthStub(stub.channel)
+        ask = health.Check
         assert ask(health_pb2.HealthCheckRequest()).status == 1
         gate.open.set()
         assert len(held.result(30).hits) == 1
@@ -283,7 +286,7 @@ def test_a_caller_without_a_key_is_refused_before_a_message_is_read(
     for key in (None, "Bearer vk_wrong", "Basic x"):
         metadata = () if key is None else (("authorization", key),)
         with local.serve(http_port=0, grpc_port=0, auth=True) as asking:
-            other = Stub(asking.grpc_url)
+            other = Stub(grpc_of(asking))
             with pytest.raises(grpc.RpcError) as caught:
                 other("Count", "Counted", "stream_unary")(silent(), metadata=metadata, timeout=30)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -302,7 +305,7 @@ def test_a_key_allows_what_its_role_and_collections_say(
         reader, _ = store.create(role="read", collections=("docs",))
         with (
             db.serve(http_port=0, grpc_port=0) as server,
-            vicinal.open(server.grpc_url, api_key=reader) as remote,
+            vicinal.open(grpc_of(server), api_key=reader) as remote,
         ):
             assert remote.collections() == ["docs"]
             docs = remote.collection("docs")
@@ -316,13 +319,13 @@ def test_a_key_allows_what_its_role_and_collections_say(
                 with pytest.raises(vicinal.ForbiddenError):
                     refused()
             with pytest.raises(vicinal.UnauthenticatedError):
-                vicinal.open(server.grpc_url)
+                vicinal.open(grpc_of(server))
 
 
 def test_a_message_above_the_bound_is_refused_and_the_next_is_not(local: vicinal.Database) -> None:
     with (
         local.serve(http_port=0, grpc_port=0, request_bytes_max=4_096) as server,
-        vicinal.open(server.grpc_url) as db,
+        vicinal.open(grpc_of(server)) as db,
     ):
         docs = db.collection("docs")
         with pytest.raises(vicinal.RequestTooLargeError, match="4096"):
@@ -336,7 +339,7 @@ def test_a_call_ends_with_its_deadline_and_others_go_on(
 ) -> None:
     gate = Gate(monkeypatch)
     with local.serve(http_port=0, grpc_port=0, search_threads=1, recall_share=0) as server:
-        with vicinal.open(server.grpc_url, timeout_s=2) as db:
+        with vicinal.open(grpc_of(server), timeout_s=2) as db:
             docs = db.collection("docs")
             with pytest.raises(vicinal.DeadlineError, match=r"time"):
                 docs.search([1.0, 0.0])
@@ -350,14 +353,14 @@ def test_what_is_too_much_is_refused_and_done_by_trying_again(
     """A large upsert is a stream; refused in its middle, it goes on from there, and nothing is written twice."""
     real, entered = Admission.enter, []
 
-    def enter(admission: Admission, key: str | None) -> None:
+    def enter(admission: Admission, key: Key | None) -> None:
         entered.append(key)
         if len(entered) in (4, 5):
             raise vicinal.OverloadedError("too much for a test", 0.01)
         real(admission, key)
 
     monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 10)
-    with vicinal.open(server.grpc_url) as db:
+    with vicinal.open(grpc_of(server)) as db:
         docs = db.collection("docs")
         monkeypatch.setattr(Admission, "enter", enter)
         docs.upsert(ids=range(100, 155), vectors=np.ones((55, 2), np.float32))
@@ -372,13 +375,13 @@ def test_a_large_upsert_that_fails_keeps_the_parts_before(
     monkeypatch.setattr("vicinal.client.batch.BATCH_ROWS_MAX", 10)
     real, entered = Admission.enter, []
 
-    def enter(admission: Admission, key: str | None) -> None:
+    def enter(admission: Admission, key: Key | None) -> None:
         entered.append(key)
         if len(entered) == 3:
             raise vicinal.StorageError("the disk of a test")
         real(admission, key)
 
-    with vicinal.open(server.grpc_url) as db:
+    with vicinal.open(grpc_of(server)) as db:
         docs = db.collection("docs")
         monkeypatch.setattr(Admission, "enter", enter)
         with pytest.raises(vicinal.StorageError, match="disk of a test"):
@@ -388,7 +391,7 @@ def test_a_large_upsert_that_fails_keeps_the_parts_before(
 
 def test_a_server_that_went_away_is_unavailable(local: vicinal.Database) -> None:
     with local.serve(http_port=0, grpc_port=0) as server:
-        url = server.grpc_url
+        url = grpc_of(server)
         db = vicinal.open(url, retries=1)
         docs = db.collection("docs")
     with pytest.raises(vicinal.UnavailableError):
@@ -410,8 +413,8 @@ def test_an_address_with_more_than_host_and_port_is_refused(address: str) -> Non
 
 def test_a_port_in_use_is_said_and_nothing_is_left_running(local: vicinal.Database) -> None:
     with local.serve(http_port=0, grpc_port=0) as server:
-        port = int(server.grpc_url.rpartition(":")[2])
+        port = int(grpc_of(server).rpartition(":")[2])
         with pytest.raises(vicinal.StorageError, match=str(port)):
             local.serve(http_port=0, grpc_port=port)
-        with vicinal.open(server.grpc_url) as db:
+        with vicinal.open(grpc_of(server)) as db:
             assert db.collection("docs").count() == 20

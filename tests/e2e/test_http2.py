@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from hpack import Decoder, Encoder
-from serving import Gate, http_call
+from serving import Gate, grpc_of, http_call, vector_of
 
 import vicinal
 from vicinal.server import http2
@@ -140,7 +140,7 @@ def ids(data: bytes) -> list[Any]:
 def server(local: vicinal.Database) -> Iterator[Any]:
     with local.serve(http_port=0, grpc_port=0, read_s_max=1.0, recall_share=0) as running:
         yield running
-        with vicinal.open(running.grpc_url) as db:  # others are served
+        with vicinal.open(grpc_of(running)) as db:  # others are served
             assert db.collection("docs").count() == 20
 
 
@@ -221,7 +221,7 @@ def test_a_large_message_and_a_large_answer_pass(local: vicinal.Database, server
         vectors = np.random.default_rng(1).random((n, 64), np.float32)
         assert wide.upsert(ids=range(n), vectors=vectors) == n
         found = wide.get(list(range(9_000)), with_vectors=True)
-        assert all(np.array_equal(p.vector, vectors[p.id]) for p in found if p is not None)
+        assert all(np.array_equal(vector_of(p), vectors[i]) for i, p in enumerate(found))
         assert [p.id for p in found if p is not None] == list(range(9_000))
         db.drop("wide")
 

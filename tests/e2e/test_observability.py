@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -68,8 +68,12 @@ def test_an_answer_has_the_id_of_its_request(local: vicinal.Database) -> None:
         assert len(made) == 5
         for given in ("", "x" * 65, "a b", "a\tb", 'a"b', "ä"):
             answer = http_call(
-                server.url, "POST", SEARCH, query, **{"X-Request-Id": given.encode("latin-1")}
-            )  # type: ignore[arg-type]
+                server.url,
+                "POST",
+                SEARCH,
+                query,
+                **{"X-Request-Id": cast("Any", given.encode("latin-1"))},
+            )
             assert re.fullmatch(r"[0-9a-f]+-[0-9a-f]+", answer[2]["X-Request-Id"])
 
 

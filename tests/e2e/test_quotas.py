@@ -184,7 +184,8 @@ def test_writers_at_once_fill_a_limit_exactly(
 
 def test_a_quota_out_of_range_is_refused(db: vicinal.Database) -> None:
     store = KeyStore(Path(db.path))
-    for options in ({"points_max": 0}, {"bytes_max": -1}, {"points_max": 2**63}):
+    wrong: list[dict[str, Any]] = [{"points_max": 0}, {"bytes_max": -1}, {"points_max": 2**63}]
+    for options in wrong:
         with pytest.raises(vicinal.InvalidArgumentError, match=next(iter(options))):
             store.create(**options)
     with pytest.raises(vicinal.InvalidArgumentError, match="collection_points_max"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from serving import vector_of
 
 import vicinal
 
@@ -171,6 +172,6 @@ def test_a_killed_server_loses_nothing_it_acknowledged_and_clients_come_back(
                     found, points["vectors"], points["payload"], strict=True
                 ):
                     if point is not None:
-                        assert np.array_equal(point.vector, vector)
+                        assert np.array_equal(vector_of(point), vector)
                         assert point.payload == payload
         assert docs.count() == expected, "and nothing else"

@@ -114,8 +114,8 @@ def test_a_server_that_asks_for_certificates_serves_those_who_have_one(
         url, tls_ca=files.ca, tls_cert=files.client_cert, tls_key=files.client_key
     ) as db:
         assert db.collection("docs").count() == 1
-    strange = {"tls_cert": files.stranger_cert, "tls_key": files.stranger_key}
-    for proof in ({}, strange):
+    strange: dict[str, Any] = {"tls_cert": files.stranger_cert, "tls_key": files.stranger_key}
+    for proof in (dict[str, Any](), strange):
         with pytest.raises(vicinal.UnavailableError):
             vicinal.open(url, tls_ca=files.ca, **proof, retries=0)
 
@@ -148,11 +148,12 @@ def test_a_file_that_is_not_there_is_named(local: vicinal.Database, over_tls: An
 
 
 def test_certificates_of_a_client_need_each_other_and_tls(files: Files) -> None:
-    for address, options in (
+    cases: list[tuple[str, dict[str, Any]]] = [
         ("http://localhost", {"tls_ca": files.ca}),
         ("grpc://localhost", {"tls_ca": files.ca}),
         ("https://localhost", {"tls_cert": files.cert}),
         ("./directory", {"tls_ca": files.ca}),
-    ):
+    ]
+    for address, options in cases:
         with pytest.raises(vicinal.InvalidArgumentError, match="tls_"):
             vicinal.open(address, **options)

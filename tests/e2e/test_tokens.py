@@ -10,6 +10,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.utils import base64url_encode
+from serving import flight_of, grpc_of
 
 import vicinal
 from vicinal.server.config import ServerConfig
@@ -82,7 +84,7 @@ def test_a_token_opens_every_protocol_as_its_scopes_say(tmp_path: Path, algorith
             claims(scope=None, scopes=["vicinal:write"], collections=["docs"]), private, algorithm
         )
         with db.serve(**ports, **options) as server:
-            for url in (server.url, server.grpc_url, server.flight_url):
+            for url in (server.url, grpc_of(server), flight_of(server)):
                 with vicinal.open(url, api_key=writer) as remote:
                     docs = remote.collection("docs")
                     assert docs.upsert([{"id": 1, "vector": [1, 2]}]) == 1
@@ -132,11 +134,11 @@ def test_a_token_of_another_algorithm_opens_nothing(tmp_path: Path) -> None:
     private, public = pair("RS256", tmp_path)
     asymmetric = reader(public, jwt_algorithm="RS256")
     assert asymmetric.read(jwt.encode(claims(), private, "RS256")) is not None
-    unsigned = jwt.encode(claims(), None, "none")
-    head = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}')
+    unsigned = jwt.encode(claims(), "", "none")
+    head = base64url_encode(b'{"alg":"HS256","typ":"JWT"}')
     body = unsigned.split(".")[1].encode()
     mac = jwt.get_algorithm_by_name("HS256").sign(head + b"." + body, public.read_bytes())
-    confused = b".".join([head, body, jwt.utils.base64url_encode(mac)]).decode()
+    confused = b".".join([head, body, base64url_encode(mac)]).decode()
     for token in (unsigned, confused, "..", "a.b.c", "x" * 20_000 + ".."):
         assert asymmetric.read(token) is None
         assert reader(tmp_path / "secret").read(token) is None

@@ -44,7 +44,7 @@ class FaultyFileSystem(FileSystem):
         self._short_writes = short_writes
         self._durable: dict[int, bytes] = {}
         self._dirty: set[int] = set()
-        self._undo: list[tuple[Path, Callable[[], None]]] = []
+        self._undo: list[tuple[Path, Callable[[], object]]] = []
 
     @property
     def failed(self) -> bool:
@@ -132,7 +132,7 @@ class FaultyFileSystem(FileSystem):
         self._step("unlink")
         content = path.read_bytes()
         super().unlink(path)
-        self._undo.append((path.parent, lambda: path.write_bytes(content) and None))
+        self._undo.append((path.parent, lambda: path.write_bytes(content)))
 
     def mkdir(self, path: Path) -> None:
         self._step("mkdir")

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from typing import Any
 
 import journal
 from collection_strategies import SPACES
+from line_process import LineProcess
 from model import Model
 from oracle import Violation, verify
 
@@ -44,21 +43,13 @@ THRESHOLDS = {
 }
 
 
-class Nursery:
+class Nursery(LineProcess):
     """Forks writers and kills them."""
 
     def __init__(self, errors: Path) -> None:
-        self.errors = errors
+        super().__init__(Path(__file__).with_name("writer_process.py"), errors=errors)
         self.strict = True
         """Whether a writer that ended otherwise than by the kill is a failure of its own."""
-        with errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("writer_process.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
         self.opening_s = 0.05
 
     def kill_one(
@@ -70,14 +61,11 @@ class Nursery:
         before: Callable[[], None] = lambda: None,
     ) -> None:
         """Start a writer and kill it: while it opens, or while it writes. before : called just before the kill."""
-        if self._process.stdin is None:
-            raise RuntimeError("the nursery has no input")
-        self._process.stdin.write(json.dumps(options) + "\n")
-        self._process.stdin.flush()
+        self.tell(json.dumps(options))
         pid = 0
         began = ready = 0.0
         while True:
-            said = self._said()
+            said = self.hear().split()
             pid = int(said[0])
             if said[1] == "opening":
                 began = time.monotonic()
@@ -94,24 +82,10 @@ class Nursery:
         before()
         with suppress(ProcessLookupError):  # it may have failed by itself, which its status says
             os.kill(pid, signal.SIGKILL)
-        while (said := self._said())[1] != "dead":
+        while (said := self.hear().split())[1] != "dead":
             pass
         if self.strict and said[2] != str(-signal.SIGKILL):
             raise Violation(f"the writer failed: {self.errors.read_text()[-3000:]}")
-
-    def _said(self) -> list[str]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError(f"the nursery is gone: {self.errors.read_text()[-3000:]}")
-        return line.split()
-
-    def close(self) -> None:
-        """End it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.wait()
 
 
 class Trial:

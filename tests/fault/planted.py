@@ -70,7 +70,7 @@ def trim_what_is_not_sealed() -> None:
     def greedy(self: Maintenance, view: Any, trim_through: int | None) -> None:
         commit(self, view, None if trim_through is None else self._state.store.last_seq)
 
-    Maintenance.commit_manifest = greedy
+    setattr(Maintenance, "commit_manifest", greedy)  # noqa: B010 - it takes less
 
 
 def manifest_without_the_dead() -> None:
@@ -184,7 +184,7 @@ def short_writes_are_taken_for_whole() -> None:
         return offset + len(view)
 
     for module in (files, sections, mark):
-        module.write_at = once
+        vars(module)["write_at"] = once
 
 
 def fsync_is_tried_again() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import engine_of
 from model import state_hash
 from typer.testing import CliRunner
 
@@ -38,7 +39,7 @@ def path(tmp_path: Path) -> Path:
             payload = [{"n": i} for i in ids]
             docs.upsert(ids=ids, vectors=ROWS[start : start + N], payload=payload)
             if start < 2 * N:
-                docs._transport.engine.maintenance._seal(threads=1)
+                engine_of(docs).maintenance._seal(threads=1)
         docs.delete([N, N + 1])
         docs.update([N + 2], {"late": True})
         docs.update([N + 3, N + 4], expires_at=4e9)
@@ -108,7 +109,7 @@ def test_the_other_segments_serve_and_nothing_is_written(
         ):
             with pytest.raises(vicinal.CorruptionError, match="takes no write"):
                 write()
-        assert not docs._transport.engine.maintenance.step()
+        assert not engine_of(docs).maintenance.step()
         db.collection("other").upsert(ids=["b"], vectors=[[1, 2]])
     primary(path, name).write_bytes(whole)
     with vicinal.open(path) as db:

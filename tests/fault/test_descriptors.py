@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import engine_of
 
 import vicinal
 
@@ -76,11 +77,11 @@ def test_a_replaced_segment_goes_without_the_garbage_collector(tmp_path: Path) -
         docs.search(ROWS[0], where="year > 2003")
         gc.disable()
         try:
-            tail = weakref.ref(docs._transport.engine.state.view.tail)
+            tail = weakref.ref(engine_of(docs).state.view.tail)
             docs.optimize()
             assert tail() is None
             docs.search(ROWS[0], where="year > 2003")
-            sealed = weakref.ref(docs._transport.engine.state.view.sealed[0])
+            sealed = weakref.ref(engine_of(docs).state.view.sealed[0])
             use(docs)
             assert sealed() is None
         finally:

@@ -23,26 +23,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pro
 
 import journal  # noqa: E402 (the path comes first)
 import planted  # noqa: E402
+from line_process import say, serve  # noqa: E402
 from model import Model  # noqa: E402
 
 import vicinal  # noqa: E402
 from vicinal.storage.store import Store  # noqa: E402
-
-
-def main() -> None:
-    """Serve sessions until the input ends."""
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            session(json.loads(line))
-        say(pid, "born")
-        _, status = os.waitpid(pid, 0)
-        say(pid, f"dead {os.waitstatus_to_exitcode(status)}")
-
-
-def say(pid: int, what: str) -> None:
-    """One line to the parent, unbuffered."""
-    os.write(1, f"{pid} {what}\n".encode())
 
 
 def session(options: dict[str, Any]) -> NoReturn:
@@ -131,4 +116,4 @@ def set_thresholds(values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(session)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from collection_machine import CollectionAndModel
 from collection_strategies import conditions, forms, id_lists, payloads, seeds
 from conditions import Condition
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from model import Model, state_hash
+from hypothesis.stateful import precondition, rule
+from model import state_hash
 
 import vicinal
-
-START_S = 1_700_000_000.0
 
 removed = st.lists(st.sampled_from(["lang", "tags", "meta"]), min_size=1, unique=True)
 lives = st.lists(st.none() | st.sampled_from([-1, 0, 1, 3, 10, 100]), min_size=8, max_size=8)
@@ -29,17 +26,8 @@ changes = st.one_of(
 )
 
 
-class ConditionalWrites(RuleBasedStateMachine):
+class ConditionalWrites(CollectionAndModel):
     """What the machine of a collection does beside plain upserts and deletes."""
-
-    model: Model
-    collection: Any
-    db: Any
-    path: Path
-    bulk = 0
-
-    now_s = START_S
-    """The time that the database sees; only `pass_time` moves it."""
 
     @precondition(lambda self: self.bulk == 0)
     @rule(archive=st.booleans())
@@ -52,18 +40,6 @@ class ConditionalWrites(RuleBasedStateMachine):
             assert state_hash(db.collection("c")) == state_hash(self.collection)
         shutil.rmtree(self.path / "restored")
         source.unlink() if archive else shutil.rmtree(source)
-
-    def clock(self) -> float:
-        """Seconds since the epoch."""
-        return self.now_s
-
-    def ids(self, numbers: list[int]) -> list[Any]:
-        """Ids of numbers."""
-        raise NotImplementedError
-
-    def vectors(self, seed: int, n: int) -> np.ndarray:
-        """n random rows in the collection's dtype."""
-        raise NotImplementedError
 
     @rule(seconds=st.sampled_from([0, 1, 5, 5, 20, 200]))
     def pass_time(self, seconds: int) -> None:

@@ -180,7 +180,11 @@ class Model:
 def distances(metric: str, query: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) distances of rows from a query, and the error that float32 arithmetic may make in each."""
     if metric == "hamming":
-        bits = np.unpackbits(rows ^ query[None, :], axis=1).sum(axis=1).astype(np.float64)
+        bits = (
+            np.unpackbits(np.bitwise_xor(rows, query[None, :]), axis=1)
+            .sum(axis=1)
+            .astype(np.float64)
+        )
         return bits, np.zeros(len(rows))
     x, q = rows.astype(np.float64), query.astype(np.float64)
     if metric == "l2":

@@ -9,30 +9,21 @@ failure as it was found. A failure prints the steps and a blob that replays them
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 from collection_strategies import (
-    BULK_BASE,
     BULK_ROWS,
-    ID_KINDS,
     SMALL_IDS,
-    SPACES,
     conditions,
     forms,
     id_lists,
     make_payloads,
-    make_vectors,
     order_paths,
     payloads,
-    point_id,
     seeds,
 )
 from conditional_writes import ConditionalWrites
@@ -40,13 +31,13 @@ from conditions import FORMS, Compare, Condition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
-from model import Model, Recall, read_all, same_json, state_hash
+from inside import engine_of
+from model import Recall, read_all, same_json, state_hash
 
 import vicinal
 from vicinal.engine.doctor import examine
@@ -64,129 +55,13 @@ A_QUARTER = Compare("year", "=", 2019)
 filters = st.none() | conditions
 ks = st.integers(1, 12) | st.sampled_from([RECALL_K, RECALL_K, 40, 5_000])
 parts = st.tuples(st.booleans(), st.booleans())
-# Small enough that a few steps cross them: seal, link, merge, graph or scan, several batches a call.
-SMALL = {
-    "vicinal.engine.maintenance.SEAL_ROWS": 30,
-    "vicinal.engine.maintenance.SEAL_ROWS_HARD": 120,
-    "vicinal.engine.maintenance.SEAL_LOG_RECORDS": 25,
-    "vicinal.engine.maintenance.LINK_ROWS_MIN": 6,
-    "vicinal.engine.maintenance.LINK_STEP_ROWS": 10,
-    "vicinal.engine.maintenance.MERGE_FANIN": 3,
-    "vicinal.engine.planner.FLAT_MAX": 12,
-    "vicinal.engine.segment_files.FLAT_MAX": 12,
-    "vicinal.engine.segment_files.CHUNK_ROWS": 16,
-    "vicinal.engine.segment.MATCH_CACHE_ENTRIES": 3,
-    "vicinal.engine.writer.DELETE_CHUNK": 7,
-    "vicinal.engine.writer.UPDATE_CHUNK": 4,
-    "vicinal.engine.writer.PURGE_CHUNK": 3,
-    "vicinal.client.batch.BATCH_ROWS_MAX": 5,
-}
-ALWAYS = {"vicinal.engine.maintenance.QUIET_S": -1.0}
-
-
-class _NoBackground:
-    """Background work happens when a rule says so, and so every run of an example is the same."""
-
-    def __init__(self, step: Any) -> None:
-        self.last_error = None
-
-    def wake(self) -> None:
-        """Nothing waits."""
-
-    def stop(self) -> None:
-        """Nothing runs."""
 
 
 class CollectionMachine(ConditionalWrites):
-    """One collection and its model."""
-
-    bulk = 0
-    """Points that are there at the start."""
+    """Every operation on a collection and on its model."""
 
     recall: defaultdict[tuple[str, str], Recall] = defaultdict(Recall)
     strategies: Counter[str] = Counter()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stack = ExitStack()
-        self.path = Path(tempfile.mkdtemp(prefix="vicinal-property-"))
-        self.stack.callback(shutil.rmtree, self.path, ignore_errors=True)
-        self.stack.enter_context(mock.patch("vicinal.engine.database.Background", _NoBackground))
-
-    @initialize(
-        space=st.sampled_from(SPACES),
-        dim=st.sampled_from([8, 24]),
-        ids=st.sampled_from(ID_KINDS),
-        small=st.booleans(),
-        scan_all=st.booleans(),
-        seed=seeds,
-    )
-    def make(
-        self,
-        space: tuple[str, str],
-        dim: int,
-        ids: str,
-        small: bool,
-        scan_all: bool,
-        seed: int,
-    ) -> None:
-        """Draw what the example is about, and load what is there at the start."""
-        self.metric, self.dtype = space
-        self.dim = 64 if self.dtype == "bit" else dim
-        self.id_kind = ids
-        values = dict(ALWAYS)
-        if not scan_all:  # as if there were many matches
-            values |= {"vicinal.engine.planner.SCAN_MATCHES_MIN": 0}
-            values |= {"vicinal.engine.planner.SCAN_MATCHES_PER_EF": 0}
-        if self.bulk:
-            # Several segments of a bulk load, each with a graph, and a tail.
-            values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}
-            values |= {"vicinal.client.batch.BATCH_ROWS_MAX": 1_300}
-            values |= {
-                f"vicinal.engine.{place}.FLAT_MAX": 200 for place in ("planner", "segment_files")
-            }
-        elif small:
-            values |= SMALL
-        for target, value in values.items():
-            self.stack.enter_context(mock.patch(target, value))
-        self.model = Model(self.dim, self.metric, self.dtype)
-        self.open()
-        if self.bulk:
-            numbers = range(BULK_BASE, BULK_BASE + self.bulk)
-            self.write(list(numbers), seed | 1, make_payloads(seed, self.bulk), as_dicts=False)
-            self.collection._transport.engine.maintenance.step()
-
-    def open(self) -> None:
-        """Open the database, and the collection or a new one."""
-        self.db = vicinal.open(self.path / "db", clock=self.clock)
-        self.collection = self.db.collection(
-            "c", dim=self.dim, metric=self.metric, dtype=self.dtype, M=8, ef_construction=60
-        )
-
-    def ids(self, numbers: list[int]) -> list[Any]:
-        """Ids of numbers; those of the bulk load stand for others where there was none."""
-        if not self.bulk:
-            numbers = list(dict.fromkeys(n % SMALL_IDS for n in numbers))
-        return [point_id(self.id_kind, n) for n in numbers]
-
-    def vectors(self, seed: int, n: int) -> np.ndarray:
-        """n random rows in the collection's dtype."""
-        return make_vectors(seed, n, self.dim, self.metric, self.dtype)
-
-    def write(self, numbers: list[int], seed: int, given: Any, *, as_dicts: bool) -> None:
-        """Upsert into both."""
-        ids = self.ids(numbers)
-        rows = self.vectors(seed, len(ids))
-        held = [{}] * len(ids) if given is None else given[: len(ids)]
-        if as_dicts:
-            points = zip(ids, rows, held, strict=True)
-            n = self.collection.upsert([{"id": i, "vector": v} | p for i, v, p in points])
-        else:
-            n = self.collection.upsert(
-                ids=ids, vectors=rows, payload=None if given is None else held
-            )
-        assert n == len(ids)
-        self.model.upsert(ids, rows, held)
 
     @rule(numbers=id_lists, seed=seeds, given=st.lists(payloads, min_size=8, max_size=8))
     def upsert_dicts(self, numbers: list[int], seed: int, given: list[dict[str, Any]]) -> None:
@@ -426,7 +301,7 @@ class CollectionMachine(ConditionalWrites):
     def background(self, steps: int) -> None:
         """A few units of background work."""
         for _ in range(steps):
-            self.collection._transport.engine.maintenance.step()
+            engine_of(self.collection).maintenance.step()
 
     @rule()
     def reopen(self) -> None:
@@ -484,13 +359,14 @@ class BulkMachine(CollectionMachine):
 def profile(examples: int, steps: int) -> settings:
     """Settings of a run; the environment may set other numbers."""
     factor = float(os.environ.get("VICINAL_EXAMPLES", "1"))
+    every_check: Any = list(HealthCheck)
     return settings(
         max_examples=max(1, int(factor * examples)),
         stateful_step_count=int(os.environ.get("VICINAL_STEPS", steps)),
         deadline=None,
         print_blob=True,
         derandomize="VICINAL_RANDOM" not in os.environ,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=every_check,
         phases=[p for p in Phase if p is not Phase.shrink or "VICINAL_NO_SHRINK" not in os.environ],
     )
 
@@ -502,8 +378,8 @@ def run(machine: type[CollectionMachine], wanted: settings) -> None:
     run_state_machine_as_test(machine, settings=wanted)
     if machine.bulk:
         found = sum(r.found for r in machine.recall.values())
-        wanted = sum(r.wanted for r in machine.recall.values())
-        assert found >= RECALL_FLOOR * wanted, found / wanted
+        there = sum(r.wanted for r in machine.recall.values())
+        assert found >= RECALL_FLOOR * there, found / there
         # One miss of a handful of results says nothing about a space.
         counted = {
             space: r for space, r in machine.recall.items() if r.wanted >= RECALL_RESULTS_MIN

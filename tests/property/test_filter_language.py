@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from typing import Any
 
 from filter_strategies import any_paths, filters, ids, paths, payloads
 from hypothesis import example, given, settings
@@ -102,7 +103,8 @@ def reference(where: Filter, payload: object, point_id: object) -> bool:
             return any(reference(part, payload, point_id) for part in parts)
         case Not(part):
             return not reference(part, payload, point_id)
-    value = look_up(where.path, payload, point_id)
+    condition: Any = where  # all others have a path
+    value = look_up(condition.path, payload, point_id)
     match where:
         case IsNull():
             return value is None
@@ -138,7 +140,7 @@ def look_up(path: tuple[str, ...], payload: object, point_id: object) -> object:
     return value
 
 
-def compares(value: object, operator: str, literal: object) -> bool:
+def compares(value: Any, operator: str, literal: Any) -> bool:
     def kind(x: object) -> str:
         return {bool: "bool", int: "number", float: "number", str: "string"}.get(type(x), "other")
 
@@ -182,7 +184,8 @@ def to_mapping(where: Filter) -> dict[str, object]:
             return {"$or": [to_mapping(part) for part in parts]}
         case Not(part):
             return {"$not": to_mapping(part)}
-    name = path_text(where.path)
+    condition: Any = where  # all others have a path
+    name = path_text(condition.path)
     match where:
         case IsNull():
             return {name: None}

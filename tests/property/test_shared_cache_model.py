@@ -139,7 +139,8 @@ class SharedCache(RuleBasedStateMachine):
         given = [(h.id, h.distance, JSON.load(h.payload)) for h in hits]
         # Of points that are equally far away one is as good as the other.
         assert sorted(d for _, d, _ in given) == sorted(d for _, d, _ in right)
-        stored = {p.id: p.payload for p in docs.get([i for i, _, _ in given]) if p is not None}
+        ids: Any = [i for i, _, _ in given]
+        stored = {p.id: p.payload for p in docs.get(ids) if p is not None}
         assert {i: p for i, _, p in given} == stored
 
     @rule()

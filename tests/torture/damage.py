@@ -14,7 +14,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from inside import engine_of
+from line_process import LineProcess
 from model import read_all
 from oracle import NoBackground
 from report import Deadline, Result
@@ -62,8 +63,8 @@ def make(path: Path) -> None:
             docs.upsert(
                 ids=range(start, end), vectors=VECTORS[start:end], payload=payload[start:end]
             )
-            state = docs._transport.engine.state
-            docs._transport.engine.maintenance._seal(threads=1)
+            state = engine_of(docs).state
+            engine_of(docs).maintenance._seal(threads=1)
         docs.update(range(0, 100, 7), {"note": "late"})
         docs.update(range(100, 140, 7), expires_at=4e9)
         docs.delete(range(50, 60))
@@ -235,36 +236,16 @@ def look(path: Path, bug: str | None) -> None:
     sys.stdout.write(json.dumps(found))
 
 
-class Looker:
+class Looker(LineProcess):
     """Forks a process for each case from one that has imported everything."""
 
     def __init__(self, folder: Path, bug: str | None) -> None:
-        self.errors = folder / "errors"
-        with self.errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, bug or ""],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            )
+        super().__init__(Path(__file__), bug or "", errors=folder / "errors")
 
     def look(self, path: Path) -> dict[str, Any]:
         """What a process found; `status` and `memory_bytes` say how it went."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the looker has no pipes")
-        self._process.stdin.write(f"{path}\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.wait()
+        self.tell(str(path))
+        return json.loads(self.hear())
 
 
 def serve(bug: str | None) -> None:

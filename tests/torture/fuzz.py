@@ -99,7 +99,8 @@ def work(name: str, seed: int, first: int, budget_s: float, only: bool, folder: 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     if not target.reserves:
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES_MAX,) * 2)
+        limit = mapped + MEMORY_BYTES_MAX
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     progress = os.open(folder / "progress", os.O_WRONLY | os.O_CREAT)
     end, late = time.process_time() + budget_s, time.monotonic() + WAIT_FACTOR * budget_s
     number, refused = first, 0

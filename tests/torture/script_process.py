@@ -26,9 +26,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "fault"), str(HERE.parent / "proper
 import journal  # noqa: E402 (the path comes first)
 import planted  # noqa: E402
 from faulty_fs import FaultyFileSystem  # noqa: E402
+from line_process import serve  # noqa: E402
 from model import Model  # noqa: E402
 from oracle import NoBackground  # noqa: E402
-from writer_process import say, set_thresholds  # noqa: E402
+from writer_process import set_thresholds  # noqa: E402
 
 import vicinal  # noqa: E402
 from vicinal.storage import files  # noqa: E402
@@ -126,16 +127,5 @@ def script(options: dict[str, Any]) -> None:
                 db.close()
 
 
-def main() -> None:
-    """Serve runs until the input ends."""
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            session(json.loads(line))
-        say(pid, "born")
-        _, status = os.waitpid(pid, 0)
-        say(pid, f"dead {os.waitstatus_to_exitcode(status)}")
-
-
 if __name__ == "__main__":
-    main()
+    serve(session)

@@ -18,7 +18,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import journal
+from line_process import LineProcess
 from model import Model
 from oracle import Violation, verify
 from report import Deadline, Result
@@ -81,7 +81,7 @@ class Point:
         return f"{self.call} {self.nth} of {self.file}"
 
 
-class Script:
+class Script(LineProcess):
     """Runs the script with a fault, and compares what is left with its journal."""
 
     def __init__(
@@ -90,7 +90,6 @@ class Script:
         self.folder = folder
         self.directory, self.gate = folder / "db", folder / "gate"
         self.journal, self.counted = folder / "journal", folder / "counted"
-        self.errors = folder / "errors"
         self.options: dict[str, Any] = {
             "directory": str(self.directory),
             "journal": str(self.journal),
@@ -104,14 +103,7 @@ class Script:
             "nth": 0,
         }
         os.mkfifo(self.gate)
-        with self.errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("script_process.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
+        super().__init__(Path(__file__).with_name("script_process.py"), errors=folder / "errors")
 
     def run(
         self, strace: list[str] | None = None, *, fault: str | None = None, nth: int = 0
@@ -120,12 +112,9 @@ class Script:
         shutil.rmtree(self.directory, ignore_errors=True)
         for file in (self.journal, self.counted):
             file.unlink(missing_ok=True)
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the nursery has no pipes")
         options = self.options | {"fault": fault, "nth": nth}
-        self._process.stdin.write(json.dumps(options) + "\n")
-        self._process.stdin.flush()
-        pid = self.pid = int(self._process.stdout.readline().split()[0])
+        self.tell(json.dumps(options))
+        pid = self.pid = int(self.hear().split()[0])
         tracer: subprocess.Popen[bytes] | None = None
         if strace is not None:
             tracer = subprocess.Popen(
@@ -135,11 +124,11 @@ class Script:
             )
             _wait_for_tracer(pid, tracer)
         with self.gate.open("w"):  # the script goes on
-            said = self._process.stdout.readline().split()
+            said = self.hear().split()
         if tracer is not None:
             tracer.wait()
-        if not said or said[1] != "dead":
-            raise RuntimeError(f"the nursery is gone: {self.errors.read_text()[-3000:]}")
+        if said[1] != "dead":
+            raise RuntimeError(f"the script says {said}: {self.errors.read_text()[-3000:]}")
         return int(said[2])
 
     def check(self, status: int) -> Counter[str]:
@@ -165,14 +154,6 @@ class Script:
         except vicinal.VicinalError as fault:
             raise Violation(f"{type(fault).__name__}: {fault}") from fault
         return met
-
-    def close(self) -> None:
-        """End the nursery."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.wait()
 
 
 def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:

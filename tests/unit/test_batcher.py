@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vicinal.model.search import SearchOptions
 from vicinal.server import batcher
-from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
+from vicinal.server.batcher import SearchBatcher, Waiting
 
-OPTIONS = SearchOptions(1, 10, None, None, None, False, False, False)
+OPTIONS = SearchOptions(k=10)
 
 
 @dataclass
@@ -26,9 +27,9 @@ class Fake:
 
     @property
     def engine(self) -> Any:
-        return SimpleNamespace(version=1, held_since=lambda version: True)
+        return SimpleNamespace(version=1, incarnation=1, held_since=lambda version: True)
 
-    def search(self, queries: Any, **options: Any) -> str:
+    def search(self, queries: Any, options: SearchOptions, *, threads: int) -> str:
         self.calls.append((threading.current_thread() is threading.main_thread(), len(queries)))
         if self.fault is not None:
             raise self.fault
@@ -120,7 +121,7 @@ def test_only_so_many_usual_times_are_remembered(monkeypatch: pytest.MonkeyPatch
         try:
             for k in (1, 2, 3, 1, 3):
                 one = waiting()
-                options = SearchOptions(1, k, None, None, None, False, False, False)
+                options = SearchOptions(k=k)
                 made.submit(fake, options, one, alone=True)  # type: ignore[arg-type]
                 await asyncio.wait_for(one.future, 30)
         finally:

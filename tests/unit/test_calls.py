@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from inside import engine_of
 
 import vicinal
 from vicinal.engine.reader import Reader
+from vicinal.index import GraphIndex
 from vicinal.model.errors import (
     DimensionError,
     InvalidArgumentError,
@@ -174,7 +177,7 @@ def test_a_filter_exact_search_and_a_k_of_all_points_do_not_take_the_short_way(
     docs = load(db)
     exact = docs.search(QUERIES[0], k=K, exact=True).ids
     seen: list[object] = []
-    monkeypatch.setattr(vicinal.index.GraphIndex, "walk", lambda *_: seen.append(1))
+    monkeypatch.setattr(GraphIndex, "walk", lambda *_: seen.append(1))
     assert docs.search(QUERIES[0], k=K, exact=True).ids.tolist() == exact.tolist()
     assert docs.search(QUERIES[0], k=K, recall=1.0).ids.tolist() == exact.tolist()
     assert len(docs.search(QUERIES[0], k=K, where="place < 100")) == K
@@ -211,7 +214,7 @@ def test_a_batch_that_comes_while_the_graph_is_walked_starts_the_search_anew(
 ) -> None:
     docs = load(db)
     nearest = docs.search(QUERIES[0], k=1, with_payload=False)[0].id
-    walk = vicinal.index.GraphIndex.walk
+    walk = GraphIndex.walk
     deleted: list[int] = []
 
     def slow(self: Any, *given: Any) -> Any:
@@ -220,7 +223,7 @@ def test_a_batch_that_comes_while_the_graph_is_walked_starts_the_search_anew(
             deleted.append(docs.delete(nearest))
         return found
 
-    monkeypatch.setattr(vicinal.index.GraphIndex, "walk", slow)
+    monkeypatch.setattr(GraphIndex, "walk", slow)
     assert docs.search(QUERIES[0], k=1, with_payload=False)[0].id != nearest
     assert deleted == [1]
 
@@ -343,3 +346,11 @@ def test_a_walk_refuses_rows_without_a_label(db: Any) -> None:
     assert np.array_equal(rows, expected)
     assert np.array_equal(distances, near)
     assert recall == index.same_work(K, 50).recall
+
+
+def test_points_are_got_by_id_while_a_writer_is_at_work(db: Any) -> None:
+    docs = load(db)
+    with ThreadPoolExecutor(1) as other, engine_of(docs).state.lock:
+        (point,) = other.submit(docs.get, [3], with_vectors=True).result(20)
+    assert point.payload["place"] == 1
+    assert point.vector.tolist() == VECTORS[1].tolist()

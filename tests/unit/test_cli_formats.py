@@ -74,7 +74,7 @@ def roundtrip(
     return Rows(
         batches[0].start,
         [i for b in batches for i in b.ids],
-        np.concatenate([b.vectors for b in batches]),
+        np.concatenate([b.vectors for b in batches if b.vectors is not None]),
         [p for b in batches for p in b.payloads],
     )
 
@@ -203,7 +203,8 @@ def test_a_foreign_parquet_keeps_its_nulls_dates_and_column_names(tmp_path: Path
     (rows,) = reader.batches()
     assert reader.n_rows == 2
     assert rows.ids == ["a", "b"]
-    assert np.array_equal(rows.vectors, [[1, 2], [3, 4]])
+    assert rows.vectors is not None
+    assert rows.vectors.tolist() == [[1, 2], [3, 4]]
     assert rows.payloads == [{"day": dt.date(2024, 1, 2), "tags": ["x"]}, {"day": None, "tags": []}]
 
 

@@ -53,7 +53,7 @@ def test_chained_comparison_raises() -> None:
 
 def test_not_raises() -> None:
     with pytest.raises(FilterError, match="neither true nor false"):
-        _ = not F.a.is_null()
+        _ = not F.a.is_null()  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def test_bare_field_as_condition_raises() -> None:
@@ -73,12 +73,12 @@ def test_field_compared_with_a_field_raises() -> None:
 
 def test_missing_parentheses_raise() -> None:
     with pytest.raises((FilterError, TypeError)):
-        _ = F.a == 1 & F.b == 2
+        _ = F.a == 1 & F.b == 2  # pyright: ignore[reportOperatorIssue]
 
 
 def test_combining_with_a_plain_value_raises() -> None:
     with pytest.raises(FilterError, match="combine filters"):
-        _ = (F.a == 1) & True
+        _ = (F.a == 1) & True  # pyright: ignore[reportOperatorIssue]
 
 
 def test_iterating_a_field_raises_instead_of_running_forever() -> None:

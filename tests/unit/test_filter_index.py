@@ -320,8 +320,9 @@ def test_a_long_wait_for_the_first_index_of_a_field_is_a_warning_and_no_refusal(
     index.evaluate(compile_filter("year >= 2011"))
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("vicinal.filters", "WARNING")
-    assert record.vicinal_fields["fields"] == "year"
-    assert record.vicinal_fields["rows"] == N
+    fields = vars(record)["vicinal_fields"]
+    assert fields["fields"] == "year"
+    assert fields["rows"] == N
 
 
 def test_a_filter_without_room_for_its_index_is_answered_with_one_warning(

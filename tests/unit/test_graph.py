@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def recall(rows: np.ndarray, D: np.ndarray, k: int) -> float:
 
 
 def built(
-    metric: str = "l2", dtype: str = "f32", n: int = N, **options: int
+    metric: str = "l2", dtype: str = "f32", n: int = N, **options: Any
 ) -> tuple[GraphIndex, np.ndarray]:
     X = data(dtype, n, 2)
     index = GraphIndex(dim_of(dtype), metric, dtype, **options)
@@ -543,7 +544,7 @@ def test_a_replay_reads_what_the_searches_read_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("format", ["sq8", "rabitq"])
-def test_results_that_a_caller_holds_are_never_written_again(format: str) -> None:
+def test_results_that_a_caller_holds_are_never_written_again(format: Any) -> None:
     X = clustered(2_000, DIM, 1)
     index = GraphIndex(DIM, "l2", format=format)
     index.build(X)

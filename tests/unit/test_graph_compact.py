@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def queries_of(dtype: str) -> np.ndarray:
 
 
 def churned(
-    metric: str = "l2", dtype: str = "f32", *, format: str = "auto", copy: bool = True
+    metric: str = "l2", dtype: str = "f32", *, format: Any = "auto", copy: bool = True
 ) -> tuple[GraphIndex, np.ndarray]:
     """An index of which a third is removed, with a few rows pending."""
     X = rows_of(dtype)

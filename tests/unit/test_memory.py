@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import engine_of
 from typer.testing import CliRunner
 
 import vicinal
@@ -140,7 +141,7 @@ def test_the_estimate_is_within_five_percent_of_the_files_of_a_real_load(tmp_pat
         )
         docs.optimize()
         stats = docs.stats()
-        packed = docs._transport.engine.state.view.sealed[0].index.format == "rabitq"
+        packed = engine_of(docs).state.view.sealed[0].index.format == "rabitq"
     payload = len(b"\x82\xa4text\xd9x\xa4year\xcd00") + len(text)
     found = vicinal.estimate_memory(
         n, DIM, metric="cosine", M=16, payload_bytes=payload, id_bytes=len("document-00000000")
@@ -252,7 +253,7 @@ def test_a_write_over_the_limit_is_refused_before_anything_is_changed(
         assert word in str(fault)
     n = docs.count()
     assert n % 1_000 == 0
-    state = docs._transport.engine.state
+    state = engine_of(docs).state
     before = state.store.last_seq, state.commits, state.epoch
     with pytest.raises(vicinal.MemoryLimitError):
         fill(docs, n + 1_000, first=n)
@@ -284,7 +285,7 @@ def test_a_filter_without_room_for_an_index_answers_the_same(tmp_path: Path) -> 
         docs = db.collection("docs", dim=DIM, metric="l2")
         fill(docs, 2_000)
         expected = docs.search(VECTORS[7], k=30, where="year in (2003, 2004) or text like 'y%'").ids
-        docs._transport.engine.state.shed_filters()
+        engine_of(docs).state.shed_filters()
         budget = db.engine.budget
         with budget.reserve("all there is", lambda: budget.room() or 0):
             found = docs.search(VECTORS[7], k=30, where="year in (2003, 2004) or text like 'y%'")
@@ -311,10 +312,10 @@ def test_an_index_build_over_the_limit_is_refused_and_nothing_is_changed(
         fill(docs, 28_000)
     with vicinal.open(tmp_path / "db", memory_budget="17MiB") as db:
         docs = db.collection("docs")
-        view = docs._transport.engine.state.view
+        view = engine_of(docs).state.view
         with pytest.raises(vicinal.MemoryLimitError, match="compacting"):
             docs.optimize()
-        assert docs._transport.engine.state.view is view
+        assert engine_of(docs).state.view is view
         assert docs.search(VECTORS[9], k=1).ids[0] == 9
 
 
@@ -411,7 +412,7 @@ def test_a_small_collection_that_changes_for_ever_does_not_fill_buffers_and_logs
 
         def held() -> int:
             logs = sum(log.stat().st_size for log in store.glob("*.log"))
-            return logs + docs._transport.engine.state.store.memory_bytes()
+            return logs + engine_of(docs).state.store.memory_bytes()
 
         end = time.monotonic() + 20  # RocksDB writes them out when it comes to it
         while held() > bound and time.monotonic() < end:

@@ -19,8 +19,9 @@ from vicinal.model.errors import (
     StorageError,
 )
 from vicinal.storage import rocks
+from vicinal.storage.cursor import SCAN_CHUNK
 from vicinal.storage.durability import Durability
-from vicinal.storage.store import SCAN_CHUNK, Store
+from vicinal.storage.store import Store
 
 
 @pytest.fixture
@@ -40,6 +41,19 @@ def test_a_batch_puts_and_deletes_points_log_and_meta_together(store: Store) -> 
 def test_the_later_of_two_values_for_one_key_counts(store: Store) -> None:
     store.write(points=[(b"a", b"1"), (b"a", None), (b"a", b"2")])
     assert store.get_points([b"a", b"a"]) == [b"2", b"2"]
+
+
+def test_a_point_that_is_read_alone_brings_little_else_into_memory(tmp_path: Path) -> None:
+    keys = [b"%05d" % i for i in range(2_000)]
+    with Store.open(tmp_path / "s") as store:
+        store.write(points=[(key, key * 60) for key in keys])
+        store.reclaim()
+    memory = rocks.StoreMemory(2**30)  # a cache of its own
+    with Store.open(tmp_path / "s", memory=memory) as store:
+        store.get_points([keys[0]])  # and with it index and filter
+        before = memory.cache_bytes
+        assert store.get_points([keys[1_500]]) == [keys[1_500] * 60]
+        assert 0 < memory.cache_bytes - before < 8 * 2**10
 
 
 def test_no_keys_give_no_values(store: Store) -> None:
@@ -169,6 +183,7 @@ def test_a_flipped_bit_in_a_log_record_is_named(store: Store) -> None:
     assert handles is not None
     key = (2).to_bytes(8, "big")
     value = handles.log.get(key)
+    assert value is not None
     for position in range(len(value)):
         damaged = bytearray(value)
         damaged[position] ^= 0x10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -113,7 +113,6 @@ class AsyncDatabase:
     drop = _of_database(Database.drop)
     _collection = _of_database(Database.collection)
 
-    @wraps(Database.collection)
     async def collection(self, name: str, **options: Any) -> AsyncCollection:
         """As `Database.collection`."""
         return AsyncCollection(await self._collection(name, **options), self)
@@ -159,6 +158,10 @@ class AsyncDatabase:
 
     def __repr__(self) -> str:
         return f"Async{self.sync!r}"
+
+
+# At run time its signature is the synchronous one; as a decorator, type checkers would not bind `self`.
+update_wrapper(AsyncDatabase.collection, Database.collection)
 
 
 @wraps(open)

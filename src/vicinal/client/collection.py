@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, overload
 
-import numpy as np
-import numpy.typing as npt
-
+from vicinal.client.arguments import (
+    Where,
+    check_query,
+    check_selection,
+    compile_where,
+    id_values,
+    keys_and_conditions,
+    keys_of,
+    out_of_range,
+)
 from vicinal.client.batch import Batch, Progress
 from vicinal.client.conditions import IfVersion, parse_mode, to_change, to_versions
 from vicinal.client.convert import (
@@ -20,28 +26,23 @@ from vicinal.client.convert import (
 from vicinal.client.explanation import Explanation
 from vicinal.client.many import ManyHits, OneSearch, given_options, hits_of
 from vicinal.client.transport import CollectionTransport
-from vicinal.model.change import ANY, Conditions, WriteMode
+from vicinal.model.change import Conditions, WriteMode
 from vicinal.model.clock import ExpiresAt, expiries_ms
 from vicinal.model.config import CollectionConfig
-from vicinal.model.errors import DuplicateIdError, InvalidArgumentError, LimitError
-from vicinal.model.filter import Expression, Filter, compile_filter
+from vicinal.model.errors import InvalidArgumentError, LimitError
 from vicinal.model.hits import Hits, HitsBatch, Page, Point
-from vicinal.model.ids import PointId, decode_id, encode_id, encode_ids
+from vicinal.model.ids import PointId, encode_ids
 from vicinal.model.limits import (
-    BATCH_QUERIES_MAX,
     CALIBRATION_QUERIES_MAX,
     CALIBRATION_QUERIES_MIN,
-    EF_MAX,
-    K_MAX,
     SCROLL_LIMIT_MAX,
     SEARCHES_MANY_MAX,
     THREADS_MAX,
     TIME_MS_MAX,
 )
-from vicinal.model.recall import check_recall
+from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 
-Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
 TakeSnapshot: TypeAlias = Callable[[str | None, Sequence[str] | None, Progress | None], Snapshot]
 
 
@@ -128,7 +129,7 @@ class Collection:
             ids, vectors, payload = rows_to_columns(points)
         elif ids is None or vectors is None:
             raise InvalidArgumentError("give points, or both ids= and vectors=")
-        keys = encode_ids(_id_values(ids))
+        keys = encode_ids(id_values(ids))
         if not keys:
             raise InvalidArgumentError("batch is empty; give at least one point")
         matrix = to_matrix(vectors, self._transport.config, "vectors")
@@ -207,22 +208,21 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        queries, single = check_query(self._config, query, k, ef_search, recall, exact=exact)
+        options = SearchOptions(
+            k,
+            None if where is None else compile_where(where),
+            ef_search,
+            recall,
+            exact,
+            with_payload,
+            with_vectors,
+        )
+        queries, single = check_query(self._config, query, options)
         if threads is None:
             threads = 1 if single else 0
         elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:
-            raise _out_of_range("threads", threads, 1, THREADS_MAX)
-        found = self._transport.search(
-            queries,
-            k=k,
-            where=None if where is None else compile_where(where),
-            ef_search=ef_search,
-            recall=recall,
-            exact=exact,
-            threads=threads,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-        )
+            raise out_of_range("threads", threads, 1, THREADS_MAX)
+        found = self._transport.search(queries, options, threads=threads)
         if not single:
             return HitsBatch(
                 found.ids, found.distances, found.payloads, found.vectors, found.recall
@@ -251,25 +251,18 @@ class Collection:
         if time_ms is not None and (
             type(time_ms) not in (int, float) or not 0 <= time_ms <= TIME_MS_MAX
         ):
-            raise _out_of_range("time_ms", time_ms, 0, TIME_MS_MAX)
+            raise out_of_range("time_ms", time_ms, 0, TIME_MS_MAX)
         given = [given_options(search, i) for i, search in enumerate(searches)]
         if not 1 <= len(given) <= SEARCHES_MANY_MAX:
-            raise _out_of_range("number of searches", len(given), 1, SEARCHES_MANY_MAX)
+            raise out_of_range("number of searches", len(given), 1, SEARCHES_MANY_MAX)
         many: list[OneSearch] = []
         for i, o in enumerate(given):
-            query, single = check_query(
-                self._transport.config,
-                o.pop("query"),
-                o["k"],
-                o["ef_search"],
-                o["recall"],
-                exact=o["exact"],
-            )
+            query, where = o.pop("query"), o.pop("where", None)
+            options = SearchOptions(where=None if where is None else compile_where(where), **o)
+            queries, single = check_query(self._config, query, options)
             if not single:
-                raise InvalidArgumentError(f"search {i} has {len(query)} queries; give it one")
-            where = None if o["where"] is None else compile_where(o["where"])
-            o["where"] = where
-            many.append(OneSearch(query, **o))
+                raise InvalidArgumentError(f"search {i} has {len(queries)} queries; give it one")
+            many.append(OneSearch(queries, options))
         found = self._transport.search_many(many, time_ms)
         return ManyHits([None if one is None else hits_of(one) for one in found])
 
@@ -277,7 +270,7 @@ class Collection:
         self, ids: PointId | Iterable[PointId], *, with_vectors: bool = False
     ) -> list[Point | None]:
         """The points of ids, in their order, None where there is none."""
-        return self._transport.get(_keys(ids), with_vectors=with_vectors)
+        return self._transport.get(keys_of(ids), with_vectors=with_vectors)
 
     def update(
         self,
@@ -313,10 +306,10 @@ class Collection:
         VersionConflictError : a point has another version; nothing was updated.
         InvalidArgumentError, FilterError, LimitError : nothing was updated.
         """
-        _check_selection(ids, where, all, if_version)
+        check_selection(ids, where, all, if_version)
         change = to_change(payload, replace=replace, delete_keys=delete_keys, expires_at=expires_at)
         if ids is not None:
-            keys, conditions = _keys_and_conditions(ids, if_version)
+            keys, conditions = keys_and_conditions(ids, if_version)
             if dry_run:
                 return self._count_ids(keys, conditions)
             return self._transport.update(keys, change, conditions)
@@ -349,9 +342,9 @@ class Collection:
         ------
         VersionConflictError : a point has another version; nothing was deleted.
         """
-        _check_selection(ids, where, all, if_version)
+        check_selection(ids, where, all, if_version)
         if ids is not None:
-            keys, conditions = _keys_and_conditions(ids, if_version)
+            keys, conditions = keys_and_conditions(ids, if_version)
             if dry_run:
                 return self._count_ids(keys, conditions)
             return self._transport.delete(keys, conditions)
@@ -388,7 +381,7 @@ class Collection:
         pages may be missed or, when its place moves, come again; no other point is.
         """
         if type(limit) is not int or not 1 <= limit <= SCROLL_LIMIT_MAX:
-            raise _out_of_range("limit", limit, 1, SCROLL_LIMIT_MAX)
+            raise out_of_range("limit", limit, 1, SCROLL_LIMIT_MAX)
         if descending and order_by is None:
             raise InvalidArgumentError("descending applies to order_by; give a field")
         return self._transport.scroll(
@@ -412,15 +405,12 @@ class Collection:
     ) -> Explanation:
         """Run one search and say how it was done: for each segment the strategy, why, the recall to expect, the
         estimated and the actual cost."""
-        queries, single = check_query(
-            self._transport.config, query, k, ef_search, recall, exact=exact
-        )
+        compiled = None if where is None else compile_where(where)
+        options = SearchOptions(k, compiled, ef_search, recall, exact, with_payload=False)
+        queries, single = check_query(self._config, query, options)
         if not single:
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")
-        compiled = None if where is None else compile_where(where)
-        return self._transport.explain(
-            queries, k=k, where=compiled, ef_search=ef_search, recall=recall, exact=exact
-        )
+        return self._transport.explain(queries, options)
 
     def stats(self) -> dict[str, Any]:
         """Points, segments, the share of rows that the graph holds, memory and disk in bytes."""
@@ -442,7 +432,7 @@ class Collection:
         progress : called with (rows done, rows in all); returning False stops, and nothing has changed.
         """
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_MAX):
-            raise _out_of_range("threads", threads, 1, THREADS_MAX)
+            raise out_of_range("threads", threads, 1, THREADS_MAX)
         if wait:
             self._transport.optimize(threads=threads or 0, progress=progress)
             return
@@ -463,7 +453,7 @@ class Collection:
         threads : None uses every core.
         """
         if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_MAX):
-            raise _out_of_range("threads", threads, 1, THREADS_MAX)
+            raise out_of_range("threads", threads, 1, THREADS_MAX)
         matrix = None
         if queries is not None:
             matrix, single = to_query(queries, self._transport.config)
@@ -486,88 +476,3 @@ class Collection:
         found = self._transport.get(keys, with_vectors=False)
         conditions.check(keys, [0 if point is None else point.version for point in found])
         return sum(point is not None for point in found)
-
-
-def check_query(
-    config: CollectionConfig,
-    query: Any,
-    k: int,
-    ef_search: int | None,
-    recall: float | None,
-    *,
-    exact: bool,
-) -> tuple[npt.NDArray[Any], bool]:
-    """((n, columns) queries, whether a single one was given), after a look at the options of a search."""
-    if type(k) is not int or not 1 <= k <= K_MAX:
-        raise _out_of_range("k", k, 1, K_MAX)
-    if recall is not None:
-        check_recall(recall, k=k, ef_search=ef_search, exact=exact)
-    if ef_search is not None:
-        if exact:
-            raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")
-        if type(ef_search) is not int or not k <= ef_search <= EF_MAX:
-            raise _out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")
-    queries, single = to_query(query, config)
-    if len(queries) > BATCH_QUERIES_MAX:
-        raise _out_of_range("number of queries", len(queries), 1, BATCH_QUERIES_MAX)
-    return queries, single
-
-
-def compile_where(where: Where) -> Filter:
-    """The filter of any of its forms; texts are remembered."""
-    return _parse(where) if isinstance(where, str) else compile_filter(where)
-
-
-@lru_cache(maxsize=1024)
-def _parse(text: str) -> Filter:
-    return compile_filter(text)
-
-
-def _id_values(ids: Any) -> Iterable[object]:
-    """Python or NumPy ids from whatever column they came in."""
-    if isinstance(ids, np.ndarray):
-        array = cast("np.ndarray[Any, np.dtype[Any]]", ids)
-        if array.ndim != 1:
-            raise InvalidArgumentError(f"ids have shape {array.shape}; give one id a point")
-        return array if array.dtype.kind in "iu" else array.tolist()
-    if isinstance(ids, list):
-        return cast("list[object]", ids)
-    if isinstance(ids, str | bytes):
-        raise InvalidArgumentError(f"ids is one value, {ids!r}; give a list of ids")
-    for name in ("to_pylist", "to_list", "tolist"):
-        if hasattr(ids, name):
-            return getattr(ids, name)()
-    return ids
-
-
-def _keys(ids: Any) -> list[bytes]:
-    """Keys of one id or several, in order, repetitions kept."""
-    if isinstance(ids, str | int) or not isinstance(ids, Iterable):
-        return [encode_id(ids)]
-    return [encode_id(i) for i in _id_values(ids)]
-
-
-def _keys_and_conditions(
-    ids: PointId | Iterable[PointId], if_version: IfVersion | None
-) -> tuple[list[bytes], Conditions]:
-    """Keys of ids, each once, and what must hold for them."""
-    keys = _keys(ids)
-    if if_version is None:
-        return list(dict.fromkeys(keys)), ANY
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DuplicateIdError(
-            f"id {decode_id(twice)!r} stands twice; with if_version give each id once"
-        )
-    return keys, Conditions(versions=to_versions(if_version, len(keys)))
-
-
-def _check_selection(ids: object, where: object, all_points: bool, if_version: object) -> None:
-    if (ids is not None) + (where is not None) + bool(all_points) != 1:
-        raise InvalidArgumentError("give exactly one of ids, where= and all=True")
-    if if_version is not None and ids is None:
-        raise InvalidArgumentError("if_version applies to ids; a filter may ask for fields instead")
-
-
-def _out_of_range(name: str, value: object, low: int, high: int, note: str = "") -> LimitError:
-    return LimitError(f"{name} is {value!r}; it is an int of {low} to {high}{note}")

@@ -10,17 +10,14 @@ import numpy as np
 from vicinal.model.change import Change, WriteMode
 from vicinal.model.clock import ExpiresAt, expiry_ms
 from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.naming import member
 
 IfVersion: TypeAlias = int | Sequence[int | None]
 
 
 def parse_mode(mode: str | WriteMode) -> WriteMode:
     """The mode of that name; InvalidArgumentError lists the known ones."""
-    try:
-        return WriteMode(mode)
-    except ValueError:
-        known = ", ".join(m.value for m in WriteMode)
-        raise InvalidArgumentError(f"unknown mode {mode!r}; known are {known}") from None
+    return member(WriteMode, mode, "mode")
 
 
 def to_versions(if_version: Any, n: int) -> list[int | None] | None:

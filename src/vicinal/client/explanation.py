@@ -10,7 +10,8 @@ import numpy.typing as npt
 from vicinal.engine.collection import Collection
 from vicinal.engine.reader import SegmentRun
 from vicinal.index import default_ef
-from vicinal.model.filter import Filter, to_text
+from vicinal.model.filter import to_text
+from vicinal.model.search import SearchOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +66,11 @@ class Explanation:
 def explain(
     engine: Collection,
     queries: npt.NDArray[Any],
-    *,
-    k: int,
-    where: Filter | None,
-    ef_search: int | None,
-    recall: float | None,
-    exact: bool,
+    options: SearchOptions,
 ) -> Explanation:
     """Run the search with a record of what each segment did."""
     runs: list[SegmentRun] = []
-    found = engine.reader.search(
-        queries,
-        k=k,
-        where=where,
-        ef_search=ef_search,
-        recall=recall,
-        exact=exact,
-        threads=1,
-        with_payload=False,
-        with_vectors=False,
-        runs=runs,
-    )
+    found = engine.reader.search(queries, options, threads=1, runs=runs)
     segments = tuple(
         {
             "rows": run.plan.n_rows,
@@ -99,15 +84,16 @@ def explain(
         }
         for run in runs
     )
+    widths = [run.plan.ef_search for run in runs]
     return Explanation(
         collection=engine.name,
         points=engine.reader.count(None),
-        k=k,
-        ef_search=max((run.plan.ef_search for run in runs), default=ef_search or default_ef(k)),
-        where=None if where is None else to_text(where),
+        k=options.k,
+        ef_search=max(widths, default=options.ef_search or default_ef(options.k)),
+        where=None if options.where is None else to_text(options.where),
         matches=sum(run.plan.n_matches for run in runs),
         total_ms=sum(run.seconds for run in runs) * 1e3,
         segments=segments,
-        recall=recall,
+        recall=options.recall,
         recall_estimate=found.recall,
     )

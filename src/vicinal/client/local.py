@@ -23,6 +23,7 @@ from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import MemoryLimitError
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point
+from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
 
@@ -72,32 +73,16 @@ class LocalCollection:
     def search(
         self,
         queries: npt.NDArray[Any],
+        options: SearchOptions,
         *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
     ) -> Found:
         """The k nearest of each query."""
         reader = self.engine.reader
-        if where is not None:
-            reader.check_fields(where)
+        if options.where is not None:
+            reader.check_fields(options.where)
         search = watched(self.engine) if self.engine.watchers.all else reader.search
-        return search(
-            queries,
-            k=k,
-            where=where,
-            ef_search=ef_search,
-            recall=recall,
-            exact=exact,
-            threads=threads,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-        )
+        return search(queries, options, threads=threads)
 
     def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
         """One after the other."""
@@ -107,19 +92,7 @@ class LocalCollection:
             if end is not None and time.monotonic() >= end:
                 found.append(None)
                 continue
-            found.append(
-                self.search(
-                    one.query,
-                    k=one.k,
-                    where=one.where,
-                    ef_search=one.ef_search,
-                    recall=one.recall,
-                    exact=one.exact,
-                    threads=1,
-                    with_payload=one.with_payload,
-                    with_vectors=one.with_vectors,
-                )
-            )
+            found.append(self.search(one.query, one.options, threads=1))
         return found
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
@@ -182,22 +155,11 @@ class LocalCollection:
             with_vectors=with_vectors,
         )
 
-    def explain(
-        self,
-        queries: npt.NDArray[Any],
-        *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
-    ) -> Explanation:
+    def explain(self, queries: npt.NDArray[Any], options: SearchOptions) -> Explanation:
         """Run one search and say how."""
-        if where is not None:
-            self.engine.reader.check_fields(where)
-        return explain(
-            self.engine, queries, k=k, where=where, ef_search=ef_search, recall=recall, exact=exact
-        )
+        if options.where is not None:
+            self.engine.reader.check_fields(options.where)
+        return explain(self.engine, queries, options)
 
     def stats(self) -> dict[str, Any]:
         """Figures."""

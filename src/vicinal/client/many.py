@@ -10,19 +10,10 @@ import numpy.typing as npt
 
 from vicinal.engine.reader import Found
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.filter import Filter
 from vicinal.model.hits import Hits
+from vicinal.model.search import SearchOptions
 
-OPTIONS: Mapping[str, Any] = {
-    "k": 10,
-    "where": None,
-    "ef_search": None,
-    "recall": None,
-    "exact": False,
-    "with_payload": True,
-    "with_vectors": False,
-}
-"""Options of one search among many, and what they are where they are left out."""
+_NAMES = ("query", *SearchOptions.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +26,7 @@ class OneSearch:
     """
 
     query: npt.NDArray[Any]
-    k: int
-    where: Filter | None
-    ef_search: int | None
-    recall: float | None
-    exact: bool
-    with_payload: bool
-    with_vectors: bool
+    options: SearchOptions
 
 
 class ManyHits(Sequence[Hits | None]):
@@ -79,19 +64,19 @@ class ManyHits(Sequence[Hits | None]):
 
 
 def given_options(search: object, place: int) -> dict[str, Any]:
-    """The options of a search and its `query`, whole. Raises InvalidArgumentError where one is not known or missing."""
+    """The `query` and the options that a search gives. InvalidArgumentError: one is not known, or the query missing."""
     if not isinstance(search, Mapping):
         raise InvalidArgumentError(
             f"search {place} is {type(search).__name__}; give a dict of query and options of search"
         )
     options: dict[Any, Any] = dict(cast("Mapping[Any, Any]", search))
     for name in options:
-        if name != "query" and name not in OPTIONS:
-            known = ", ".join(("query", *OPTIONS))
+        if name not in _NAMES:
+            known = ", ".join(_NAMES)
             raise InvalidArgumentError(f"search {place} has no option {name!r}; known are {known}")
     if "query" not in options:
         raise InvalidArgumentError(f"search {place} has no query")
-    return {**OPTIONS, **options}
+    return options
 
 
 def hits_of(found: Found) -> Hits:

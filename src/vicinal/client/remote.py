@@ -35,6 +35,7 @@ from vicinal.model.ids import decode_id
 from vicinal.model.memory import pick_memory
 from vicinal.model.payload import encode_payload
 from vicinal.model.recall import mean_recall
+from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Health, Status
 from vicinal.wire import messages as m
@@ -262,67 +263,41 @@ class RemoteCollection:
     def search(
         self,
         queries: npt.NDArray[Any],
+        options: SearchOptions,
         *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
     ) -> Found:
         """The k nearest of each query."""
-        options: dict[str, Any] = {
-            "k": k,
-            "where": _text(where),
-            "ef_search": ef_search,
-            "recall": recall,
-            "exact": exact,
-            "with_payload": with_payload,
-            "with_vectors": with_vectors,
-        }
+        fields = _fields(options)
         results: list[m.HitsOut] = []
         if len(queries) == 1:
-            request = m.Search(vector=queries[0].tobytes(), **options)
+            request = m.Search(vector=queries[0].tobytes(), **fields)
             results.append(self._call(ops.SEARCH, request, m.HitsOut))
         else:
-            options["threads"] = threads or None
+            fields["threads"] = threads or None
             row_bytes = queries.shape[1] * queries.dtype.itemsize
             cuts = batches(len(queries), row_bytes, QUERY_BYTES_MAX, QUERIES_MAX)
             parts = [queries[start:end] for start, end in cuts]
             found = self._of_collection(
-                lambda: self._database.channel.search_batch(self.name, self.config, parts, options)
+                lambda: self._database.channel.search_batch(self.name, self.config, parts, fields)
             )
             if found is not None:
                 return found
             for part in parts:
-                request = m.SearchBatch(vectors=part.tobytes(), **options)
+                request = m.SearchBatch(vectors=part.tobytes(), **fields)
                 results += self._call(ops.SEARCH_BATCH, request, m.BatchOut).results
-        return self._found(results, with_payload=with_payload, with_vectors=with_vectors)
+        return self._found(results, options)
 
     def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
         """In one request."""
         wanted = [
-            m.Search(
-                vector=one.query[0].tobytes(),
-                k=one.k,
-                where=_text(one.where),
-                ef_search=one.ef_search,
-                recall=one.recall,
-                exact=one.exact,
-                with_payload=one.with_payload,
-                with_vectors=one.with_vectors,
-            )
-            for one in searches
+            m.Search(vector=one.query[0].tobytes(), **_fields(one.options)) for one in searches
         ]
         request = m.SearchMany(searches=wanted, time_ms=time_ms)
         answer = self._call(ops.SEARCH_MANY, request, m.ManyOut)
         missing = set(answer.missing)
         return [
-            None
-            if i in missing
-            else self._found([hits], with_payload=one.with_payload, with_vectors=one.with_vectors)
+            None if i in missing else self._found([hits], one.options)
             for i, (one, hits) in enumerate(zip(searches, answer.results, strict=True))
         ]
 
@@ -387,24 +362,15 @@ class RemoteCollection:
         page = self._call(ops.SCROLL, request, m.PageOut)
         return Page([self._point(p) for p in page.points], page.cursor)
 
-    def explain(
-        self,
-        queries: npt.NDArray[Any],
-        *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
-    ) -> Explanation:
+    def explain(self, queries: npt.NDArray[Any], options: SearchOptions) -> Explanation:
         """Run one search and say how."""
         request = m.Explain(
             vector=queries[0].tobytes(),
-            k=k,
-            where=_text(where),
-            ef_search=ef_search,
-            recall=recall,
-            exact=exact,
+            k=options.k,
+            where=_text(options.where),
+            ef_search=options.ef_search,
+            recall=options.recall,
+            exact=options.exact,
         )
         answer = self._call(ops.EXPLAIN, request, m.Explained)
         fields: dict[str, Any] = msgspec.structs.asdict(answer)
@@ -463,13 +429,13 @@ class RemoteCollection:
     def _row(self, vector: m.Vector | None) -> npt.NDArray[Any] | None:
         return None if vector is None else _row(vector, self.config)
 
-    def _found(self, results: list[m.HitsOut], *, with_payload: bool, with_vectors: bool) -> Found:
+    def _found(self, results: list[m.HitsOut], options: SearchOptions) -> Found:
         n, width = len(results), min(len(r.hits) for r in results)
         flat = [hit for result in results for hit in result.hits[:width]]
         vectors = payloads = None
-        if with_payload:
+        if options.with_payload:
             payloads = [[bytes(hit.payload) for hit in result.hits[:width]] for result in results]
-        if with_vectors:
+        if options.with_vectors:
             shape = (n, width, self.config.columns)
             vectors = np.empty(shape, self.config.dtype.numpy)
             rows = vectors.reshape(n * width, self.config.columns)
@@ -517,6 +483,11 @@ def _parts(keys: list[bytes]) -> list[tuple[int, int]]:
 
 def _text(where: Filter | None) -> str | None:
     return None if where is None else where.text
+
+
+def _fields(options: SearchOptions) -> dict[str, Any]:
+    """The options as a request has them."""
+    return msgspec.structs.asdict(options) | {"where": _text(options.where)}
 
 
 def _update(change: Change) -> m.Update:

@@ -20,6 +20,7 @@ from vicinal.model.change import Change, Conditions
 from vicinal.model.config import CollectionConfig
 from vicinal.model.filter import Filter
 from vicinal.model.hits import Page, Point
+from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
 
@@ -45,18 +46,11 @@ class CollectionTransport(Protocol):
     def search(
         self,
         queries: npt.NDArray[Any],
+        options: SearchOptions,
         *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
     ) -> Found:
-        """The k nearest of each of (n, columns) queries; ef_search None is the default of k, recall stands
-        instead of it, threads 0 is all."""
+        """The k nearest of each of (n, columns) queries; threads 0 is all."""
         ...
 
     def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
@@ -100,17 +94,8 @@ class CollectionTransport(Protocol):
         """One page."""
         ...
 
-    def explain(
-        self,
-        queries: npt.NDArray[Any],
-        *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
-    ) -> Explanation:
-        """Run one search and say how."""
+    def explain(self, queries: npt.NDArray[Any], options: SearchOptions) -> Explanation:
+        """Run one search, which needs neither payload nor vectors, and say how."""
         ...
 
     def stats(self) -> dict[str, Any]:

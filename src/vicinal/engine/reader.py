@@ -26,6 +26,7 @@ from vicinal.model.errors import CorruptionError, StorageError, UnknownFieldErro
 from vicinal.model.filter import Filter, fields, path_text
 from vicinal.model.hits import Point
 from vicinal.model.ids import decode_id
+from vicinal.model.search import SearchOptions
 
 T = TypeVar("T")
 
@@ -67,40 +68,21 @@ class Reader:
     def search(
         self,
         queries: npt.NDArray[Any],
+        options: SearchOptions,
         *,
-        k: int,
-        where: Filter | None,
-        ef_search: int | None,
-        recall: float | None,
-        exact: bool,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
         runs: list[SegmentRun] | None = None,
     ) -> Found:
-        """Search (n, columns) queries, already checked; k results where k points match.
+        """Search (n, columns) queries; they and their options are already checked. k results where k points match.
 
-        recall : instead of ef_search and exact; 1 is exact. With neither, the beam has its default width.
+        threads : 0 is all.
+        runs : gets what each segment did.
         """
-        exact = exact or recall == 1
-        if ef_search is None:
-            ef_search = default_ef(k)
-        if where is None and not exact and runs is None:
-            found = self._walk(queries, k, ef_search, recall, threads, with_payload, with_vectors)
+        if runs is None and options.where is None and not _is_exact(options):
+            found = self._walk(queries, options, threads)
             if found is not None:
                 return found
-        return self._search_planned(
-            queries,
-            k,
-            where,
-            ef_search,
-            recall,
-            exact,
-            threads,
-            with_payload,
-            with_vectors,
-            runs,
-        )
+        return self._search_planned(queries, options, threads, runs)
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """The points of keys, None where there is none."""
@@ -177,14 +159,7 @@ class Reader:
         return points
 
     def _walk(
-        self,
-        queries: npt.NDArray[Any],
-        k: int,
-        ef_search: int,
-        recall: float | None,
-        threads: int,
-        with_payload: bool,
-        with_vectors: bool,
+        self, queries: npt.NDArray[Any], options: SearchOptions, threads: int
     ) -> Found | None:
         """The usual search at its least cost: one sealed segment holds all rows, and its graph is walked.
 
@@ -195,6 +170,7 @@ class Reader:
         view = state.view
         segment = view.only_sealed
         kills, commits = state.kills, state.commits
+        k, ef_search, recall = options.k, options.ef_search, options.recall
         if segment is None or k >= segment.n_walked or view.tail.n or kills % 2:
             return None
         index, near_part, expected = segment.index, None, None
@@ -202,9 +178,12 @@ class Reader:
             ef_search, expected, near_part = index.choose_beam(k, recall)
             if ef_search == 0:
                 return None
-        if ef_search < k:
-            ef_search = k
-        labels = None if with_payload or with_vectors else segment.int_labels
+            if ef_search < k:
+                ef_search = k
+        elif ef_search is None:
+            ef_search = default_ef(k)
+        wants_ids_only = not (options.with_payload or options.with_vectors)
+        labels = segment.int_labels if wants_ids_only else None
         ids, distances, fewest, known = index.walk(
             queries, k, ef_search, threads, labels, near_part
         )
@@ -214,9 +193,7 @@ class Reader:
             expected = known
         if labels is not None:
             return Found(ids, distances, None, None, False, expected)
-        found = self._one(
-            segment, ids, distances, with_payload=with_payload, with_vectors=with_vectors
-        )
+        found = self._one(segment, ids, distances, options)
         if found.read_store and (commits % 2 or commits != state.commits):
             return None
         found.recall = expected
@@ -225,14 +202,8 @@ class Reader:
     def _search_planned(
         self,
         queries: npt.NDArray[Any],
-        k: int,
-        where: Filter | None,
-        ef_search: int,
-        recall: float | None,
-        exact: bool,
+        options: SearchOptions,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
         runs: list[SegmentRun] | None,
     ) -> Found:
         """Search whatever segments there are, and again where a batch came meanwhile."""
@@ -241,20 +212,9 @@ class Reader:
         def attempt() -> Found:
             if runs is not None:
                 runs.clear()
-            return self._search_view(
-                state.view,
-                queries,
-                k,
-                where,
-                ef_search,
-                recall,
-                exact,
-                threads,
-                with_payload,
-                with_vectors,
-                runs,
-            )
+            return self._search_view(state.view, queries, options, threads, runs)
 
+        where = options.where
         for _ in range(OPTIMISTIC_ATTEMPTS):
             state.begin_read()
             commits = state.commits
@@ -273,16 +233,11 @@ class Reader:
         self,
         view: View,
         queries: npt.NDArray[Any],
-        k: int,
-        where: Filter | None,
-        ef_search: int,
-        recall: float | None,
-        exact: bool,
+        options: SearchOptions,
         threads: int,
-        with_payload: bool,
-        with_vectors: bool,
         runs: list[SegmentRun] | None,
     ) -> Found:
+        k, where, exact = options.k, options.where, _is_exact(options)
         plans: list[SegmentPlan] = []
         parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]] = []
         total = 0
@@ -306,8 +261,7 @@ class Reader:
                 beam=_beam(
                     segment.index,
                     wanted,
-                    ef_search,
-                    recall,
+                    options,
                     None if match is None else count / max(segment.n_live, count),
                 ),
                 exact=exact,
@@ -332,9 +286,9 @@ class Reader:
             return Found(
                 np.empty((n_queries, 0), np.int64),
                 np.empty((n_queries, 0), np.float32),
-                [[] for _ in range(n_queries)] if with_payload else None,
+                [[] for _ in range(n_queries)] if options.with_payload else None,
                 np.empty((n_queries, 0, self._state.config.columns), self._state.config.dtype.numpy)
-                if with_vectors
+                if options.with_vectors
                 else None,
             )
         if len(parts) == 1:
@@ -343,13 +297,9 @@ class Reader:
                 # Rows died between the count and the search.
                 width = int((rows >= 0).sum(axis=1).min())
                 rows, distances = rows[:, :width], distances[:, :width]
-            found = self._one(
-                segment, rows, distances, with_payload=with_payload, with_vectors=with_vectors
-            )
+            found = self._one(segment, rows, distances, options)
         else:
-            found = self._merge(
-                parts, min(k, total), with_payload=with_payload, with_vectors=with_vectors
-            )
+            found = self._merge(parts, min(k, total), options)
         found.recall = combined_recall(plans)
         return found
 
@@ -358,9 +308,7 @@ class Reader:
         segment: Segment,
         rows: Rows,
         distances: npt.NDArray[np.float32],
-        *,
-        with_payload: bool,
-        with_vectors: bool,
+        options: SearchOptions,
     ) -> Found:
         ids = segment.int_ids(rows)
         if ids is None:
@@ -368,9 +316,9 @@ class Reader:
             ids.reshape(-1)[:] = segment.ids(rows.reshape(-1).tolist())
         payloads = vectors = None
         read_store = False
-        if with_payload:
+        if options.with_payload:
             payloads, read_store = segment.payload_lists(rows)
-        if with_vectors:
+        if options.with_vectors:
             vectors = segment.index.vectors(rows.reshape(-1)).reshape(*rows.shape, -1)
         return Found(ids, distances, payloads, vectors, read_store)
 
@@ -378,9 +326,7 @@ class Reader:
         self,
         parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]],
         k: int,
-        *,
-        with_payload: bool,
-        with_vectors: bool,
+        options: SearchOptions,
     ) -> Found:
         distances = np.concatenate([d for _, _, d in parts], axis=1)
         rows = np.concatenate([r for _, r, _ in parts], axis=1)
@@ -395,7 +341,7 @@ class Reader:
         ids: npt.NDArray[Any] = np.empty(rows.shape, dtype=object)
         flat: list[bytes] = [b""] * rows.size
         vectors: npt.NDArray[Any] | None = None
-        if with_vectors:
+        if options.with_vectors:
             config = self._state.config
             vectors = np.empty((*rows.shape, config.columns), config.dtype.numpy)
         all_ints, read_store = True, False
@@ -412,7 +358,7 @@ class Reader:
                 column = np.empty(len(local), dtype=object)
                 column[:] = segment.ids(local.tolist())
                 ids[here] = column
-            if with_payload:
+            if options.with_payload:
                 places, listed = np.flatnonzero(here.reshape(-1)).tolist(), local.tolist()
                 read_store = read_store or segment.reads_store(listed)
                 for place, raw in zip(places, segment.payloads(listed), strict=True):
@@ -420,7 +366,7 @@ class Reader:
             if vectors is not None:
                 vectors[here] = segment.index.vectors(local)
         payloads = None
-        if with_payload:
+        if options.with_payload:
             width = rows.shape[1]
             payloads = [flat[i * width : (i + 1) * width] for i in range(len(rows))]
         return Found(
@@ -462,12 +408,20 @@ class Reader:
         return points
 
 
-def _beam(
-    index: GraphIndex, k: int, ef_search: int, recall: float | None, share: float | None
-) -> Beam:
-    """How wide to search an index, by the recall asked for or by the beam width; share: of the rows that match."""
+def _is_exact(options: SearchOptions) -> bool:
+    return options.exact or options.recall == 1
+
+
+def _beam(index: GraphIndex, k: int, options: SearchOptions, share: float | None) -> Beam:
+    """How wide to search an index for k results, by the recall asked for or by the beam width.
+
+    share : of the rows that match; None is no filter.
+    """
+    ef_search, recall = options.ef_search, options.recall
     if recall is not None and recall < 1:
         return index.choose_beam(k, recall, share)
+    if ef_search is None:
+        ef_search = default_ef(options.k)
     if share is None:
         return index.same_work(k, max(k, ef_search))
     return Beam(ef_search, index.expected_recall(k, max(k, ef_search), share))

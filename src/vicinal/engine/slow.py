@@ -47,15 +47,16 @@ class SlowLog:
                 self._write(record, left_out)
 
     def _write(self, record: SearchRecord, left_out: int) -> None:
-        where = None if record.where is None else to_text(record.where)
+        options = record.options
+        where = None if options.where is None else to_text(options.where)
         plans = [run.plan for run in record.runs]
         fields = {
             "collection": record.collection.name,
             "ms": round(record.seconds * 1e3, 3),
             "queries": len(record.queries),
-            "k": record.options["k"],
+            "k": options.k,
             "ef_search": max((plan.ef_search for plan in plans), default=None),
-            "exact": record.options["exact"],
+            "exact": options.exact,
             "where": None if where is None else where[:FILTER_CHARS_MAX],
             "matches": sum(plan.n_matches for plan in plans),
             "estimated_distances": sum(plan.estimated_distances for plan in plans),

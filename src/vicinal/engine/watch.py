@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy.typing as npt
 
 from vicinal.engine.reader import Found, SegmentRun
-from vicinal.model.filter import Filter
+from vicinal.model.search import SearchOptions
 
 if TYPE_CHECKING:
     from vicinal.engine.collection import Collection, Version
@@ -32,17 +32,12 @@ class SearchRecord:
 
     collection: Collection
     queries: npt.NDArray[Any]
-    options: dict[str, Any]
+    options: SearchOptions
     version: Version
     found: Found
     runs: list[SegmentRun]
     began_s: float
     seconds: float
-
-    @property
-    def where(self) -> Filter | None:
-        """The filter."""
-        return self.options["where"]
 
 
 Watcher: TypeAlias = Callable[[SearchRecord], None]
@@ -71,10 +66,10 @@ class Watchers:
 def watched(collection: Collection) -> Callable[..., Found]:
     """`Reader.search` of the collection, of which its watchers are told."""
 
-    def search(queries: npt.NDArray[Any], **options: Any) -> Found:
+    def search(queries: npt.NDArray[Any], options: SearchOptions, *, threads: int) -> Found:
         runs: list[SegmentRun] = []
         version, began_s = collection.version, time.perf_counter()
-        found = collection.reader.search(queries, runs=runs, **options)
+        found = collection.reader.search(queries, options, threads=threads, runs=runs)
         seconds = time.perf_counter() - began_s
         collection.watchers.tell(
             SearchRecord(collection, queries, options, version, found, runs, began_s, seconds)

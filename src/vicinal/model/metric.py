@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 
 from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.naming import member
 
 
 class Metric(StrEnum):
@@ -51,20 +52,12 @@ _NUMPY: dict[VectorType, np.dtype[np.generic]] = {
 
 def parse_metric(name: str | Metric) -> Metric:
     """Return the metric of that name; InvalidArgumentError lists the known ones."""
-    try:
-        return Metric(name)
-    except ValueError:
-        known = ", ".join(m.value for m in Metric)
-        raise InvalidArgumentError(f"unknown metric {name!r}; known are {known}") from None
+    return member(Metric, name, "metric")
 
 
 def parse_vector_type(name: str | VectorType) -> VectorType:
     """Return the vector type of that name; InvalidArgumentError lists the known ones."""
-    try:
-        return VectorType(name)
-    except ValueError:
-        known = ", ".join(t.value for t in VectorType)
-        raise InvalidArgumentError(f"unknown dtype {name!r}; known are {known}") from None
+    return member(VectorType, name, "dtype")
 
 
 def check_pair(metric: Metric, dtype: VectorType) -> None:

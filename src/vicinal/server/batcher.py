@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from vicinal.client.local import LocalCollection
 from vicinal.engine.reader import Found
 from vicinal.engine.watch import SearchRecord
 from vicinal.model.errors import DeadlineError
-from vicinal.model.filter import Filter
+from vicinal.model.search import SearchOptions
 from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
 
@@ -36,18 +36,8 @@ USUAL_MAX = 256
 USUAL_SHARE = 0.2
 """Of the newest time in the usual one."""
 
-
-class SearchOptions(NamedTuple):
-    """What searches must have in common to become one call."""
-
-    incarnation: int
-    k: int
-    where: Filter | None
-    ef_search: int | None
-    recall: float | None
-    exact: bool
-    with_payload: bool
-    with_vectors: bool
+Like: TypeAlias = tuple[int, SearchOptions]
+"""What searches must have in common to become one call: the collection, by its incarnation, and their options."""
 
 
 @dataclass(slots=True)
@@ -76,7 +66,6 @@ class Waiting:
 @dataclass(slots=True)
 class _Group:
     collection: LocalCollection
-    options: SearchOptions
     waiting: list[Waiting]
 
 
@@ -97,8 +86,8 @@ class SearchBatcher:
         self._free, self._batch_max = threads, batch_max
         self._observe, self._last_search, self._worked = observe, last_search, worked
         self._threads = threads
-        self._groups: OrderedDict[SearchOptions, _Group] = OrderedDict()
-        self._usual_s: OrderedDict[SearchOptions, float] = OrderedDict()
+        self._groups: OrderedDict[Like, _Group] = OrderedDict()
+        self._usual_s: OrderedDict[Like, float] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -114,18 +103,19 @@ class SearchBatcher:
         alone: bool = False,
     ) -> None:
         """Queue a search; its future gets the encoded answer or the error. alone : none else is under way or read."""
+        like = (collection.engine.incarnation, options)
         if (
             alone
             and self._free == self._threads
-            and self._usual_s.get(options, INLINE_S_MAX) < INLINE_S_MAX
+            and self._usual_s.get(like, INLINE_S_MAX) < INLINE_S_MAX
         ):
             self._free -= 1
             self._observe([waiting])
-            self._finish(options, [waiting], *self._carry_out(collection, options, [waiting]))
+            self._finish(like, [waiting], *self._carry_out(collection, options, [waiting]))
             return
-        group = self._groups.get(options)
+        group = self._groups.get(like)
         if group is None:
-            self._groups[options] = group = _Group(collection, options, [])
+            self._groups[like] = group = _Group(collection, [])
         group.waiting.append(waiting)
         self._dispatch()
 
@@ -136,27 +126,27 @@ class SearchBatcher:
     def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
         while self._free and self._groups:
-            options, group = next(iter(self._groups.items()))
+            like, group = next(iter(self._groups.items()))
             taken = group.waiting[: self._batch_max]
             del group.waiting[: self._batch_max]
             if group.waiting:
-                self._groups.move_to_end(options)  # the others' turn
+                self._groups.move_to_end(like)  # the others' turn
             else:
-                del self._groups[options]
+                del self._groups[like]
             self._free -= 1
             self._observe(taken)
-            self._executor.submit(self._run, loop, group.collection, options, taken)
+            self._executor.submit(self._run, loop, group.collection, like, taken)
 
     def _run(
         self,
         loop: asyncio.AbstractEventLoop,
         collection: LocalCollection,
-        options: SearchOptions,
+        like: Like,
         taken: list[Waiting],
     ) -> None:
         """In a search thread."""
-        results, seconds = self._carry_out(collection, options, taken)
-        loop.call_soon_threadsafe(self._finish, options, taken, results, seconds)
+        results, seconds = self._carry_out(collection, like[1], taken)
+        loop.call_soon_threadsafe(self._finish, like, taken, results, seconds)
 
     def _carry_out(
         self, collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
@@ -172,7 +162,7 @@ class SearchBatcher:
 
     def _finish(
         self,
-        options: SearchOptions,
+        like: Like,
         taken: list[Waiting],
         results: list[bytes | BaseException],
         seconds: float,
@@ -180,8 +170,8 @@ class SearchBatcher:
         self._free += 1
         self._worked(seconds)
         if len(taken) == 1:
-            usual_s = self._usual_s.pop(options, seconds)
-            self._usual_s[options] = usual_s + USUAL_SHARE * (seconds - usual_s)
+            usual_s = self._usual_s.pop(like, seconds)
+            self._usual_s[like] = usual_s + USUAL_SHARE * (seconds - usual_s)
             if len(self._usual_s) > USUAL_MAX:
                 self._usual_s.popitem(last=False)
         self._dispatch()
@@ -210,17 +200,7 @@ class SearchBatcher:
             if len(live) > 1:
                 queries = np.concatenate([taken[i].query for i in live])
             began_s = time.perf_counter()
-            found = collection.search(
-                queries,
-                k=options.k,
-                where=options.where,
-                ef_search=options.ef_search,
-                recall=options.recall,
-                exact=options.exact,
-                threads=1,
-                with_payload=options.with_payload,
-                with_vectors=options.with_vectors,
-            )
+            found = collection.search(queries, options, threads=1)
             settled, found_s = engine.held_since(version), time.perf_counter()
             record = self._last_search()
             for place, i in enumerate(live):

@@ -20,8 +20,8 @@ from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from vicinal.client.arguments import check_query, compile_where
 from vicinal.client.collection import Collection as ClientCollection
-from vicinal.client.collection import check_query, compile_where
 from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
 from vicinal.engine.collection import Collection, Version
@@ -36,8 +36,9 @@ from vicinal.model.errors import (
     UnauthenticatedError,
     VicinalError,
 )
+from vicinal.model.search import SearchOptions
 from vicinal.server.admission import Admission
-from vicinal.server.batcher import SearchBatcher, SearchOptions, Waiting
+from vicinal.server.batcher import SearchBatcher, Waiting
 from vicinal.server.cache import ResultCache
 from vicinal.server.config import ServerConfig
 from vicinal.server.handlers import ON_COLLECTION, ON_DATABASE, hits_out
@@ -395,25 +396,17 @@ class Gateway:
             future = asyncio.ensure_future(self._in_thread(self._work, call, work))
         else:
             search = call.codec.decode(call.body, m.Search)
-            queries, _ = check_query(
-                engine.config,
-                one_vector(search.vector, engine.config, query=True),
-                search.k,
-                search.ef_search,
-                search.recall,
-                exact=search.exact,
-            )
-            where = None if search.where is None else compile_where(search.where)
             options = SearchOptions(
-                engine.incarnation,
                 search.k,
-                where,
+                None if search.where is None else compile_where(search.where),
                 search.ef_search,
                 search.recall,
                 search.exact,
                 search.with_payload,
                 search.with_vectors,
             )
+            query = one_vector(search.vector, engine.config, query=True)
+            queries, _ = check_query(engine.config, query, options)
             codec = call.answer_codec
             future = loop.create_future()
             waiting = Waiting(

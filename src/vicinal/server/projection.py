@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.client.collection import compile_where
+from vicinal.client.arguments import compile_where
 from vicinal.engine.collection import Collection
 from vicinal.engine.sample import sample_points
 from vicinal.model.config import CollectionConfig

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from vicinal.engine.watch import SearchRecord
 from vicinal.model.errors import VicinalError
@@ -53,7 +54,7 @@ class RecallMonitor:
 
     def __call__(self, record: SearchRecord) -> None:
         """Take the search for a sample, now and then."""
-        if record.options["exact"] or self._chance() >= self._share or not len(record.queries):
+        if record.options.exact or self._chance() >= self._share or not len(record.queries):
             return
         with self._lock:
             if self._busy or self._clock() < self._next_s:
@@ -88,10 +89,8 @@ class RecallMonitor:
         collection = record.collection
         if not collection.held_since(record.version):
             return
-        options: dict[str, Any] = record.options | {
-            "exact": True, "threads": 1, "with_payload": False, "with_vectors": False
-        }  # fmt: skip
-        true = collection.reader.search(query, **options).distances[0]
+        exactly = replace(record.options, exact=True, with_payload=False, with_vectors=False)
+        true = collection.reader.search(query, exactly, threads=1).distances[0]
         if not collection.held_since(record.version) or not len(true):
             return
         farthest = float(true[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.naming import member
 
 
 class Durability(StrEnum):
@@ -31,8 +31,4 @@ class Durability(StrEnum):
 
 def parse_durability(name: str | Durability) -> Durability:
     """Return the mode of that name; InvalidArgumentError lists the known ones."""
-    try:
-        return Durability(name)
-    except ValueError:
-        known = ", ".join(d.value for d in Durability)
-        raise InvalidArgumentError(f"unknown durability {name!r}; known are {known}") from None
+    return member(Durability, name, "durability")

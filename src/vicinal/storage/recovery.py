@@ -9,14 +9,11 @@ from pathlib import Path
 from rocksdict import Rdict, ReadOptions
 
 from vicinal.model.errors import CorruptionError, StorageError
+from vicinal.storage.batch import TRIMMED_KEY
 from vicinal.storage.files import FileSystem, os_errors
 from vicinal.storage.records import SEQ_MAX
 from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, open_rocks, translate
 
-OWN = b"\x00"
-"""Meta keys that begin so are the store's own."""
-
-TRIMMED_KEY = OWN + b"trimmed"
 _READ_ONLY_OPEN_TRIES = 5
 
 

@@ -17,6 +17,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    DataBlockIndexType,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -44,6 +45,9 @@ BUFFER_BYTES_MIN = 2**20
 BUFFERS_AT_REST_BYTES = 2 * 2**20
 """What empty write buffers of a store take, their filters included."""
 BLOOM_BITS_PER_KEY = 10
+BLOCK_BYTES = 16 * 2**10
+POINT_BLOCK_BYTES = 4 * 2**10
+"""A point that is read alone costs the reading and unpacking of its whole block."""
 
 
 class StoreMemory:
@@ -198,13 +202,15 @@ def _database_options(memory: StoreMemory, *, read_only: bool) -> Options:
     return options
 
 
-def _table_options(memory: StoreMemory, *, bloom: bool) -> BlockBasedOptions:
+def _table_options(memory: StoreMemory, *, by_key: bool) -> BlockBasedOptions:
+    """by_key : of a family that is asked for keys here and there, as points are; others are read from end to end."""
     table = BlockBasedOptions()
     table.set_block_cache(memory.cache)
-    table.set_block_size(16 * 1024)
     table.set_format_version(5)
-    if bloom:
+    table.set_block_size(POINT_BLOCK_BYTES if by_key else BLOCK_BYTES)
+    if by_key:
         table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+        table.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
     # Index and filter memory is bounded by the cache too, and level 0 stays resident.
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
@@ -229,7 +235,7 @@ def _family_options(memory: StoreMemory) -> Options:
 def _points_options(memory: StoreMemory) -> Options:
     options = _family_options(memory)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_block_based_table_factory(_table_options(memory, bloom=True))
+    options.set_block_based_table_factory(_table_options(memory, by_key=True))
     # New ids are looked up at every upsert; the filter answers those from memory, also in the
     # memtable.
     options.set_memtable_whole_key_filtering(True)
@@ -243,7 +249,7 @@ def _log_options(memory: StoreMemory) -> Options:
     # as they are: blob files saved no write, and a reader beside a live writer could not keep
     # them open, as it does tables.
     options.set_compression_type(DBCompressionType.none())
-    options.set_block_based_table_factory(_table_options(memory, bloom=False))
+    options.set_block_based_table_factory(_table_options(memory, by_key=False))
     return options
 
 
@@ -251,5 +257,5 @@ def _meta_options(memory: StoreMemory) -> Options:
     options = _family_options(memory)
     options.set_write_buffer_size(min(4 * 2**20, memory.buffer_bytes))
     options.set_max_write_buffer_number(2)
-    options.set_block_based_table_factory(_table_options(memory, bloom=False))
+    options.set_block_based_table_factory(_table_options(memory, by_key=False))
     return options

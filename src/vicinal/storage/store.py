@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from vicinal.model.errors import (
     StorageError,
     VicinalError,
 )
+from vicinal.storage.batch import DUE, DUE_END, fill, meta_key, trim
 from vicinal.storage.commit import GroupCommit, IntervalTimer
-from vicinal.storage.cursor import Cursor
+from vicinal.storage.cursor import Cursor, Cursors
 from vicinal.storage.durability import Durability, parse_durability
 from vicinal.storage.files import REAL, FileSystem, make_dirs, os_errors, tree_bytes
 from vicinal.storage.frames import guard_logs
@@ -46,16 +46,13 @@ from vicinal.storage.mark import (
     read_mark,
 )
 from vicinal.storage.records import decode_records, encode_record, seq_key
-from vicinal.storage.recovery import OWN, TRIMMED_KEY, is_fresh, open_handles, read_ends
+from vicinal.storage.recovery import is_fresh, open_handles, read_ends
 from vicinal.storage.rocks import Handles, StoreMemory, is_missing_file, translate
 from vicinal.storage.space import Space
 
 _logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_MS_MIN, SYNC_INTERVAL_MS_MAX = 1, 60_000
-SCAN_CHUNK = 512
-_DUE = OWN + b"due:"
-_DUE_END = OWN + b"due;"
 # rocksdict writes the memtables out when it closes, holding the GIL; above this we do it before.
 _FLUSH_AT_CLOSE_BYTES = 8 * 2**20
 _STALL_POLL_S = 0.001
@@ -157,7 +154,7 @@ class Store:
         self._timer: IntervalTimer | None = None
         self._mark_file: MarkFile | None = None
         self._unsynced = WriteOptions()
-        self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
+        self._cursors = Cursors(self._gate, self._translated)
         self._trimmed, self._seq = read_ends(handles, path)
         self._seq_known = True
         reached = handles.db.latest_sequence_number()
@@ -205,7 +202,7 @@ class Store:
         """Return a meta value, or None."""
         with self._gate:
             try:
-                return self._open_handles().meta.get(_meta_key(key))
+                return self._open_handles().meta.get(meta_key(key))
             except Exception as error:
                 raise self._translated(error, "reading meta") from error
 
@@ -252,24 +249,21 @@ class Store:
                 raise InvalidArgumentError(
                     f"log records up to {trimmed} are trimmed, cannot read after {after}"
                 )
-            rows = Cursor(
+            rows = self._cursors.add(
                 self._open_handles().log.iter(ReadOptions()), seq_key(max(after, trimmed) + 1)
             )
-            self._cursors.add(rows)
         return self._decode_log(rows, first=max(after, trimmed) + 1, last=last)
 
     def scan_points(self, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) in key order from `start`: the state as of this call."""
         with self._gate:
-            rows = Cursor(self._open_handles().points.iter(ReadOptions()), start)
-            self._cursors.add(rows)
-        return self._scan(rows, "scanning points")
+            rows = self._cursors.add(self._open_handles().points.iter(ReadOptions()), start)
+        return self._cursors.rows(rows, "scanning points")
 
     def scan_due(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) of what was written as `due`, in key order from `start`, as of this call."""
         with self._gate:
-            rows = Cursor(self._open_handles().meta.iter(ReadOptions()), _DUE + start)
-            self._cursors.add(rows)
+            rows = self._cursors.add(self._open_handles().meta.iter(ReadOptions()), DUE + start)
         return self._scan_due(rows)
 
     def memory_bytes(self) -> int:
@@ -344,7 +338,7 @@ class Store:
         with self._gate:
             handles = self._open_handles()
             batch = WriteBatch(raw_mode=True)
-            _fill(batch, handles, points, meta, due)
+            fill(batch, handles, points, meta, due)
             with self._write_lock:
                 self._refuse_after_failure()
                 self._know_seq()
@@ -426,9 +420,7 @@ class Store:
                 reached = ticket
         finally:
             self._handles = None
-            # A scan that somebody still holds would keep RocksDB open, and its lock.
-            for rows in list(self._cursors):
-                rows.drop()
+            self._cursors.drop()
             handles.close()
             if self._mark_file is not None:
                 self._close_mark(self._mark_file, reached)
@@ -503,10 +495,7 @@ class Store:
             raise InvalidArgumentError(
                 f"cannot trim the log through {through}, its last record is {self._seq}"
             )
-        # From the first number on, each time: tombstones side by side would never meet in a compaction, and each
-        # flush would leave a table, and an open file, for ever.
-        batch.delete_range(seq_key(1), seq_key(through + 1), handles.log_family)
-        batch.put(TRIMMED_KEY, seq_key(through), handles.meta_family)
+        trim(batch, handles, through)
         return through
 
     def _throttle(self, handles: Handles, batch_bytes: int) -> None:
@@ -522,7 +511,7 @@ class Store:
 
     def _decode_log(self, rows: Cursor, *, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         expected, where = first, str(self.path)
-        for chunk in self._chunks(rows, "reading the log"):
+        for chunk in self._cursors.chunks(rows, "reading the log"):
             yield from enumerate(decode_records(chunk, first=expected, where=where), expected)
             expected += len(chunk)
         if expected != last + 1:
@@ -533,59 +522,12 @@ class Store:
 
     def _scan_due(self, rows: Cursor) -> Iterator[tuple[bytes, bytes]]:
         try:
-            for key, value in self._scan(rows, "reading what is due"):
-                if key >= _DUE_END:
+            for key, value in self._cursors.rows(rows, "reading what is due"):
+                if key >= DUE_END:
                     return
-                yield key[len(_DUE) :], value
+                yield key[len(DUE) :], value
         finally:
             rows.drop()
-
-    def _scan(self, rows: Cursor, doing: str) -> Iterator[tuple[bytes, bytes]]:
-        for chunk in self._chunks(rows, doing):
-            yield from chunk
-
-    def _chunks(self, rows: Cursor, doing: str) -> Iterator[list[tuple[bytes, bytes]]]:
-        while True:
-            with self._gate:
-                try:
-                    chunk = rows.take(SCAN_CHUNK)
-                except Exception as error:
-                    raise self._translated(error, doing) from error
-            if not chunk:
-                return
-            yield chunk
-
-
-def _fill(
-    batch: WriteBatch,
-    handles: Handles,
-    points: Iterable[tuple[bytes, bytes | None]],
-    meta: Mapping[str, bytes | None] | None,
-    due: Iterable[tuple[bytes, bytes | None]],
-) -> None:
-    put, delete = batch.put, batch.delete
-    for key, value in points:
-        if value is None:
-            delete(key, handles.points_family)
-        else:
-            put(key, value, handles.points_family)
-    for name, value in (meta or {}).items():
-        if value is None:
-            delete(_meta_key(name), handles.meta_family)
-        else:
-            put(_meta_key(name), value, handles.meta_family)
-    for key, value in due:
-        if value is None:
-            delete(_DUE + key, handles.meta_family)
-        else:
-            put(_DUE + key, value, handles.meta_family)
-
-
-def _meta_key(name: str) -> bytes:
-    key = name.encode()
-    if not key or key.startswith(OWN):
-        raise InvalidArgumentError(f"meta key {name!r} is empty or begins with a NUL character")
-    return key
 
 
 def _flush_large_memtables(handles: Handles) -> None:

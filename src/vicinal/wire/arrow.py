@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.flight
 
 from vicinal.model.errors import InvalidArgumentError
+from vicinal.wire.varint import read_varint, varint
 
 pa: Any = pyarrow  # it has no types
 flight: Any = pyarrow.flight
@@ -28,6 +29,7 @@ CONTINUATION = b"\xff\xff\xff\xff"
 ALIGNMENT = 64
 DESCRIPTOR_TAG, HEADER_TAG, METADATA_TAG, BODY_TAG = 0x0A, 0x12, 0x1A, (1000 << 3) | 2
 DICTIONARY_VALUES_MAX = 1_000_000
+_REFUSAL = "the message is no FlightData"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,10 @@ def parse(message: bytes) -> FlightData:
     empty = view[:0]
     descriptor = header = metadata = body = empty
     while at < len(view):
-        tag, at = _varint(view, at)
+        tag, at = read_varint(view, at, 35, _REFUSAL)
         if tag & 7 != 2:
-            raise InvalidArgumentError("the message is no FlightData")
-        length, at = _varint(view, at)
+            raise InvalidArgumentError(_REFUSAL)
+        length, at = read_varint(view, at, 35, _REFUSAL)
         part, at = view[at : at + length], at + length
         if len(part) != length:
             raise InvalidArgumentError("the message is a FlightData that was cut short")
@@ -74,23 +76,23 @@ def data_of(encapsulated: Any, descriptor: bytes = b"", metadata: bytes = b"") -
     header, body = view[8 : 8 + length], view[8 + length :]
     parts: list[Any] = []
     if descriptor:
-        parts += [_key(DESCRIPTOR_TAG), _size(len(descriptor)), descriptor]
-    parts += [_key(HEADER_TAG), _size(length), header]
+        parts += [varint(DESCRIPTOR_TAG), varint(len(descriptor)), descriptor]
+    parts += [varint(HEADER_TAG), varint(length), header]
     if len(body):
-        key = _key(BODY_TAG) + _size(len(body))
+        key = varint(BODY_TAG) + varint(len(body))
         before = sum(map(len, parts)) + 3 + len(metadata) + len(key)
         length = len(metadata) + -before % ALIGNMENT
         size = bytes((length & 0x7F | 0x80, length >> 7))  # of two bytes whatever the length
-        parts += [_key(METADATA_TAG), size, metadata.ljust(length), key, body]
+        parts += [varint(METADATA_TAG), size, metadata.ljust(length), key, body]
     elif metadata:
-        parts += [_key(METADATA_TAG), _size(len(metadata)), metadata]
+        parts += [varint(METADATA_TAG), varint(len(metadata)), metadata]
     return b"".join(parts)
 
 
 def fields_of(*parts: bytes) -> bytes:
     """A message whose fields 1, 2, ... are these bytes or texts, such as PutResult and ActionType."""
     return b"".join(
-        _key(number << 3 | 2) + _size(len(part)) + part for number, part in enumerate(parts, 1)
+        varint(number << 3 | 2) + varint(len(part)) + part for number, part in enumerate(parts, 1)
     )
 
 
@@ -226,29 +228,3 @@ class _Table:
         if at is None:
             return None
         return _Table(self._buffer, at + struct.unpack_from("<I", self._buffer, at)[0])
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 35, 7):
-        if at >= len(view):
-            break
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise InvalidArgumentError("the message is no FlightData")
-
-
-def _size(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
-
-
-_key = _size
-"""A field's tag is a varint too."""

@@ -32,6 +32,7 @@ from vicinal.wire.schema import (
     methods,
     request_name,
 )
+from vicinal.wire.varint import read_varint
 
 T = TypeVar("T")
 Write = Callable[[Any, Any], None]
@@ -42,6 +43,8 @@ Read = Callable[[Any], Any]
 PROTO_TYPE = "application/grpc+proto"
 FAULT_KEY = "vicinal-fault-bin"
 """The trailer with the Fault of a call that failed."""
+
+_REFUSAL = "request body is no protobuf message"
 
 _D = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -184,12 +187,12 @@ def collection_of(body: bytes) -> str:
     """
     at, end = 0, len(body)
     while at < end:
-        tag, at = _varint(body, at)
+        tag, at = read_varint(body, at, 70, _REFUSAL)
         kind = tag & 7
         if kind == 0:
-            _, at = _varint(body, at)
+            _, at = read_varint(body, at, 70, _REFUSAL)
         elif kind == 2:
-            length, at = _varint(body, at)
+            length, at = read_varint(body, at, 70, _REFUSAL)
             if tag == 0x0A and at + length <= end:
                 try:
                     return body[at : at + length].decode("utf-8")
@@ -199,21 +202,8 @@ def collection_of(body: bytes) -> str:
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
-            raise InvalidArgumentError("request body is no protobuf message")
+            raise InvalidArgumentError(_REFUSAL)
     return ""
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(body):
-            break
-        byte = body[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise InvalidArgumentError("request body is no protobuf message")
 
 
 def check_empty(operation: Operation, body: bytes) -> None:
