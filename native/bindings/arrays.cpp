@@ -24,7 +24,7 @@ NumPy numpy;
 // move it. Looked at once all the same.
 void* data_field(PyObject* array) noexcept {
   void* data = nullptr;
-  std::memcpy(&data, reinterpret_cast<const char*>(array) + sizeof(PyObject), sizeof(data));
+  std::memcpy(static_cast<void*>(&data), reinterpret_cast<const char*>(array) + sizeof(PyObject), sizeof(data));
   return data;
 }
 
