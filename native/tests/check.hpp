@@ -1,6 +1,8 @@
 // The test macro: CHECK(condition, context...) prints where and what failed; main returns failures().
 #pragma once
 
+#include <cstddef>
+#include <cstdlib>
 #include <iostream>
 
 namespace vicinal::test {
@@ -24,6 +26,12 @@ inline int failures() {
   if (failure_count() != 0) std::cerr << failure_count() << " checks failed\n";
   return failure_count() == 0 ? 0 : 1;
 }
+
+// True where every step takes many times as long: under sanitizers and emulation, whose scripts say so.
+inline bool slow() { return std::getenv("VICINAL_SANITIZED") != nullptr; }
+
+// Half as many there, because tests compare every row with every other.
+inline std::size_t fewer(std::size_t n) { return slow() ? n / 2 : n; }
 
 // True where calling fn throws an E for which accepts(e) holds.
 template <class E, class Fn, class Accepts>

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <mutex>
 #include <random>
 #include <set>
@@ -189,7 +188,7 @@ void everything_at_once(std::size_t n, Metric metric) {
 }  // namespace
 
 int main() {
-  const bool slow = std::getenv("VICINAL_SANITIZED") != nullptr;
+  const bool slow = test::slow();
   everything_at_once(slow ? 3000 : 12000, Metric::l2);
   everything_at_once(slow ? 2000 : 6000, Metric::cosine);
   everything_at_once(slow ? 1500 : 4000, Metric::ip);

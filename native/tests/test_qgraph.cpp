@@ -17,6 +17,7 @@
 using namespace vicinal;
 using namespace vicinal::qgraph;
 using namespace vicinal::qgraph::test;
+using vicinal::test::fewer;
 using vicinal::test::throws;
 
 namespace {
@@ -50,7 +51,7 @@ void search_finds_the_nearest_on_every_instruction_set() {
   for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
     for (const std::size_t dim : {1, 3, 64, 100, 128, 200, 384, 960}) {
       if (metric != Metric::l2 && dim == 1) continue;  // one dimension has two directions: nothing but ties
-      const Set set(dim > 300 ? 500 : 1000, dim, metric);
+      const Set set(fewer(dim > 300 ? 500 : 1000), dim, metric);
       const std::unique_ptr<QGraph> graph = set.pack();
       for (const Isa isa : isas()) {
         const Loops loops = loops_for(isa);
@@ -111,7 +112,7 @@ struct Visits {
 void an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set() {
   constexpr float part = 0.9F;
   for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
-    const Set set(1000, 64, metric);
+    const Set set(fewer(1000), 64, metric);
     const std::unique_ptr<QGraph> graph = set.pack();
     std::vector<std::uint64_t> pass(set.n / 64 + 1, 0xF0F0F0F0F0F0F0F0U);
     for (const bool filtered : {false, true}) {
@@ -156,7 +157,7 @@ void an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set
 void every_hop_goes_to_the_nearest_candidate_on_every_instruction_set() {
   constexpr std::uint32_t many = 1U << 30;  // so many rows have no bits
   for (const Metric metric : {Metric::l2, Metric::ip}) {
-    const Set set(1200, 64, metric);
+    const Set set(fewer(1200), 64, metric);
     const std::unique_ptr<QGraph> graph = set.pack();
     const auto leads = [&](std::uint32_t from, std::uint32_t to) {
       const std::uint32_t* ids = &set.ids[from * kDegree];
@@ -206,7 +207,7 @@ void every_hop_goes_to_the_nearest_candidate_on_every_instruction_set() {
 
 void estimates_order_neighbours_well_enough_to_walk_greedily() {
   // With few expansions recall depends on the estimates themselves: garbage codes would find almost nothing.
-  const Set set(2000, 128, Metric::l2);
+  const Set set(fewer(2000), 128, Metric::l2);
   const std::unique_ptr<QGraph> graph = set.pack();
   SearchOptions options;
   options.ef = 30;
@@ -215,7 +216,7 @@ void estimates_order_neighbours_well_enough_to_walk_greedily() {
 }
 
 void two_bits_find_more_in_as_many_nodes_on_every_instruction_set() {
-  const Set set(2000, 128, Metric::l2, 100);
+  const Set set(fewer(2000), 128, Metric::l2, 100);
   const std::unique_ptr<QGraph> one = set.pack(kDegree, 1);
   const std::unique_ptr<QGraph> two = set.pack(kDegree, 2);
   CHECK(one->stride() < two->stride(), one->stride(), two->stride());
@@ -232,7 +233,7 @@ void two_bits_find_more_in_as_many_nodes_on_every_instruction_set() {
 
 // Fewer exact distances than the limit are taken where own distances lie further apart than their rounding.
 void rows_that_cannot_be_among_the_nearest_are_not_compared() {
-  const Set set(2000, 256, Metric::l2, 100);
+  const Set set(fewer(2000), 256, Metric::l2, 100);
   const std::unique_ptr<QGraph> graph = set.pack();
   SearchOptions options;
   options.ef = 100;
@@ -252,7 +253,7 @@ void rows_that_cannot_be_among_the_nearest_are_not_compared() {
 }
 
 void only_rows_that_pass_are_proposed() {
-  const Set set(1500, 64, Metric::l2);
+  const Set set(fewer(1500), 64, Metric::l2);
   const std::unique_ptr<QGraph> graph = set.pack();
   std::vector<std::uint64_t> pass((set.n + 63) / 64);
   std::mt19937_64 random(9);
@@ -272,8 +273,8 @@ void only_rows_that_pass_are_proposed() {
 }
 
 void rows_linked_later_are_found_and_changed_edges_are_followed() {
-  Set set(1600, 48, Metric::l2);
-  const std::size_t old = 1000;
+  Set set(fewer(1600), 48, Metric::l2);
+  const std::size_t old = set.n * 5 / 8;
   // The first rows alone, then the rest row by row as an index appends them, then every edge anew.
   QGraph graph(set.dim, set.metric, kDegree, 1);
   graph.train(old, [&](std::size_t row, float* out) { set.read(row, out); });
@@ -342,7 +343,7 @@ void many_results_are_proposed_where_many_are_asked() {
 }
 
 void wide_rows_work() {
-  const Set set(800, 96, Metric::l2);
+  const Set set(fewer(800), 96, Metric::l2);
   SearchOptions search;
   search.ef = 150;
   for (const std::size_t degree : {33, 64, 96, 128}) {  // with 32 of them in use

@@ -14,7 +14,7 @@ using namespace vicinal::qgraph::test;
 namespace {
 
 void queries_alone_find_as_much_as_together() {
-  const Set set(1000, 128, Metric::l2, 200);
+  const Set set(vicinal::test::fewer(1000), 128, Metric::l2, 200);
   const std::unique_ptr<QGraph> graph = set.pack();
   for (const Isa isa : isas()) {
     const Loops loops = loops_for(isa);
@@ -35,7 +35,7 @@ void queries_alone_find_as_much_as_together() {
 }
 
 void the_order_of_queries_changes_no_answer() {
-  const Set set(1000, 100, Metric::cosine, 60);
+  const Set set(vicinal::test::fewer(1000), 100, Metric::cosine, 60);
   const std::unique_ptr<QGraph> graph = set.pack();
   std::vector<std::uint32_t> order(set.nq());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i * 37 % order.size());
@@ -53,7 +53,7 @@ void the_order_of_queries_changes_no_answer() {
 
 // Whatever is compared exactly was sent for before, and only rows of the graph are.
 void rows_are_sent_for_before_they_are_compared() {
-  const Set set(1000, 200, Metric::l2, 60);
+  const Set set(vicinal::test::fewer(1000), 200, Metric::l2, 60);
   const std::unique_ptr<QGraph> graph = set.pack();
   struct Sent {
     const Set& set;
