@@ -1,77 +1,68 @@
-// New NumPy arrays, made by numpy.empty itself: a third of what a view of memory of ours costs, which a single search
-// would pay twice.
+// NumPy arrays by NumPy's own interface: importing one by its buffer takes ten times as long, and making one by a call of
+// numpy.empty twice, which a single search would pay for two of each.
 #include "arrays.hpp"
 
-#include <array>
-#include <cstring>
+#include <algorithm>
 #include <string>
-#include <utility>
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#define NPY_TARGET_VERSION NPY_1_22_API_VERSION
+#include <numpy/arrayobject.h>
 
 namespace nb = nanobind;
 
 namespace vicinal::py {
 namespace {
 
-// Held as long as the process lives, as the module is.
-struct NumPy {
-  PyObject* empty = nullptr;
-  std::array<std::pair<const char*, PyObject*>, 5> dtypes{};
-  bool data_first = false;
-};
-NumPy numpy;
-
-// An array object begins with the address of its elements: the C macros of NumPy read it there, so that no release can
-// move it. Looked at once all the same.
-void* data_field(PyObject* array) noexcept {
-  void* data = nullptr;
-  std::memcpy(static_cast<void*>(&data), reinterpret_cast<const char*>(array) + sizeof(PyObject), sizeof(data));
-  return data;
+nb::dlpack::dtype element_type(int kind, npy_intp bytes) noexcept {
+  nb::dlpack::dtype_code code = nb::dlpack::dtype_code::Complex;  // what no argument is
+  if (PyTypeNum_ISBOOL(kind)) {
+    code = nb::dlpack::dtype_code::Bool;
+  } else if (PyTypeNum_ISFLOAT(kind)) {
+    code = nb::dlpack::dtype_code::Float;
+  } else if (PyTypeNum_ISSIGNED(kind)) {
+    code = nb::dlpack::dtype_code::Int;
+  } else if (PyTypeNum_ISUNSIGNED(kind)) {
+    code = nb::dlpack::dtype_code::UInt;
+  }
+  return {static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(bytes * 8), 1};
 }
 
-void* data_by_buffer(PyObject* array) {
-  Py_buffer buffer;
-  if (PyObject_GetBuffer(array, &buffer, PyBUF_WRITABLE) != 0) throw nb::python_error();
-  void* data = buffer.buf;
-  PyBuffer_Release(&buffer);
-  return data;
+int type_number(nb::dlpack::dtype dtype) {
+  if (dtype == nb::dtype<float>()) return NPY_FLOAT32;
+  if (dtype == nb::dtype<std::int64_t>()) return NPY_INT64;
+  if (dtype == nb::dtype<std::uint8_t>()) return NPY_UINT8;
+  if (dtype == nb::dtype<std::uint32_t>()) return NPY_UINT32;
+  if (dtype == nb::dtype<std::uint64_t>()) return NPY_UINT64;
+  throw Error(ErrorCode::internal, std::string("no new arrays of ") + dtype_name(dtype));
 }
 
 }  // namespace
 
-nb::object empty_array(const char* dtype, const std::size_t* shape, std::size_t ndim) {
-  PyObject* type = nullptr;
-  for (const auto& [name, object] : numpy.dtypes) {
-    if (std::strcmp(name, dtype) == 0) type = object;
-  }
-  if (type == nullptr) throw Error(ErrorCode::internal, std::string("no new arrays of ") + dtype);
-  const nb::object dims = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(ndim)));
-  if (!dims.is_valid()) throw nb::python_error();
-  for (std::size_t i = 0; i < ndim; ++i) {
-    PyObject* extent = PyLong_FromSize_t(shape[i]);
-    if (extent == nullptr) throw nb::python_error();
-    PyTuple_SET_ITEM(dims.ptr(), static_cast<Py_ssize_t>(i), extent);
-  }
-  PyObject* arguments[] = {nullptr, dims.ptr(), type};
-  nb::object array =
-      nb::steal(PyObject_Vectorcall(numpy.empty, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
-  if (!array.is_valid()) throw nb::python_error();
-  return array;
+bool AnyArray::look_at(nb::handle object) noexcept {
+  if (!PyArray_Check(object.ptr())) return false;
+  auto* array = reinterpret_cast<PyArrayObject*>(object.ptr());
+  if (PyArray_ISBYTESWAPPED(array)) return false;
+  owner_ = nb::borrow(object);
+  data_ = PyArray_DATA(array);
+  ndim_ = static_cast<std::size_t>(PyArray_NDIM(array));
+  shape_ = PyArray_DIMS(array);
+  contiguous_ = PyArray_IS_C_CONTIGUOUS(array) != 0;
+  dtype_ = element_type(PyArray_TYPE(array), PyArray_ITEMSIZE(array));
+  return true;
 }
 
-void* array_data(const nb::object& array) {
-  return numpy.data_first ? data_field(array.ptr()) : data_by_buffer(array.ptr());
+NewBytes new_bytes(nb::dlpack::dtype dtype, const std::size_t* shape, std::size_t ndim) {
+  npy_intp dims[4];
+  std::copy_n(shape, std::min<std::size_t>(ndim, 4), dims);
+  nb::object array = nb::steal(PyArray_SimpleNew(static_cast<int>(ndim), dims, type_number(dtype)));
+  if (!array.is_valid()) throw nb::python_error();
+  void* data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr()));
+  return {std::move(array), data};
 }
 
 }  // namespace vicinal::py
 
 void init_arrays(nb::module_&) {
-  using vicinal::py::numpy;
-  const nb::module_ module = nb::module_::import_("numpy");
-  numpy.empty = nb::object(module.attr("empty")).release().ptr();
-  std::size_t n = 0;
-  for (const char* name : {"float32", "int64", "uint8", "uint32", "uint64"}) {
-    numpy.dtypes[n++] = {name, nb::object(module.attr("dtype")(name)).release().ptr()};
-  }
-  const nb::object sample = module.attr("empty")(3);
-  numpy.data_first = vicinal::py::data_field(sample.ptr()) == vicinal::py::data_by_buffer(sample.ptr());
+  if (PyArray_ImportNumPyAPI() < 0) throw nb::python_error();
 }

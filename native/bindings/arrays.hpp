@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "base/error.hpp"
 #include "distance/distance.hpp"
@@ -19,7 +20,26 @@ namespace vicinal::py {
 
 namespace nb = nanobind;
 
-using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;
+// A NumPy array as it was given, in the machine's byte order, alive as long as this is. Nothing else is taken.
+class AnyArray {
+ public:
+  // False where the object is no such array.
+  [[nodiscard]] bool look_at(nb::handle object) noexcept;
+
+  [[nodiscard]] nb::dlpack::dtype dtype() const noexcept { return dtype_; }
+  [[nodiscard]] std::size_t ndim() const noexcept { return ndim_; }
+  [[nodiscard]] std::size_t shape(std::size_t i) const noexcept { return static_cast<std::size_t>(shape_[i]); }
+  [[nodiscard]] const void* data() const noexcept { return data_; }
+  [[nodiscard]] bool contiguous() const noexcept { return contiguous_; }
+
+ private:
+  nb::object owner_;
+  const void* data_ = nullptr;
+  const Py_ssize_t* shape_ = nullptr;  // the array's own
+  std::size_t ndim_ = 0;
+  nb::dlpack::dtype dtype_{};
+  bool contiguous_ = false;
+};
 
 inline std::string describe(const AnyArray& a) {
   const nb::dlpack::dtype t = a.dtype();
@@ -65,13 +85,9 @@ inline View view(const AnyArray& a, nb::dlpack::dtype dtype, const char* dtype_n
     throw Error(ErrorCode::invalid_argument, std::string(name) + " is " + describe(a) + "; pass " + dtype_name +
                                                  (ndim == 1 ? " of one dimension" : " of two dimensions"));
   }
-  std::int64_t expected = 1;
-  for (std::size_t i = ndim; i-- > 0;) {
-    if (a.shape(i) > 1 && a.stride(i) != expected && a.size() != 0) {
-      throw Error(ErrorCode::invalid_argument,
-                  std::string(name) + " is not C-contiguous; pass numpy.ascontiguousarray(" + name + ")");
-    }
-    expected *= static_cast<std::int64_t>(a.shape(i));
+  if (!a.contiguous()) {
+    throw Error(ErrorCode::invalid_argument,
+                std::string(name) + " is not C-contiguous; pass numpy.ascontiguousarray(" + name + ")");
   }
   return {static_cast<const std::byte*>(a.data()), a.shape(0), ndim == 1 ? 1 : a.shape(1)};
 }
@@ -132,14 +148,18 @@ struct NewArray {
   T* data;
 };
 
-// numpy.empty(shape, dtype), and where its elements are. MemoryError where there is no room.
-[[nodiscard]] nb::object empty_array(const char* dtype, const std::size_t* shape, std::size_t ndim);
-[[nodiscard]] void* array_data(const nb::object& array);
+struct NewBytes {
+  nb::object array;
+  void* data;
+};
+
+// MemoryError where there is no room.
+[[nodiscard]] NewBytes new_bytes(nb::dlpack::dtype dtype, const std::size_t* shape, std::size_t ndim);
 
 template <class T>
 NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
-  nb::object array = empty_array(dtype_name(nb::dtype<T>()), shape.begin(), shape.size());
-  return {array, static_cast<T*>(array_data(array))};
+  NewBytes made = new_bytes(nb::dtype<T>(), shape.begin(), shape.size());
+  return {std::move(made.array), static_cast<T*>(made.data)};
 }
 
 // Names as the Python side spells them; Error{invalid_argument} lists the known ones.
@@ -151,3 +171,14 @@ NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
 [[nodiscard]] const char* metric_name(Metric metric) noexcept;
 
 }  // namespace vicinal::py
+
+namespace nanobind::detail {
+
+template <>
+struct type_caster<vicinal::py::AnyArray> {
+  NB_TYPE_CASTER(vicinal::py::AnyArray, const_name("numpy.ndarray"))
+
+  bool from_python(handle src, std::uint8_t, cleanup_list*) noexcept { return value.look_at(src); }
+};
+
+}  // namespace nanobind::detail

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "arrays.hpp"
@@ -72,21 +71,15 @@ nb::object norms(const py::AnyArray& rows) {
 // many columns, and each row's sum of squares between the bounds, so that no element is NaN or infinite. 0: it is not,
 // which says nothing of what is wrong.
 int usual_queries(nb::handle array, std::size_t columns, float least, float most) {
-  // The buffer protocol by hand: an argument of a type would raise where this says 0.
-  Py_buffer buffer;
-  if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) {
-    PyErr_Clear();
-    return 0;
-  }
-  const std::unique_ptr<Py_buffer, decltype(&PyBuffer_Release)> owner(&buffer, &PyBuffer_Release);
-  const int ndim = buffer.ndim;
-  const bool fits = (ndim == 1 || ndim == 2) && buffer.format != nullptr && std::strcmp(buffer.format, "f") == 0 &&
-                    static_cast<std::size_t>(buffer.shape[ndim - 1]) == columns;
-  const std::size_t rows = !fits ? 0 : ndim == 1 ? 1 : static_cast<std::size_t>(buffer.shape[0]);
+  py::AnyArray given;
+  if (!given.look_at(array) || given.dtype() != nb::dtype<float>() || !given.contiguous()) return 0;
+  const auto ndim = static_cast<int>(given.ndim());
+  const bool fits = (ndim == 1 || ndim == 2) && given.shape(given.ndim() - 1) == columns;
+  const std::size_t rows = !fits ? 0 : ndim == 1 ? 1 : given.shape(0);
   if (rows == 0 || columns == 0) return 0;
   constexpr std::size_t block = 64;
   const SquaredNormsFn squared = squared_norms(DType::f32, best_isa());
-  const auto* data = static_cast<const std::byte*>(buffer.buf);
+  const auto* data = static_cast<const std::byte*>(given.data());
   const std::size_t stride = columns * sizeof(float);
   const auto sound = [&] {
     float squares[block];

@@ -38,7 +38,7 @@ def check_query(
         if type(ef_search) is not int or not k <= ef_search <= EF_MAX:
             raise out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")
     queries, single = to_query(query, config)
-    if len(queries) > BATCH_QUERIES_MAX:
+    if not single and len(queries) > BATCH_QUERIES_MAX:
         raise out_of_range("number of queries", len(queries), 1, BATCH_QUERIES_MAX)
     return queries, single
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vicinal.engine.expiry import NOTHING_DUE
 from vicinal.engine.loss import describe
 from vicinal.engine.planner import SegmentPlan, combined_recall, plan_segment
 from vicinal.engine.records import HEADER_BYTES, POINT_HEADER
@@ -166,7 +167,8 @@ class Reader:
         None where it is not that, or where a batch came meanwhile: then the search is planned and carried out in full.
         """
         state = self._state
-        state.begin_search()
+        if state.closed or state.failure is not None or state.expiry.next_ms != NOTHING_DUE:
+            state.begin_read()  # else there is nothing to look at, nor a clock to ask
         view = state.view
         segment = view.only_sealed
         kills, commits = state.kills, state.commits

@@ -221,11 +221,6 @@ class CollectionState:
                 self.wake()
         return now_ms
 
-    def begin_search(self) -> None:
-        """`begin_read` for those who need no time: the clock is asked only where points expire."""
-        if self.closed or self.failure is not None or self.expiry.next_ms != NOTHING_DUE:
-            self.begin_read()
-
     def begin_write(self) -> int:
         """Raise where writing is not possible; hide what has expired. Called with the lock held; returns the time."""
         if self._staging is not None:  # what expires now may be staged, and could not be hidden yet
