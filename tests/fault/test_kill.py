@@ -31,7 +31,8 @@ def nursery(tmp_path: Path) -> Iterator[Nursery]:
 
 @pytest.mark.timeout(60 + 2 * KILLS)
 def test_a_killed_writer_loses_nothing_it_acknowledged(nursery: Nursery, tmp_path: Path) -> None:
-    kill_and_check(nursery, tmp_path, KILLS, SEED)
+    met = kill_and_check(nursery, tmp_path, KILLS, SEED)
+    assert met["kills while writing"] + met["kills while opening"] == KILLS
 
 
 @pytest.mark.timeout(300)

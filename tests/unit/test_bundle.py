@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,12 +41,15 @@ def change(bundle: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
 
 
-def refused(source: Path, tmp_path: Path, error: type[VicinalError], words: str) -> None:
-    """Restoring fails, and there is no trace of it, here or elsewhere."""
+def refused(source: Path, tmp_path: Path, error: type[VicinalError], words: str) -> bool:
+    """Whether restoring raises that error in such words, and leaves no trace, here or elsewhere."""
     before = sorted(str(p) for p in tmp_path.rglob("*"))
-    with pytest.raises(error, match=words):
+    try:
         vicinal.restore(source, tmp_path / "new")
-    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+    except error as fault:
+        said = re.search(words, str(fault)) is not None
+        return said and sorted(str(p) for p in tmp_path.rglob("*")) == before
+    return False
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_a_name_that_no_file_of_ours_has_is_refused(
     with pytest.raises(CorruptionError):
         place_of(name, {0: "c"})
     change(bundle, lambda m: m["files"].append(dict(m["files"][0], name=name)))
-    refused(bundle, tmp_path, CorruptionError, "which no bundle of ours does")
+    assert refused(bundle, tmp_path, CorruptionError, "which no bundle of ours does")
 
 
 def test_names_of_ours_have_their_place() -> None:
@@ -105,7 +109,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], type[VicinalError], str]
 def test_a_manifest_that_is_not_true_is_refused(bundle: Path, tmp_path: Path, case: str) -> None:
     edit, error, words = EDITS[case]
     change(bundle, edit)
-    refused(bundle, tmp_path, error, words)
+    assert refused(bundle, tmp_path, error, words)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"\xff", b"{", b'{"format": "1"}', b"nul"])
@@ -122,14 +126,15 @@ def test_a_flipped_bit_in_any_file_is_found(bundle: Path, tmp_path: Path) -> Non
         damaged = bytearray(whole)
         damaged[len(whole) // 2] ^= 1
         file.write_bytes(damaged)
-        refused(bundle, tmp_path, CorruptionError, "SHA-256")
+        assert refused(bundle, tmp_path, CorruptionError, "SHA-256")
         file.write_bytes(whole)
     vicinal.restore(bundle, tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
 
 
 def test_a_missing_file_is_an_error(bundle: Path, tmp_path: Path) -> None:
     (bundle / CURRENT).unlink()
-    refused(bundle, tmp_path, vicinal.StorageError, "No such file")
+    assert refused(bundle, tmp_path, vicinal.StorageError, "No such file")
 
 
 def test_links_and_pipes_in_a_folder_are_not_followed(bundle: Path, tmp_path: Path) -> None:
@@ -137,10 +142,10 @@ def test_links_and_pipes_in_a_folder_are_not_followed(bundle: Path, tmp_path: Pa
     secret.write_bytes((bundle / CURRENT).read_bytes())
     (bundle / CURRENT).unlink()
     (bundle / CURRENT).symlink_to(secret)
-    refused(bundle, tmp_path, CorruptionError, "is a link")
+    assert refused(bundle, tmp_path, CorruptionError, "is a link")
     (bundle / CURRENT).unlink()
     os.mkfifo(bundle / CURRENT)
-    refused(bundle, tmp_path, CorruptionError, "no plain file")
+    assert refused(bundle, tmp_path, CorruptionError, "no plain file")
 
 
 def archive(bundle: Path, target: Path, extra: tarfile.TarInfo | None = None) -> None:
@@ -190,7 +195,7 @@ def test_a_tar_with_anything_but_our_files_is_refused(
     bundle: Path, tmp_path: Path, extra: Any, words: str
 ) -> None:
     archive(bundle, tmp_path / "b.tar", extra)
-    refused(tmp_path / "b.tar", tmp_path, CorruptionError, words)
+    assert refused(tmp_path / "b.tar", tmp_path, CorruptionError, words)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 512, 1500, -2000])
@@ -201,11 +206,11 @@ def test_a_tar_that_ends_early_is_refused(bundle: Path, tmp_path: Path, keep: in
     while raw[last - 512 : last].strip(b"\0") == b"":
         last -= 512
     (tmp_path / "b.tar").write_bytes(raw[: keep if keep >= 0 else last + keep])
-    refused(tmp_path / "b.tar", tmp_path, CorruptionError, "early|missing|no backup")
+    assert refused(tmp_path / "b.tar", tmp_path, CorruptionError, "early|missing|no backup")
     archive(bundle, tmp_path / "c.tar.gz")
     packed = (tmp_path / "c.tar.gz").read_bytes()
     (tmp_path / "c.tar.gz").write_bytes(packed[: len(packed) // 2])
-    refused(tmp_path / "c.tar.gz", tmp_path, CorruptionError, "early|gzip")
+    assert refused(tmp_path / "c.tar.gz", tmp_path, CorruptionError, "early|gzip")
 
 
 def test_a_flipped_bit_in_a_tar_header_is_found(bundle: Path, tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def test_a_flipped_bit_in_a_tar_header_is_found(bundle: Path, tmp_path: Path) ->
     raw = bytearray((tmp_path / "b.tar").read_bytes())
     raw[5] ^= 1
     (tmp_path / "b.tar").write_bytes(raw)
-    refused(tmp_path / "b.tar", tmp_path, CorruptionError, "header fails its checksum")
+    assert refused(tmp_path / "b.tar", tmp_path, CorruptionError, "header fails its checksum")
 
 
 def test_bombs_are_refused_when_they_grow_not_when_they_have_grown(
@@ -227,10 +232,10 @@ def test_bombs_are_refused_when_they_grow_not_when_they_have_grown(
         for _ in range(200):
             out.write(bytes(2**20))
     assert huge.stat().st_size < 2**20
-    refused(huge, tmp_path, CorruptionError, "unfold")
+    assert refused(huge, tmp_path, CorruptionError, "unfold")
     # More behind the last file than the manifest has announced.
     archive(bundle, tmp_path / "b.tar.gz", member("stuffing", size=64 * 2**20))
-    refused(tmp_path / "b.tar.gz", tmp_path, CorruptionError, "not what the manifest|unfold")
+    assert refused(tmp_path / "b.tar.gz", tmp_path, CorruptionError, "not what the manifest|unfold")
 
 
 def test_a_file_that_compresses_a_thousand_times_is_restored(bundle: Path, tmp_path: Path) -> None:
@@ -247,7 +252,7 @@ def test_a_file_that_compresses_a_thousand_times_is_restored(bundle: Path, tmp_p
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     for raw in (b"", b"hello", bytes(1024), b"\x1f\x8bnot gzip"):
         (tmp_path / "x.tar").write_bytes(raw)
-        refused(tmp_path / "x.tar", tmp_path, CorruptionError, "x.tar")
+        assert refused(tmp_path / "x.tar", tmp_path, CorruptionError, "x.tar")
 
 
 def test_an_address_nobody_knows_is_refused(tmp_path: Path) -> None:

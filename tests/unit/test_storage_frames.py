@@ -90,4 +90,6 @@ def test_a_log_that_vanishes_under_a_reader_is_passed_over(tmp_path: Path) -> No
         def listdir(self, path: Path) -> list[str]:
             return [*super().listdir(path), "000009.log"]
 
+    before = sorted(folder.iterdir())
     guard_logs(Listing(), folder, read_only=True)
+    assert sorted(folder.iterdir()) == before

@@ -41,6 +41,7 @@ def test_a_new_directory_becomes_a_database(tmp_path: Path) -> None:
 
 def test_an_empty_directory_becomes_a_database_too(tmp_path: Path) -> None:
     open_database_dir(tmp_path, read_only=False).close()
+    assert json.loads((tmp_path / "FORMAT").read_text())["format"] == 1
     open_database_dir(tmp_path, read_only=False, create=False).close()
 
 
@@ -71,6 +72,8 @@ def test_what_a_crash_while_creating_leaves_is_no_obstacle(tmp_path: Path) -> No
     (tmp_path / "LOCK").write_text('{"pid":')
     (tmp_path / "FORMAT.tmp").write_text("{")
     open_database_dir(tmp_path, read_only=False).close()
+    assert json.loads((tmp_path / "FORMAT").read_text())["format"] == 1
+    assert not (tmp_path / "FORMAT.tmp").exists()
 
 
 def test_a_newer_format_is_refused_with_its_writer(tmp_path: Path) -> None:
