@@ -35,8 +35,9 @@ def main(arguments: list[str]) -> int:
     parts = parser.add_subparsers(dest="part", metavar="part")
     for name, module in modules.items():
         own = parts.add_parser(name, help=module.PURPOSE)
-        own.add_argument("--seed", type=int, default=SEED)
-        own.add_argument("--keep", action="store_true")
+        # Given before the part's name or behind it: a default here would undo the former.
+        own.add_argument("--seed", type=int, default=argparse.SUPPRESS)
+        own.add_argument("--keep", action="store_true", default=argparse.SUPPRESS)
         module.arguments(own)
     chosen = parser.parse_args(arguments)
     names = PARTS if chosen.part is None else (chosen.part,)
