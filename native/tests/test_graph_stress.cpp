@@ -189,8 +189,8 @@ void everything_at_once(std::size_t n, Metric metric) {
 
 int main() {
   const bool slow = test::slow();
-  everything_at_once(slow ? 3000 : 12000, Metric::l2);
-  everything_at_once(slow ? 2000 : 6000, Metric::cosine);
-  everything_at_once(slow ? 1500 : 4000, Metric::ip);
+  everything_at_once(slow ? 1000 : 12000, Metric::l2);
+  everything_at_once(slow ? 800 : 6000, Metric::cosine);
+  everything_at_once(slow ? 600 : 4000, Metric::ip);
   return test::failures();
 }
