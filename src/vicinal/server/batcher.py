@@ -5,9 +5,7 @@ are busy are there together when one becomes free, and go as one batch. So the w
 longer than the calls under way, and batches grow with the load by themselves.
 
 A search that is the only request under way or read, and whose like took less than INLINE_S_MAX, does not even go to a
-thread: the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search. Where there is
-one thread for searches, since there is one core, that holds for all that take so little: those that came in one turn of
-the loop are carried out at its end, as one call. A thread would only take the core from the loop.
+thread: the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search.
 """
 
 from __future__ import annotations
@@ -32,9 +30,6 @@ from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
 
 INLINE_S_MAX = 0.0003
-BATCH_S_MAX = 0.005
-"""Of searches that are carried out on the event loop as one call."""
-
 USUAL_MAX = 256
 """Options of searches whose usual time is known, the latest."""
 
@@ -93,7 +88,6 @@ class SearchBatcher:
         self._threads = threads
         self._groups: OrderedDict[Like, _Group] = OrderedDict()
         self._usual_s: OrderedDict[Like, float] = OrderedDict()
-        self._gathering = False
 
     @property
     def waiting(self) -> int:
@@ -110,7 +104,11 @@ class SearchBatcher:
     ) -> None:
         """Queue a search; its future gets the encoded answer or the error. alone : none else is under way or read."""
         like = (collection.engine.incarnation, options)
-        if alone and self._free == self._threads and self._quick(like, 1):
+        if (
+            alone
+            and self._free == self._threads
+            and self._usual_s.get(like, INLINE_S_MAX) < INLINE_S_MAX
+        ):
             self._free -= 1
             self._observe([waiting])
             self._finish(like, [waiting], *self._carry_out(collection, options, [waiting]))
@@ -119,24 +117,11 @@ class SearchBatcher:
         if group is None:
             self._groups[like] = group = _Group(collection, [])
         group.waiting.append(waiting)
-        if self._threads > 1 or not self._quick(like, 1):
-            self._dispatch()
-        elif not self._gathering:
-            self._gathering = True
-            asyncio.get_running_loop().call_soon(self._gathered)
+        self._dispatch()
 
     def close(self) -> None:
         """Finish what is under way."""
         self._executor.shutdown(wait=True)
-
-    def _quick(self, like: Like, count: int) -> bool:
-        """Whether so many searches take so little that the event loop may carry them out."""
-        usual_s = self._usual_s.get(like, INLINE_S_MAX)
-        return usual_s < INLINE_S_MAX and usual_s * count < BATCH_S_MAX
-
-    def _gathered(self) -> None:
-        self._gathering = False
-        self._dispatch()
 
     def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -150,12 +135,7 @@ class SearchBatcher:
                 del self._groups[like]
             self._free -= 1
             self._observe(taken)
-            if self._threads == 1 and self._quick(like, len(taken)):
-                results, seconds = self._carry_out(group.collection, like[1], taken)
-                self._done(like, len(taken), seconds)
-                _tell(taken, results)
-            else:
-                self._executor.submit(self._run, loop, group.collection, like, taken)
+            self._executor.submit(self._run, loop, group.collection, like, taken)
 
     def _run(
         self,
@@ -187,19 +167,21 @@ class SearchBatcher:
         results: list[bytes | BaseException],
         seconds: float,
     ) -> None:
-        self._done(like, len(taken), seconds)
-        self._dispatch()
-        _tell(taken, results)
-
-    def _done(self, like: Like, count: int, seconds: float) -> None:
-        """A thread is free again that carried out so many searches."""
         self._free += 1
         self._worked(seconds)
-        each_s = seconds / count
-        usual_s = self._usual_s.pop(like, each_s)
-        self._usual_s[like] = usual_s + USUAL_SHARE * (each_s - usual_s)
-        if len(self._usual_s) > USUAL_MAX:
-            self._usual_s.popitem(last=False)
+        if len(taken) == 1:
+            usual_s = self._usual_s.pop(like, seconds)
+            self._usual_s[like] = usual_s + USUAL_SHARE * (seconds - usual_s)
+            if len(self._usual_s) > USUAL_MAX:
+                self._usual_s.popitem(last=False)
+        self._dispatch()
+        for waiting, result in zip(taken, results, strict=True):
+            if waiting.future.done():
+                continue  # its deadline was over, or its client went away
+            if isinstance(result, bytes):
+                waiting.future.set_result(result)
+            else:
+                waiting.future.set_exception(result)
 
     def _search(
         self, collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
@@ -233,14 +215,3 @@ class SearchBatcher:
                 if settled and keep is not None:
                     keep(body, version)
         return [results[i] for i in range(len(taken))]
-
-
-def _tell(taken: list[Waiting], results: list[bytes | BaseException]) -> None:
-    """Give each search its answer, or its error."""
-    for waiting, result in zip(taken, results, strict=True):
-        if waiting.future.done():
-            continue  # its deadline was over, or its client went away
-        if isinstance(result, bytes):
-            waiting.future.set_result(result)
-        else:
-            waiting.future.set_exception(result)
