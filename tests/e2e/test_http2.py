@@ -214,6 +214,48 @@ def test_an_answer_goes_no_faster_than_its_reader_allows(server: Any, connect: A
     assert got + len(peer.answer(3)[0]) == wanted
 
 
+def test_answers_share_the_connection_s_window(peer: Peer) -> None:
+    peer.send(SETTINGS, 0, 0, (4).to_bytes(2, "big") + (2**20).to_bytes(4, "big"))
+    search = m.Search(vector=np.ones(2, "<f4").tobytes(), k=20)
+    numbers = list(range(1, 2 * STREAMS_MAX, 2))
+    got = dict.fromkeys(numbers, b"")
+
+    def take(frame: tuple[int, int, int, bytes] | None) -> None:
+        assert frame is not None
+        if frame[0] == DATA:
+            got[frame[2]] += frame[3]
+
+    for number in numbers:
+        peer.ask(number, encode_request(ops.SEARCH, "docs", search))
+    while sum(map(len, got.values())) < 65_535:
+        take(peer.frame())
+    peer.send(PING, 0, 0, bytes(8))
+    while (found := peer.frame()) is not None and found[0] != PING:
+        take(found)
+    assert sum(map(len, got.values())) == 65_535
+    peer.send(WINDOW_UPDATE, 0, 0, (2**20).to_bytes(4, "big"))
+    while any(
+        len(data) < 5 or len(data) < 5 + int.from_bytes(data[1:5], "big") for data in got.values()
+    ):
+        take(peer.frame())
+    assert {tuple(sorted(ids(data))) for data in got.values()} == {tuple(range(20))}
+
+
+def test_a_peer_that_keeps_no_table_of_headers_can_read_every_answer(
+    server: Any, connect: Any
+) -> None:
+    peer = connect(server.grpc_url, greet=False)
+    peer.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, (1).to_bytes(2, "big") + bytes(4)))
+    peer.decoder.max_allowed_table_size = 0
+    for number in (1, 3, 7, 9):
+        peer.ask(number)
+        data, fields = peer.answer(number)
+        assert (ids(data), fields["grpc-status"]) == ([1], "0")
+        if number == 3:
+            peer.ask(5, method=b"Nothing")
+            assert peer.answer(5)[1]["grpc-status"] == "12"
+
+
 def test_a_large_message_and_a_large_answer_pass(local: vicinal.Database, server: Any) -> None:
     n = 60_000
     with vicinal.open(server.grpc_url) as db:

@@ -24,7 +24,7 @@ from vicinal.model.hits import id_array
 from vicinal.model.metric import VectorType
 from vicinal.server.grpc_calls import GrpcCall, Method
 from vicinal.server.grpc_port import Caller, GrpcPort
-from vicinal.server.handlers import columns_of, times
+from vicinal.server.handlers import found_by, times
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.arrow import SERVICE, Inbound, data_of, fields_of, flight, pa, parse
@@ -343,24 +343,14 @@ def _search_batch(
     request: m.SearchBatch, queries: Any, json: bool, docs: Collection
 ) -> tuple[bytes, bytes]:
     """The schema of the hits, and the hits."""
-    found: Any = docs.search(
-        queries,
-        k=request.k,
-        where=request.where,
-        ef_search=request.ef_search,
-        recall=request.recall,
-        exact=request.exact,
-        with_payload=request.with_payload,
-        with_vectors=request.with_vectors,
-        threads=request.threads,
-    )
+    found = found_by(docs, queries, request)
     schema = tables.hits_schema(
         docs.config,
         with_payload=request.with_payload,
         with_vectors=request.with_vectors,
         json=json,
     )
-    return data_of(schema.serialize()), tables.hits_message(columns_of(found), schema)
+    return data_of(schema.serialize()), tables.hits_message(found, schema)
 
 
 def _search_stored(

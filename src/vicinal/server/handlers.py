@@ -16,7 +16,7 @@ from vicinal.engine.reader import Found
 from vicinal.model.clock import ExpiresAt
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import HitsBatch, Point
+from vicinal.model.hits import Point
 from vicinal.model.version import VERSION
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -178,19 +178,8 @@ def search_batch(
     """Many queries."""
     del codec
     queries: Any = many_vectors(request.vectors, config, query=True)
-    found: Any = docs.search(
-        queries,
-        k=request.k,
-        where=request.where,
-        ef_search=request.ef_search,
-        recall=request.recall,
-        exact=request.exact,
-        with_payload=request.with_payload,
-        with_vectors=request.with_vectors,
-        threads=request.threads,
-    )
-    columns = columns_of(found)
-    return m.BatchOut(results=[hits_out(columns, i, out) for i in range(len(found))])
+    found = found_by(docs, queries, request)
+    return m.BatchOut(results=[hits_out(found, i, out) for i in range(len(found.ids))])
 
 
 def explain(
@@ -237,8 +226,19 @@ def calibrate(
     return m.Done()
 
 
-def columns_of(found: HitsBatch) -> Found:
-    """What a batch of queries found, as the engine gave it."""
+def found_by(docs: Collection, queries: Any, request: m.SearchBatch) -> Found:
+    """What a batch of queries finds, whose vectors are `queries` wherever they came in, as the engine gave it."""
+    found: Any = docs.search(
+        queries,
+        k=request.k,
+        where=request.where,
+        ef_search=request.ef_search,
+        recall=request.recall,
+        exact=request.exact,
+        with_payload=request.with_payload,
+        with_vectors=request.with_vectors,
+        threads=request.threads,
+    )
     return Found(
         found.ids,
         found.distances,

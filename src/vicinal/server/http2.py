@@ -11,9 +11,11 @@ nothing more is read, pings and settings, which ask for an answer each, included
 from __future__ import annotations
 
 import asyncio
+import struct
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from h2 import events as h2_events
@@ -23,10 +25,12 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 from hpack import HeaderTuple
 from hyperframe.frame import GoAwayFrame
 
 from vicinal.telemetry.log import get_logger
+from vicinal.wire.varint import varint
 
 Field = tuple[str, str]
 """Of a request: name and value."""
@@ -38,7 +42,15 @@ NUMBER_MAX = 2**31 - 1
 FRAME_BYTES_MAX = 2**16
 """Of a frame that comes, and of one that goes, where the peer takes them; so streams take turns."""
 
+FRAME_BYTES_LEAST = 2**14
+"""Of a frame that every peer takes."""
+
 _FRAME_HEAD_BYTES = 9
+_FRAME_HEAD = struct.Struct(">IBI")
+"""Of a frame: its length and type as one number, its flags, its stream."""
+
+_DATA, _HEADERS = 0, 1
+_END_STREAM, _END_HEADERS = 0x01, 0x04
 
 STREAM_ROOM = 65_535
 """Bytes of a stream that come before somebody wants them; what HTTP/2 begins with."""
@@ -119,6 +131,12 @@ class Stream(ABC):
 
     def answer(self, head: Fields, body: bytes, trailers: Fields) -> None:
         """The whole answer; what cannot go at once goes when it can."""
+        connection = self.connection
+        if not self.closed and connection.answer(self.number, head, body, trailers):
+            self._close()
+            if not connection.streams:  # nobody whose answer could go with it
+                connection.write()
+            return
         self.head(head)
         self.put(body)
         self.finish(trailers)
@@ -251,6 +269,7 @@ class Connection(asyncio.Protocol):
         self.machine = _machine(owner, self._frames)
         self._settled, self._heard, self._resets, self._taken = False, 0, 0, 0
         self._unsent, self._sending = 0, False
+        self._frames_out: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._goes, self._said = False, False
         self._transport: Any = None
@@ -272,7 +291,7 @@ class Connection(asyncio.Protocol):
         self._owner.connections.add(self)
         self.machine.initiate_connection()
         self.machine.increment_flow_control_window(CONNECTION_ROOM - STREAM_ROOM)
-        self._write()
+        self.write()
         self._timer = self._loop.call_later(self._owner.read_s_max, self._watch, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -309,10 +328,25 @@ class Connection(asyncio.Protocol):
         """The machine has something to send, with `count` bytes of answers: all of a turn of the loop goes together."""
         self._unsent += count
         if self._unsent >= WRITE_BYTES:
-            self._write()
+            self.write()
         elif not self._sending:
             self._sending = True
-            self._loop.call_soon(self._write)
+            self._loop.call_soon(self.write)
+
+    def answer(self, number: int, head: Fields, body: bytes, trailers: Fields) -> bool:
+        """Send the whole answer to a stream, where that can go at once; else nothing is done."""
+        if self.paused or self.blocked:
+            return False
+        machine = self.machine
+        frames = machine.answer(number, head, body, trailers)
+        if frames is None:
+            return False
+        if before := machine.data_to_send():
+            self._frames_out.append(before)
+        self._frames_out.append(frames)
+        self.answered()
+        self.write_soon(len(body))
+        return True
 
     def answered(self) -> None:
         """A call was; see RESETS_MAX."""
@@ -323,11 +357,11 @@ class Connection(asyncio.Protocol):
         """Tell the peer to make its next call elsewhere; those that come before it knows are taken. The connection ends
         with the last of them."""
         if not self._said:
-            self._write()
+            self.write()
             # h2 says it only to end a connection.
             self._transport.write(GoAwayFrame(0, last_stream_id=NUMBER_MAX).serialize())
             self.machine.ping(LEAVING)
-            self._write()
+            self.write()
 
     def close(self) -> None:
         """End it; what was written still goes."""
@@ -353,7 +387,7 @@ class Connection(asyncio.Protocol):
         if self._said:
             return
         if self._sending:
-            self._write()  # h2 forgets what was not sent when the peer says that it goes
+            self.write()  # h2 forgets what was not sent when the peer says that it goes
         machine = self.machine
         try:
             events = machine.receive_data(data)
@@ -377,7 +411,7 @@ class Connection(asyncio.Protocol):
         elif self._frames.rest_bytes > _FRAME_HEAD_BYTES + FRAME_BYTES_MAX:
             self._fail(ErrorCodes.FRAME_SIZE_ERROR)
         else:
-            self._write()
+            self.write()
 
     def _event(self, event: h2_events.Event) -> None:
         if isinstance(event, h2_events.RequestReceived):
@@ -438,10 +472,13 @@ class Connection(asyncio.Protocol):
             if event.data:
                 stream.came(event.data)
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Hand the transport what the machine has to send."""
         self._sending, self._unsent = False, 0
         data = self.machine.data_to_send()
+        if self._frames_out:
+            data = b"".join((*self._frames_out, data))
+            self._frames_out.clear()
         if data and not self._said:
             self._transport.write(data)
 
@@ -456,7 +493,7 @@ class Connection(asyncio.Protocol):
             self._hang_up()
 
     def _hang_up(self) -> None:
-        self._write()
+        self.write()
         self._said = True
         self._transport.close()
 
@@ -493,8 +530,65 @@ class _Machine(H2Connection):
     MAX_CLOSED_STREAMS = 1_024
     """That are remembered, for what still comes for them."""
 
+    def answer(self, number: int, head: Fields, body: bytes, trailers: Fields) -> bytes | None:
+        """The frames of a whole answer, in a tenth of the time that h2 takes to make them one by one; None where they
+        cannot go at once. h2 is told that they went."""
+        stream = self.streams.get(number)
+        if (
+            stream is None
+            or stream.state_machine.headers_sent
+            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or self.encoder.table_size_changes  # of which the next block of h2's has to tell
+            or len(body) > min(self.max_outbound_frame_size, self.local_flow_control_window(number))
+        ):
+            return None
+        block, last = _kept_literals(head), _literals(trailers)
+        if len(last) > FRAME_BYTES_LEAST:
+            return None
+        try:
+            stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        except ProtocolError:
+            return None
+        self.outbound_flow_control_window -= len(body)
+        return b"".join(
+            (
+                _FRAME_HEAD.pack(len(block) << 8 | _HEADERS, _END_HEADERS, number),
+                block,
+                _FRAME_HEAD.pack(len(body) << 8 | _DATA, 0, number),
+                body,
+                _FRAME_HEAD.pack(len(last) << 8 | _HEADERS, _END_HEADERS | _END_STREAM, number),
+                last,
+            )
+        )
 
-def _machine(owner: Owner, frames: FrameBuffer) -> H2Connection:
+
+def _literals(fields: Fields) -> bytes:
+    """A header block that neither reads nor writes the connection's table of headers (RFC 7541, 6.2.2 and 6.2.3), so
+    that it is the same wherever it is sent."""
+    parts: list[bytes] = []
+    for field in fields:
+        name, value = field
+        parts += (
+            b"\x00" if field.indexable else b"\x10",
+            _length(len(name)),
+            name,
+            _length(len(value)),
+            value,
+        )
+    return b"".join(parts)
+
+
+_kept_literals = lru_cache(maxsize=16)(_literals)
+"""Of the few heads that there are."""
+
+
+def _length(count: int) -> bytes:
+    """Of a text in a header block, as it is: an integer whose first byte has seven bits for it (RFC 7541, 5.1)."""
+    return bytes((count,)) if count < 0x7F else b"\x7f" + varint(count - 0x7F)
+
+
+def _machine(owner: Owner, frames: FrameBuffer) -> _Machine:
     machine = _Machine(_CONFIG)
     machine.incoming_buffer = frames
     bounds = {
