@@ -38,7 +38,7 @@ inline constexpr std::size_t kChunk = 32;
                                   static_cast<double>(matches));
 }
 // Past it the codes are searched: the packed form's candidate list grows with the beam, and with it every hop.
-inline constexpr std::size_t kPackedBeamMax = 2048;
+inline constexpr std::size_t kPackedBeamMax = 4096;
 
 // With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
 // than a walk up to about this many.
