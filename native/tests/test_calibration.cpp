@@ -29,6 +29,15 @@ std::vector<float> random_rows(std::size_t n, std::uint64_t seed) {
   return rows;
 }
 
+// Every other row lies in few dimensions, where its neighbours are easier to find.
+std::vector<float> uneven_rows(std::size_t n, std::uint64_t seed) {
+  std::vector<float> rows = random_rows(n, seed);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i / kDim % 2 == 0 && i % kDim >= 6) rows[i] *= 0.3F;
+  }
+  return rows;
+}
+
 const std::byte* bytes(const std::vector<float>& rows) { return reinterpret_cast<const std::byte*>(rows.data()); }
 
 // Misses of 8 / ef at every k, known to within a thousandth.
@@ -190,13 +199,13 @@ double measured(const GraphIndex& index, const std::vector<float>& queries, std:
 }
 
 void what_an_index_measured_of_itself_holds_for_unseen_queries() {
-  const std::vector<float> queries = random_rows(300, 9);
+  const std::vector<float> queries = uneven_rows(300, 9);
   for (const Format format : {Format::sq8, Format::rabitq}) {
     GraphConfig config;
     config.dim = kDim;
     config.format = format;
     GraphIndex index(config);
-    index.build(bytes(random_rows(8000, 3)), 8000, 1, true, {});
+    index.build(bytes(uneven_rows(8000, 3)), 8000, 1, true, {});
     const auto table = index.calibration();
     CHECK(table != nullptr && table->rows() == 8000 && !table->given());
     CHECK(index.linked() == 8000);
@@ -221,12 +230,13 @@ void what_an_index_measured_of_itself_holds_for_unseen_queries() {
     }
     for (const std::size_t b : {std::size_t{0}, std::size_t{3}, std::size_t{5}}) {
       const std::vector<Rule>& rules = given->plain().rules(b);
-      CHECK(b > 0 || rules.size() > 5, rules.size());  // for one neighbour an early end pays on any data
+      CHECK(b > 0 || rules.size() > 5, rules.size());  // where queries differ an early end pays
       for (const Rule& rule : rules) {
         if (rule.queries < 300) continue;
         const std::size_t k = kCalibratedKs[b];
         const double got = measured(index, queries, k, rule.ef, rule.near_part);
-        CHECK(std::abs(got - static_cast<double>(rule.recall)) < 0.006, k, rule.ef, rule.near_part, rule.recall, got);
+        // Of rows as near as codes can tell, three queries of the 300 may get the other one.
+        CHECK(std::abs(got - static_cast<double>(rule.recall)) < 0.012, k, rule.ef, rule.near_part, rule.recall, got);
       }
     }
   }

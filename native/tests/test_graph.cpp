@@ -248,6 +248,32 @@ void rows_of_the_graph_are_sound() {
   CHECK(recall_of(index, random_rows(100, dim, 7), dim, 64) > 0.95);
 }
 
+// In many dimensions rows near the middle are near many others, and rows far out are near none.
+void rows_near_nobody_keep_edges_that_lead_to_them() {
+  constexpr std::size_t n = 6000;
+  constexpr std::size_t dim = 48;
+  std::mt19937_64 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(n * dim);
+  for (float& x : rows) x = normal(random);
+  GraphConfig config;
+  config.dim = dim;
+  config.format = Format::sq8;
+  GraphIndex index(config);
+  index.build(bytes(rows), n, 1, true, {});
+  const Adjacency edges = index.adjacency();
+  std::vector<std::size_t> in_degrees(n, 0);
+  for (std::uint32_t row = 0; row < n; ++row) {
+    for (std::uint32_t i = 0; i < edges.degree; ++i) {
+      if (edges.row(row)[i] != row) ++in_degrees[edges.row(row)[i]];
+    }
+  }
+  std::sort(in_degrees.begin(), in_degrees.end());
+  CHECK(in_degrees[0] >= 4, "every row can be reached in several ways");
+  CHECK(in_degrees[n / 20] >= edges.degree / 2, "few rows have less than half of the usual edges to them");
+  CHECK(in_degrees[n - n / 100] <= 3 * edges.degree, "no row has most of them");
+}
+
 void repair_is_complete_and_idempotent() {
   constexpr std::size_t dim = 24;
   GraphConfig config;
@@ -389,6 +415,7 @@ int main() {
   float_keys_order_as_distances();
   beams_agree_between_instruction_sets();
   rows_of_the_graph_are_sound();
+  rows_near_nobody_keep_edges_that_lead_to_them();
   repair_is_complete_and_idempotent();
   hostile_headers_are_refused();
   hostile_edges_are_refused();

@@ -38,7 +38,7 @@ inline constexpr std::size_t kChunk = 32;
                                   static_cast<double>(matches));
 }
 // Past it the codes are searched: the packed form's candidate list grows with the beam, and with it every hop.
-inline constexpr std::size_t kPackedBeamMax = 2048;
+inline constexpr std::size_t kPackedBeamMax = 4096;
 
 // With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
 // than a walk up to about this many.
@@ -80,7 +80,7 @@ inline constexpr float kAlpha = 1.02F;
 inline constexpr float kAlphaMax = 1.2F;
 inline constexpr float kAlphaStep = 1.1F;
 // Edges to a row that no other row's pruning takes away: with fewer, a row is hard to find or cannot be.
-inline constexpr std::uint16_t kInDegreeKept = 4;
+inline constexpr std::uint16_t kInDegreeKept = 8;
 // Rows inserted side by side, as a share of those already there: they do not see one another.
 inline constexpr std::size_t kBatchShare = 50;
 inline constexpr std::size_t kBatchMax = 4096;

@@ -115,21 +115,25 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
   // edges lead keeps them: it could not be found without.
   const bool needed = force || in_degree(to.row) < kInDegreeKept;
   std::size_t victim = n;
-  std::size_t farthest = n;
+  std::size_t heaviest = n;
+  float burdens[kDegreeMax];
   for (std::size_t i = 0; i < n; ++i) {
     if (!needed && from_keys[i] <= to.key && pruner.occludes(to_keys[i], to.key)) return false;
-    if (in_degree(rows[i]) <= kInDegreeKept) continue;
+    const std::uint16_t leading = in_degree(rows[i]);
+    if (leading <= kInDegreeKept) continue;
+    burdens[i] = pruner.burden(from_keys[i], leading);
     const bool occluded = from_keys[i] > to.key && pruner.occludes(to_keys[i], from_keys[i]);
-    if (occluded && (victim == n || from_keys[i] > from_keys[victim])) victim = i;
-    if (farthest == n || from_keys[i] > from_keys[farthest]) farthest = i;
+    if (occluded && (victim == n || burdens[i] > burdens[victim])) victim = i;
+    if (heaviest == n || burdens[i] > burdens[heaviest]) heaviest = i;
   }
   if (victim == n) {
-    if (farthest == n) {
+    if (heaviest == n) {
       if (!force) return false;
-      farthest = static_cast<std::size_t>(std::max_element(from_keys, from_keys + n) - from_keys);
+      heaviest = static_cast<std::size_t>(std::max_element(from_keys, from_keys + n) - from_keys);
+    } else if (!needed && burdens[heaviest] <= pruner.burden(to.key, in_degree(to.row))) {
+      return false;
     }
-    if (!needed && from_keys[farthest] <= to.key) return false;
-    victim = farthest;
+    victim = heaviest;
   }
   replace(from, words[victim], rows[victim], to.row);
   return true;

@@ -35,6 +35,13 @@ class Pruner {
   [[nodiscard]] bool occludes(std::int32_t key_between, std::int32_t key_to_row) const noexcept {
     return alpha_ * value(key_between) < value(key_to_row) || (key_between == 0 && key_to_row != 0);
   }
+  // What an edge of a full row costs: its squared length times how many edges lead where it does. Long ones to rows
+  // that many others lead to are given up first; by length alone, rows far from all others would lose every edge to
+  // them but the last few, and queries out there would not find them.
+  [[nodiscard]] float burden(std::int32_t key, std::uint16_t in_degree) const noexcept {
+    const float length = value(key);
+    return (squared_ ? length : length * length) * static_cast<float>(in_degree);
+  }
   // Of rows equal to it (key 0) a row keeps only a few: more would leave no room for the way out.
   [[nodiscard]] static std::size_t twins_max(std::size_t degree) noexcept { return degree / 4; }
 
