@@ -1,5 +1,5 @@
-// NumPy arrays by NumPy's own interface: importing one by its buffer takes ten times as long, and making one by a call of
-// numpy.empty twice, which a single search would pay for two of each.
+// NumPy arrays by NumPy's own interface: importing one by its buffer takes ten times as long, and making one by a call
+// of numpy.empty twice, which a single search would pay for two of each.
 #include "arrays.hpp"
 
 #include <algorithm>

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.engine.critical import uninterrupted
-from vicinal.engine.expiry import NOTHING_DUE, Expiry
+from vicinal.engine.expiry import Expiry
 from vicinal.engine.lineage import Lineage
 from vicinal.engine.loss import LostSegment, describe
 from vicinal.engine.memory import MemoryBudget

@@ -18,7 +18,8 @@ from typing import Any
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
 from vicinal.model.errors import InvalidArgumentError, RequestTooLargeError, VicinalError
-from vicinal.server.http2 import READ_ROOM, Connection, Field, Fields, Owner, Stream
+from vicinal.server.http2 import READ_ROOM, Connection, Field, Owner, Stream
+from vicinal.server.http2_machine import Fields
 from vicinal.server.listening import BACKLOG
 from vicinal.telemetry.log import get_logger
 from vicinal.wire.compression import GZIP, PACK_BYTES_MIN, Unpacker, pack

@@ -26,7 +26,7 @@ from vicinal.model.errors import (
 from vicinal.server.gateway import Call, Gateway
 from vicinal.server.grpc_calls import GrpcCall, GrpcServer, Method, status_of, trailers_of
 from vicinal.server.grpc_health import Health
-from vicinal.server.http2 import Fields
+from vicinal.server.http2_machine import Fields
 from vicinal.server.keys import Key
 from vicinal.server.listening import listen
 from vicinal.server.observing import REQUEST_ID_HEADER, new_request_id
