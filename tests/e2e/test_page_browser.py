@@ -404,16 +404,16 @@ def test_every_view_fits_a_narrow_screen_and_names_its_controls(site: Site) -> N
 
 def test_errors_and_empty_places_are_in_words(site: Site) -> None:
     page = site.open("#/collections/none")
-    shows(page, "there is no collection 'none'")
+    assert shows(page, "there is no collection 'none'").is_visible()
     page.goto(f"{site.url}/ui/#/nowhere")
-    shows(page, "There is no page")
+    assert shows(page, "There is no page").is_visible()
     page.goto(f"{site.url}/ui/#/collections/empty/map")
-    shows(page, "The collection has no points yet.")
+    assert shows(page, "The collection has no points yet.").is_visible()
     page.goto(f"{site.url}/ui/#/collections/empty/points")
-    shows(page, "No points yet")
+    assert shows(page, "No points yet").is_visible()
     page.goto(f"{site.url}/ui/#/collections/empty/search")
     page.get_by_role("button", name="Any point").click()
-    shows(page, "The collection has no points yet.")
+    assert shows(page, "The collection has no points yet.").is_visible()
 
 
 def test_colours_follow_the_system_and_the_choice(site: Site) -> None:

@@ -24,7 +24,7 @@ from vicinal.model.hits import id_array
 from vicinal.model.metric import VectorType
 from vicinal.server.grpc_calls import GrpcCall, Method
 from vicinal.server.grpc_port import Caller, GrpcPort
-from vicinal.server.handlers import found_by, times
+from vicinal.server.handlers import found_by, page_of, times
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.arrow import SERVICE, Inbound, data_of, fields_of, flight, pa, parse
@@ -326,14 +326,7 @@ def _stored(matrix: Any, docs: Collection) -> Any:
 
 
 def _page(fields: m.Scroll, json: bool, docs: Collection) -> tuple[Any, bytes, str | None]:
-    page = docs.scroll(
-        where=fields.where,
-        order_by=fields.order_by,
-        descending=fields.descending,
-        limit=fields.limit,
-        cursor=fields.cursor,
-        with_vectors=fields.with_vectors,
-    )
+    page = page_of(docs, fields)
     schema = tables.points_schema(docs.config, with_vectors=fields.with_vectors, json=json)
     batch = tables.points_batch(page, schema, docs.config)
     return schema, data_of(batch.serialize()), page.cursor

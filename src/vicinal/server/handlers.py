@@ -16,7 +16,7 @@ from vicinal.engine.reader import Found
 from vicinal.model.clock import ExpiresAt
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import Point
+from vicinal.model.hits import Page, Point
 from vicinal.model.version import VERSION
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -153,14 +153,7 @@ def scroll(
 ) -> m.PageOut:
     """One page."""
     del config, codec
-    page = docs.scroll(
-        where=request.where,
-        order_by=request.order_by,
-        descending=request.descending,
-        limit=request.limit,
-        cursor=request.cursor,
-        with_vectors=request.with_vectors,
-    )
+    page = page_of(docs, request)
     return m.PageOut(points=[_point(p, out) for p in page], cursor=page.cursor)
 
 
@@ -224,6 +217,18 @@ def calibrate(
     queries: Any = None if given is None else many_vectors(given, config, query=True)
     docs.calibrate(queries, threads=request.threads)
     return m.Done()
+
+
+def page_of(docs: Collection, request: m.Scroll) -> Page:
+    """The page that is asked for."""
+    return docs.scroll(
+        where=request.where,
+        order_by=request.order_by,
+        descending=request.descending,
+        limit=request.limit,
+        cursor=request.cursor,
+        with_vectors=request.with_vectors,
+    )
 
 
 def found_by(docs: Collection, queries: Any, request: m.SearchBatch) -> Found:
