@@ -136,6 +136,14 @@ inline View query_matrix(const AnyArray& a, DType dtype, const char* name) {
   return view(a, query_dtype(dtype), dtype_name(query_dtype(dtype)), 2, name);
 }
 
+// Queries as most callers have them: one of one dimension, or a matrix, C-contiguous, of that dtype and so many
+// columns. No rows: it is anything else.
+inline View usual_matrix(const AnyArray& a, nb::dlpack::dtype dtype, std::size_t columns) noexcept {
+  const std::size_t ndim = a.ndim();
+  if (a.dtype() != dtype || !a.contiguous() || (ndim != 1 && ndim != 2) || a.shape(ndim - 1) != columns) return {};
+  return {static_cast<const std::byte*>(a.data()), ndim == 1 ? 1 : a.shape(0), columns};
+}
+
 template <class T>
 View vector(const AnyArray& a, const char* name) {
   return view(a, nb::dtype<T>(), dtype_name(nb::dtype<T>()), 1, name);

@@ -3,7 +3,6 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -67,34 +66,17 @@ nb::object norms(const py::AnyArray& rows) {
   return out.array;
 }
 
-// How many dimensions the array has, 1 or 2, where it is the usual thing to search with: C-contiguous float32 of so
-// many columns, and each row's sum of squares between the bounds, so that no element is NaN or infinite. 0: it is not,
-// which says nothing of what is wrong.
-int usual_queries(nb::handle array, std::size_t columns, float least, float most) {
+// How many dimensions the array has, 1 or 2, where it is the usual thing to search with: see usual_matrix() and
+// usual_squares(). 0: it is not, which says nothing of what is wrong.
+int usual_queries(nb::handle array, std::size_t columns) {
   py::AnyArray given;
-  if (!given.look_at(array) || given.dtype() != nb::dtype<float>() || !given.contiguous()) return 0;
+  if (!given.look_at(array)) return 0;
+  const py::View q = py::usual_matrix(given, nb::dtype<float>(), columns);
+  if (q.rows == 0) return 0;
   const auto ndim = static_cast<int>(given.ndim());
-  const bool fits = (ndim == 1 || ndim == 2) && given.shape(given.ndim() - 1) == columns;
-  const std::size_t rows = !fits ? 0 : ndim == 1 ? 1 : given.shape(0);
-  if (rows == 0 || columns == 0) return 0;
-  constexpr std::size_t block = 64;
-  const SquaredNormsFn squared = squared_norms(DType::f32, best_isa());
-  const auto* data = static_cast<const std::byte*>(given.data());
-  const std::size_t stride = columns * sizeof(float);
-  const auto sound = [&] {
-    float squares[block];
-    for (std::size_t at = 0; at < rows; at += block) {
-      const std::size_t n = std::min(block, rows - at);
-      squared(data + at * stride, stride, n, columns, squares);
-      for (std::size_t i = 0; i < n; ++i) {
-        if (!(squares[i] > least && squares[i] < most)) return false;
-      }
-    }
-    return true;
-  };
-  if (rows == 1) return sound() ? ndim : 0;
+  if (q.rows == 1) return usual_squares(q.data, 1, columns) ? ndim : 0;
   const nb::gil_scoped_release release;
-  return sound() ? ndim : 0;
+  return usual_squares(q.data, q.rows, columns) ? ndim : 0;
 }
 
 nb::list supported_isas() {
@@ -114,9 +96,11 @@ void init_distance(nb::module_& m) {
         "(first row with NaN or infinity, first zero row), -1 where there is none.");
   m.def("inverse_norms", &norms, nb::arg("rows"), "1 / |row| of each row as float32 (n,); 0 for a zero row.");
   m.def(
-      "usual_queries", &usual_queries, nb::arg("array"), nb::arg("columns"), nb::arg("least"), nb::arg("most"),
+      "usual_queries", &usual_queries, nb::arg("array"), nb::arg("columns"),
       "Dimensions of the array, 1 or 2, where it is C-contiguous float32 of so many columns and the sum of squares of "
-      "each row lies between least and most; else 0.");
+      "each row lies between NORM_SQUARED_MIN and NORM_SQUARED_MAX; else 0.");
+  m.attr("NORM_SQUARED_MIN") = kNormSquaredMin;
+  m.attr("NORM_SQUARED_MAX") = kNormSquaredMax;
   m.def("supported_isas", &supported_isas, "Names of the instruction sets that this processor runs.");
   m.def("best_isa", [] { return isa_name(best_isa()); }, "The instruction set in use; VICINAL_ISA lowers it.");
 }

@@ -209,7 +209,7 @@ std::optional<graph::Beam> beam_of(const Graph& self, std::size_t k, std::size_t
   return last.beam;
 }
 
-// near_part none: without a filter, a search that does the work of a beam of ef_search (see same_work).
+// near_part none: a search that does the work of a beam of ef_search (see same_work).
 nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
                  nb::handle filter, bool exact, const char* strategy, std::optional<float> near_part) {
   const GraphConfig& c = self.index.config();
@@ -231,6 +231,8 @@ nb::tuple search(Graph& self, const AnyArray& queries, std::size_t k, std::size_
       p.ef_search = beam->ef;
       p.near_part = beam->near_part;
     }
+  } else {
+    p.by_work = true;
   }
   if (!filter.is_none()) {
     filter_array = nb::cast<AnyArray>(filter);
@@ -276,21 +278,24 @@ nb::object choose(const Graph& self, std::size_t k, double recall, std::optional
   return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
 }
 
-// (ef_search, recall to expect, near_part) of a search that does the work of a beam, without a filter.
-nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search) {
-  const std::optional<graph::Beam> beam = beam_of(self, k, ef_search);
+// (ef_search, recall to expect, near_part) of a search that does the work of a beam, share as for choose().
+nb::tuple same_work(const Graph& self, std::size_t k, std::size_t ef_search, std::optional<double> share) {
+  const std::optional<graph::Beam> beam =
+      share.has_value() ? self.index.same_work(k, ef_search, *share) : beam_of(self, k, ef_search);
   if (!beam.has_value()) return nb::make_tuple(ef_search, nb::none(), 0.0F);
   return nb::make_tuple(beam->ef, beam->recall, beam->near_part);
 }
 
 // The usual search in one call: no filter, a beam that ends as near_part says or else the work of one (see same_work),
 // and instead of rows their labels, where there are any. Returns (labels, distances, how many results the query with
-// the fewest has, recall to expect of the work of a beam).
-nb::tuple walk(Graph& self, const AnyArray& queries, std::size_t k, std::size_t ef_search, unsigned threads,
-               nb::handle labels, std::optional<float> near_part) {
+// the fewest has, recall to expect of the work of a beam); None where the queries are not the usual or not sound.
+nb::object walk(Graph& self, nb::handle queries, std::size_t k, std::size_t ef_search, unsigned threads,
+                nb::handle labels, std::optional<float> near_part) {
   const GraphConfig& c = self.index.config();
-  const View q = view(queries, query_dtype(c.dtype), dtype_name(query_dtype(c.dtype)), 2, "queries");
-  check_columns(c, q, "queries");
+  AnyArray given;
+  if (!given.look_at(queries)) return nb::none();
+  const View q = usual_matrix(given, query_dtype(c.dtype), columns(c));
+  if (q.rows == 0 || q.rows > graph::kQueriesMax) return nb::none();
   AnyArray label_array;
   View names{};
   if (!labels.is_none()) {
@@ -306,16 +311,20 @@ nb::tuple walk(Graph& self, const AnyArray& queries, std::size_t k, std::size_t 
   if (beam.has_value()) p.ef_search = beam->ef;
   p.near_part = beam.has_value() ? beam->near_part : near_part.value_or(0.0F);
   graph::check_parameters(p);
-  NewArray<std::int64_t> rows = new_array<std::int64_t>({q.rows, k});
-  NewArray<float> distances = new_array<float>({q.rows, k});
+  const bool one = given.ndim() == 1;
+  NewArray<std::int64_t> rows = one ? new_array<std::int64_t>({k}) : new_array<std::int64_t>({q.rows, k});
+  NewArray<float> distances = one ? new_array<float>({k}) : new_array<float>({q.rows, k});
   std::size_t fewest = k;
+  bool sound = false;
   {
     const nb::gil_scoped_release release;
-    self.index.search(q.data, q.rows, p, rows.data, distances.data);
-    for (std::size_t i = 0; i < q.rows; ++i) {
+    sound = self.index.rows().sound_queries(q.data, q.rows);
+    p.sound = sound;
+    if (sound) self.index.search(q.data, q.rows, p, rows.data, distances.data);
+    for (std::size_t i = 0; sound && i < q.rows; ++i) {
       while (fewest > 0 && rows.data[i * k + fewest - 1] < 0) --fewest;
     }
-    if (!labels.is_none()) {
+    if (sound && !labels.is_none()) {
       const auto* name = names.as<std::int64_t>();
       for (std::size_t i = 0; i < q.rows * k; ++i) {
         const auto row = static_cast<std::size_t>(rows.data[i]);  // -1 becomes the largest number
@@ -328,6 +337,7 @@ nb::tuple walk(Graph& self, const AnyArray& queries, std::size_t k, std::size_t 
       }
     }
   }
+  if (!sound) return nb::none();
   nb::object recall = beam.has_value() ? nb::cast(beam->recall) : nb::none();
   return nb::make_tuple(std::move(rows.array), std::move(distances.array), fewest, std::move(recall));
 }
@@ -423,11 +433,18 @@ void init_graph(nb::module_& m) {
       .def("rows_bytes", &rows_of, "rows"_a)
       .def("search", &search, "queries"_a, "k"_a = 10, "ef_search"_a = 64, "threads"_a = 1,
            "filter"_a.none() = nb::none(), "exact"_a = false, "strategy"_a = "auto", "near_part"_a.none() = 0.0F)
-      .def("walk", &walk, "queries"_a, "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(), "near_part"_a.none())
+      .def("walk", &walk, "queries"_a.none(), "k"_a, "ef_search"_a, "threads"_a, "labels"_a.none(),
+           "near_part"_a.none())
       .def("calibrate", &calibrate, "queries"_a, "threads"_a)
       .def("choose", &choose, "k"_a, "recall"_a, "share"_a.none() = nb::none())
-      .def("same_work", &same_work, "k"_a, "ef_search"_a)
+      .def("same_work", &same_work, "k"_a, "ef_search"_a, "share"_a.none() = nb::none())
       .def("expected", &expected, "k"_a, "ef_search"_a, "share"_a.none() = nb::none())
+      .def(
+          "scan_matches_max",
+          [](const Graph& self, std::size_t ef_search, double share) {
+            return self.index.scan_matches_max(ef_search, share);
+          },
+          "ef_search"_a, "share"_a)
       .def("calibration_bytes", &calibration_bytes)
       .def("set_calibration", &set_calibration, "table"_a)
       .def_prop_ro("calibration", &calibration)

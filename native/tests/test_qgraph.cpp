@@ -152,6 +152,50 @@ void an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set
   }
 }
 
+void a_filtered_walk_ends_with_enough_matches_and_gives_up_where_there_are_none_on_every_instruction_set() {
+  const Set set(fewer(1200), 64, Metric::l2);
+  const std::unique_ptr<QGraph> graph = set.pack();
+  const std::vector<std::uint64_t> half(set.n / 64 + 1, 0xF0F0F0F0F0F0F0F0U);
+  const std::vector<std::uint64_t> few(set.n / 64 + 1, 1U);
+  for (const Isa isa : isas()) {
+    const Loops loops = loops_for(isa);
+    SearchOptions options;
+    options.ef = 300;
+    options.k = 5;
+    options.loops = &loops;
+    options.pass = half.data();
+    const Visits whole = Visits::record(*graph, set, options);
+    options.enough = 40;
+    const Visits enough = Visits::record(*graph, set, options);
+    std::size_t ended = 0;
+    for (std::size_t q = 0; q < set.nq(); ++q) {
+      const auto& all = whole.of[q];
+      std::size_t end = options.enough;
+      for (; end < all.size(); ++end) {
+        const auto near = static_cast<std::size_t>(
+            std::count_if(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(end), [&](const auto& node) {
+              return node.estimate < all[end].estimate && (half[node.row / 64] >> (node.row % 64) & 1) != 0;
+            }));
+        if (near >= options.enough) break;
+      }
+      const std::size_t got = enough.of[q].size();
+      CHECK(got + 1 >= end && got <= end + 1, isa_name(isa), q, got, end);
+      ended += got < all.size() ? 1U : 0U;
+    }
+    CHECK(ended * 2 > set.nq(), isa_name(isa), ended);
+
+    options.look = 32;
+    options.share_min = 0.1F;
+    CHECK(recall(set, ask(graph, set, options), options.k, &half) >= kRecallFloor, isa_name(isa));
+    options.pass = few.data();  // one row in 64
+    for (const auto& walk : Visits::record(*graph, set, options).of) CHECK(walk.size() == 32, walk.size());
+    for (const bool alone : {false, true}) {
+      options.alone = alone;
+      for (const std::int64_t row : ask(graph, set, options).rows) CHECK(row == -1, isa_name(isa), row);
+    }
+  }
+}
+
 // Long lists lie in blocks, and nodes are told expanded by bits or, in larger graphs, by a table: each of it on the
 // way.
 void every_hop_goes_to_the_nearest_candidate_on_every_instruction_set() {
@@ -389,6 +433,7 @@ int main() {
   rotation_keeps_lengths_and_angles();
   halves_survive_the_way_there_and_back();
   search_finds_the_nearest_on_every_instruction_set();
+  a_filtered_walk_ends_with_enough_matches_and_gives_up_where_there_are_none_on_every_instruction_set();
   an_early_end_comes_where_the_next_node_is_far_away_on_every_instruction_set();
   every_hop_goes_to_the_nearest_candidate_on_every_instruction_set();
   estimates_order_neighbours_well_enough_to_walk_greedily();

@@ -104,8 +104,7 @@ class CollectionAndModel(RuleBasedStateMachine):
         self.id_kind = ids
         values = dict(ALWAYS)
         if not scan_all:  # as if there were many matches
-            values |= {"vicinal.engine.planner.SCAN_MATCHES_MIN": 0}
-            values |= {"vicinal.engine.planner.SCAN_MATCHES_PER_EF": 0}
+            values |= {"vicinal.index.GraphIndex.scan_matches_max": lambda *_: 0}
         if self.bulk:
             # Several segments of a bulk load, each with a graph, and a tail.
             values |= {"vicinal.engine.maintenance.SEAL_ROWS": 1_200}

@@ -22,6 +22,7 @@ from vicinal.model.errors import (
     VectorValueError,
     VicinalError,
 )
+from vicinal.model.limits import BATCH_QUERIES_MAX
 
 N, DIM, K = 2_000, 24, 7
 RNG = np.random.default_rng(11)
@@ -50,7 +51,7 @@ def long_way(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(search: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(Reader, "_walk", lambda *_: None)
+            patch.setattr(Reader, "walk", lambda *_: None)
             return search()
 
     return run
@@ -59,7 +60,7 @@ def long_way(monkeypatch: pytest.MonkeyPatch) -> Any:
 def walks(docs: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> bool:
     """Whether a search takes the short way to its end."""
     answers: list[bool] = []
-    walk = Reader._walk
+    walk = Reader.walk
 
     def noted(self: Reader, *given: Any) -> Any:
         found = walk(self, *given)
@@ -67,7 +68,7 @@ def walks(docs: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> bool:
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reader, "_walk", noted)
+        patch.setattr(Reader, "walk", noted)
         docs.search(QUERIES[0], k=K, **options)
     return answers == [True]
 
@@ -273,6 +274,26 @@ def test_a_bad_query_is_named_before_anything_is_searched(
         docs.search(query, **{"k": K, **options})
 
 
+def test_a_bad_query_is_named_where_the_short_way_would_be_open(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = load(db)
+    assert walks(docs, monkeypatch)
+    for query, options, error, message in BAD:
+        with pytest.raises(error, match=message):
+            docs.search(query, **{"k": K, **options})
+
+
+def test_too_many_queries_are_refused_whatever_way_they_would_go(db: Any) -> None:
+    docs = db.collection("one", dim=1, metric="l2")
+    docs.upsert(ids=np.arange(N), vectors=np.arange(N, dtype=np.float32).reshape(-1, 1))
+    docs.optimize()
+    queries = np.zeros((BATCH_QUERIES_MAX + 1, 1), np.float32)
+    with pytest.raises(LimitError, match="number of queries is 1000001"):
+        docs.search(queries, k=1, ef_search=1)
+    assert docs._transport.engine.state.view.sealed[0].index.walk(queries, 1, 1) is None
+
+
 def test_queries_of_any_layout_and_type_are_answered_alike(db: Any) -> None:
     docs = load(db)
     wanted = docs.search(QUERIES, k=K, with_payload=False).ids
@@ -346,6 +367,31 @@ def test_a_walk_refuses_rows_without_a_label(db: Any) -> None:
     assert np.array_equal(rows, expected)
     assert np.array_equal(distances, near)
     assert recall == index.same_work(K, 50).recall
+
+
+def test_a_walk_takes_one_query_or_a_matrix_and_no_other_array(db: Any) -> None:
+    index = load(db)._transport.engine.state.view.sealed[0].index
+    rows, distances, _, _ = index.walk(QUERIES[:1], K, 50)
+    one_row, one_distance, fewest, _ = index.walk(QUERIES[0], K, 50)
+    assert one_row.shape == one_distance.shape == (K,)
+    assert fewest == K
+    assert np.array_equal(one_row, rows[0])
+    assert np.array_equal(one_distance, distances[0])
+    for other in (
+        QUERIES[0].tolist(),
+        QUERIES[0].astype(np.float64),
+        QUERIES.astype(">f4"),
+        np.asfortranarray(QUERIES),
+        QUERIES[:, :-1],
+        QUERIES[:0],
+        QUERIES.reshape(2, 10, DIM),
+        np.float32(1),
+        np.array(1, np.float32),
+        _with(np.nan),
+        np.stack([QUERIES[0], _with(np.inf)]),
+        None,
+    ):
+        assert index.walk(other, K, 50) is None
 
 
 def test_points_are_got_by_id_while_a_writer_is_at_work(db: Any) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vicinal.client import tables
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
+from vicinal.model.hits import HitsBatch
 from vicinal.wire.arrow import BATCH, CONTINUATION, Inbound, data_of, fields_of, parse, stream_of
 
 CONFIG = CollectionConfig(dim=3)
@@ -132,12 +133,10 @@ def test_ids_come_back_with_their_type(ids: list[Any]) -> None:
 
 
 def test_found_is_put_together_at_the_shortest_width() -> None:
-    from vicinal.engine.reader import Found
-
     schema = tables.hits_schema(CONFIG, with_payload=True, with_vectors=True, json=False)
     made = []
     for n, k in ((2, 3), (1, 2)):
-        found = Found(
+        found = HitsBatch(
             np.arange(n * k).reshape(n, k),
             np.arange(n * k, dtype=np.float32).reshape(n, k),
             [[b"\x80"] * k] * n,
@@ -147,8 +146,8 @@ def test_found_is_put_together_at_the_shortest_width() -> None:
     whole = tables.found_of(made, [2, 1], [0.9, 0.6], CONFIG)
     assert whole.ids.tolist() == [[0, 1], [3, 4], [0, 1]]
     assert whole.distances.shape == (3, 2)
-    assert whole.payloads == [[b"\x80"] * 2] * 3
+    assert whole.raw_payloads == [[b"\x80"] * 2] * 3
     assert whole.vectors is not None
     assert whole.vectors.shape == (3, 2, 3)
-    assert whole.recall == pytest.approx(0.8)
+    assert whole.recall_estimate == pytest.approx(0.8)
     assert BATCH == 3

@@ -247,8 +247,7 @@ def test_a_damaged_record_of_queries_leaves_the_graphs_own_tables(tmp_path: Path
 def test_a_walk_with_a_filter_says_what_to_expect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vicinal.engine.planner.SCAN_MATCHES_MIN", 0)
-    monkeypatch.setattr("vicinal.engine.planner.SCAN_MATCHES_PER_EF", 0)
+    monkeypatch.setattr("vicinal.index.GraphIndex.scan_matches_max", lambda *_: 0)
     n = 6_000
     with vicinal.open(tmp_path / "db") as db:
         docs: Any = db.collection("docs", dim=DIM)

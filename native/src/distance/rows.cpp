@@ -86,6 +86,23 @@ void inverse_norms(const std::byte* base, std::size_t stride, std::size_t n, std
   }
 }
 
+bool usual_squares(const std::byte* rows, std::size_t n, std::size_t dim) noexcept {
+  constexpr std::size_t kBlock = 64;
+  const SquaredNormsFn squared = squared_norms(DType::f32, best_isa());
+  const std::size_t stride = dim * sizeof(float);
+  float squares[kBlock];
+  for (std::size_t at = 0; at < n; at += kBlock) {
+    const std::size_t m = std::min(kBlock, n - at);
+    squared(rows + at * stride, stride, m, dim, squares);
+    for (std::size_t i = 0; i < m; ++i) {
+      if (!(squares[i] > static_cast<float>(kNormSquaredMin) && squares[i] < static_cast<float>(kNormSquaredMax))) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 RowCheck check_rows(const std::byte* base, std::size_t stride, std::size_t n, std::size_t dim, DType dtype) noexcept {
   switch (dtype) {
     case DType::f32:

@@ -27,6 +27,13 @@ using QuantiseFn = void (*)(const void* row, std::size_t dim, const float* lo, c
 void inverse_norms(const std::byte* base, std::size_t stride, std::size_t n, std::size_t dim, DType dtype, Isa isa,
                    float* out);
 
+// A vector whose sum of squares lies outside loses its direction to float32 rounding.
+inline constexpr double kNormSquaredMin = 1e-30;
+inline constexpr double kNormSquaredMax = 1e36;
+
+// Whether that of each of n float rows, one after the other, lies inside: then no element is NaN or infinite either.
+[[nodiscard]] bool usual_squares(const std::byte* rows, std::size_t n, std::size_t dim) noexcept;
+
 struct RowCheck {
   std::int64_t first_non_finite = -1;  // the first row with a NaN or an infinity, or -1
   std::int64_t first_zero = -1;        // the first row whose elements are all zero, or -1

@@ -1,6 +1,7 @@
 // Every threshold of the graph index, in one place.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -8,10 +9,11 @@ namespace vicinal::graph {
 
 inline constexpr std::size_t kRowsMax = UINT32_MAX - 1;
 
-// The bounds of vicinal.model.limits (K_MAX, EF_MAX, THREADS_MAX).
+// The bounds of vicinal.model.limits (K_MAX, EF_MAX, THREADS_MAX, BATCH_QUERIES_MAX).
 inline constexpr std::size_t kResultsMax = 10000;
 inline constexpr std::size_t kBeamMax = 100000;
 inline constexpr unsigned kThreadsMax = 256;
+inline constexpr std::size_t kQueriesMax = 1'000'000;
 // Of SearchParameters::near_part: more would end walks before they have begun.
 inline constexpr float kNearPartMax = 4.0F;
 
@@ -41,12 +43,15 @@ inline constexpr std::size_t kChunk = 32;
 inline constexpr std::size_t kPackedBeamMax = 4096;
 
 // With a filter, few matches are compared one by one: their codes, then the exact distances of the best. It costs less
-// than a walk up to about this many.
-[[nodiscard]] constexpr std::size_t scan_matches_max(std::size_t ef) noexcept { return 2000 + 120 * ef; }
+// than a walk of codes up to about this many, and than one of packed rows while it is less than so many a node.
+[[nodiscard]] constexpr std::size_t scan_matches_for(std::size_t ef) noexcept { return 2000 + 120 * ef; }
+inline constexpr std::size_t kScanPerNode = 12;
 // These best are compared exactly in two rounds. Where the second still brings something nearer, the codes tell the
-// matches apart too coarsely, as they do far from the query: rounds of twice the size follow until one brings nothing.
+// matches apart too coarsely, as they do far from the query. What the rounding of the codes amounts to is then found by
+// some of all matches, and every match is compared that may be among the nearest by so many standard deviations.
 [[nodiscard]] constexpr std::size_t scan_round_for(std::size_t k) noexcept { return 2 * k + 32; }
-inline constexpr std::size_t kScanKept = 65536;  // matches among which those rounds choose
+inline constexpr std::size_t kScanSample = 128;
+inline constexpr double kScanMargin = 2.5;
 // A smaller share than this is walked over bridges, a larger one as if there were no filter.
 inline constexpr double kGateShareMin = 0.3;
 inline constexpr std::size_t kMatchEntries = 16;
@@ -56,6 +61,18 @@ inline constexpr std::size_t kMatchEntries = 16;
 inline constexpr double kLookMatches = 4.0;
 inline constexpr std::size_t kLookMin = 32;
 inline constexpr std::size_t kLookMax = 512;
+inline constexpr double kLostPart = 0.25;
+[[nodiscard]] constexpr std::size_t look_for(double share) noexcept {
+  const double wanted = kLookMatches / share;
+  if (wanted < static_cast<double>(kLookMin)) return kLookMin;
+  return wanted < static_cast<double>(kLookMax) ? static_cast<std::size_t>(wanted) : kLookMax;
+}
+// A walk over packed rows ends with as many matches as its beam is wide, or with so many nodes: where matches are
+// everywhere, these hold as many but for three standard deviations.
+[[nodiscard]] inline std::size_t nodes_for(std::size_t beam, double share) noexcept {
+  const auto wanted = static_cast<double>(beam);
+  return static_cast<std::size_t>((wanted + 3.0 * std::sqrt(wanted)) / share);
+}
 // A walk has failed when comparing all matches would be done by now; a hop costs about as much as 32 of them.
 [[nodiscard]] constexpr std::size_t hops_max_for(std::size_t ef, std::size_t matches) noexcept {
   return 2 * ef + matches / 32;

@@ -4,7 +4,6 @@
 // So link() keeps some rows back until all others are linked, and takes them as queries before it links them too.
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
 #include <random>
 
@@ -14,6 +13,7 @@
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
+#include "graph/keys.hpp"
 #include "graph/matches.hpp"
 #include "graph/probe.hpp"
 #include "graph/walks.hpp"
@@ -65,13 +65,6 @@ std::vector<std::uint64_t> random_rows(const std::uint64_t* among, std::size_t r
   return chosen;
 }
 
-float distance_of(CodeKind kind, std::int32_t key) noexcept {
-  if (kind != CodeKind::l2_f32 && kind != CodeKind::l1_f32) return static_cast<float>(key);
-  float distance = 0.0F;
-  std::memcpy(&distance, &key, sizeof(distance));
-  return distance;
-}
-
 }  // namespace
 
 // One kind of walk over rows [0, rows).
@@ -88,7 +81,7 @@ WalkRules GraphIndex::rules_of(const Kind& kind) const {
   if (kind.form != nullptr) {
     rules.beam_scale = packed_scale_.load();
     rules.rerank = &rerank_packed;
-    rules.hops_per_beam = 1.5;  // qgraph::Sizes::of
+    rules.hops_per_beam = 1.5 / kind.share;  // qgraph::Sizes::of
     rules.hops_besides = 32.0;
   } else {
     rules.ends_early = ends_early(codec_.query_kind());
@@ -108,20 +101,29 @@ std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind
     std::size_t from;
     std::size_t first;
     std::size_t last;
+    bool filtered;
     Ends* ends;
     static void rerank(const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {}
     static void visited(const void* context, std::size_t i, const std::uint32_t* rows, const float* estimates,
                         const float* own, std::size_t count) noexcept {
       const auto& to = *static_cast<const Recorder*>(context);
-      const Walk walk{rows, estimates, estimates, own, count};
+      std::vector<float> counted(estimates, estimates + count);
+      for (std::size_t hop = 0; to.filtered && hop < count; ++hop) {
+        if (own[hop] == std::numeric_limits<float>::infinity()) counted[hop] = own[hop];
+      }
+      const Walk walk{rows, estimates, counted.data(), own, count};
       to.ends[to.from + i] = ends_of(walk, to.probe.truth[to.from + i], to.rules, to.first, to.last);
     }
   };
   ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
-    const Recorder recorder{probe, rules_of(kind), begin, first, last, ends.data()};
+    const Recorder recorder{probe, rules_of(kind), begin, first, last, kind.share < 1.0, ends.data()};
     qgraph::SearchOptions options;
     options.k = kCalibratedMax;
     options.ef = packed_beam_for(kEfs[last - 1], packed_scale_.load(), 1, 1);
+    if (recorder.filtered) {
+      options.enough = options.ef;
+      options.ef = nodes_for(options.ef, kind.share);
+    }
     options.entries = entries.data();
     options.n_entries = entries.size();
     options.pass = kind.pass;
@@ -177,7 +179,7 @@ std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::
       for (std::size_t i = at; i < stop; ++i) {
         const BeamTask& task = s.tasks[i - at];
         for (std::size_t h = 0; h < task.hops; ++h) {
-          chosen_at[h] = distance_of(g.kind, task.visited_keys[h]);
+          chosen_at[h] = key_value(g.kind, task.visited_keys[h]);
           const bool may = kind.pass == nullptr || test_bit(kind.pass, task.visited_rows[h]);
           own[h] = may ? chosen_at[h] : std::numeric_limits<float>::infinity();
         }
@@ -195,7 +197,9 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
     return static_cast<std::size_t>(std::find_if_not(kEfs.begin(), kEfs.end(), fits) - kEfs.begin());
   };
   const float scale = packed_scale_.load();
-  const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
+  const auto fits_packed = [&](std::uint32_t ef) {
+    return static_cast<double>(packed_beam_for(ef, scale, 1, 1)) / kind.share <= static_cast<double>(kPackedBeamMax);
+  };
   const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
   const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
   const std::size_t hard = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfHard; }));
@@ -229,12 +233,15 @@ std::shared_ptr<const Calibration> GraphIndex::measure(const std::byte* queries,
   RecallTable plain = measure_kind(make_probe(queries, n, among, rows, threads), {rows, form.get(), pass}, threads);
   std::vector<FilteredTable> filtered;
   for (const FilterClass& filter : kFilterClasses) {
-    if (static_cast<double>(rows) * filter.share <= static_cast<double>(scan_matches_max(1))) continue;
+    if (static_cast<double>(rows) * filter.share <= static_cast<double>(scan_matches_for(1))) continue;
     const std::vector<std::uint64_t> matches = random_rows(among, rows, filter.share);
     const std::size_t some = std::min(n, kFilterQueries);
     const Probe probe = make_probe(queries, some, matches.data(), rows, threads);
-    filtered.push_back({filter.two_hop, static_cast<float>(filter.share),
-                        measure_kind(probe, {rows, nullptr, matches.data(), filter.two_hop, filter.share}, threads)});
+    filtered.push_back(
+        {filter.two_hop, static_cast<float>(filter.share),
+         measure_kind(probe,
+                      {rows, filter.two_hop ? nullptr : form.get(), matches.data(), filter.two_hop, filter.share},
+                      threads)});
   }
   return std::make_shared<const Calibration>(rows, given, std::move(plain), std::move(filtered));
 }
@@ -277,6 +284,19 @@ void GraphIndex::calibrate(const std::byte* queries, std::size_t n, unsigned thr
   std::vector<std::uint64_t> among(live_words(), live_words() + (rows + 63) / 64);
   if (rows % 64 != 0) among.back() &= (std::uint64_t{1} << (rows % 64)) - 1;
   set_calibration(measure(queries, n, among.data(), rows, true, threads));
+}
+
+std::optional<Beam> GraphIndex::same_work(std::size_t k, std::size_t ef, double share) const {
+  const std::shared_ptr<const Calibration> table = calibration();
+  if (table == nullptr || k > kCalibratedMax) return std::nullopt;
+  const FilteredTable* filtered = table->filtered(share < kGateShareMin, share);
+  if (filtered == nullptr) return std::nullopt;
+  const Beam plain{ef, filtered->table.expected(k, ef)};
+  if (filtered->two_hop || packed() == nullptr) return plain;
+  const double nodes = nodes_per_ef();
+  const auto widest = static_cast<std::size_t>(static_cast<double>(kPackedBeamMax) * share / std::max(nodes, 1.0));
+  const double hops = static_cast<double>(ef) * nodes / static_cast<double>(filtered->share);
+  return filtered->table.same_work(k, ef, hops, std::min<std::size_t>(widest, table->rows() / kScanPerEf));
 }
 
 std::shared_ptr<const Calibration> GraphIndex::calibration() const {

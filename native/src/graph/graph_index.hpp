@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <vector>
@@ -54,6 +55,9 @@ struct SearchParameters {
   // Ends a walk before its beam does: as soon as k of the nodes it expanded are nearer than near_part times the nearest
   // candidate (of squared distances under l2 and cosine). 0: never.
   float near_part = 0.0F;
+  // With a filter, ef_search is the work to do and near_part is chosen: see GraphIndex::same_work.
+  bool by_work = false;
+  bool sound = false;  // the queries passed Rows::sound_queries() already
   unsigned threads = 1;
   bool exact = false;
   Strategy strategy = Strategy::automatic;
@@ -121,6 +125,11 @@ class GraphIndex {
   [[nodiscard]] double nodes_per_ef() const noexcept {
     return packed() != nullptr ? static_cast<double>(packed_scale_.load()) : 1.0;
   }
+  // With a filter, a search that does the work of a beam of ef, as RecallTable::same_work does; none where nothing was
+  // measured.
+  [[nodiscard]] std::optional<Beam> same_work(std::size_t k, std::size_t ef, double share) const;
+  // Matches of a filter that are compared in the time of a walk, where they are this share of the rows: so many are.
+  [[nodiscard]] std::size_t scan_matches_max(std::size_t ef, double share) const noexcept;
   void set_calibration(std::shared_ptr<const Calibration> table);
 
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;

@@ -1,7 +1,9 @@
 // Answering queries: encode, traverse several at a time, rerank exactly, scan what no graph holds, merge.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "base/error.hpp"
@@ -10,6 +12,7 @@
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
+#include "graph/keys.hpp"
 #include "graph/matches.hpp"
 #include "graph/prune.hpp"
 
@@ -18,6 +21,13 @@ namespace {
 
 // scan: exact distances of all matches; codes: their codes, then exact distances of the best; two_hop and gate: walks.
 enum class Plan : std::uint8_t { scan, codes, two_hop, gate };
+
+// The codes of all matches, compared with one query.
+struct CodeScan {
+  std::unique_ptr<std::int32_t[]> keys;  // of each match, in the order of their rows
+  std::size_t n = 0;
+  std::vector<Candidate> some;  // matches chosen by nothing but their place
+};
 
 }  // namespace
 
@@ -41,10 +51,12 @@ struct GraphIndex::Search {
   // order: the n queries to answer, by their numbers, see near_order(); null: 0, 1, ...
   void run(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
            float* out_distances) const;
-  void run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
+  void run_codes(Plan how, const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
   void scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code, std::vector<Candidate>& best,
                  TopK& top) const;
-  void scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted, std::vector<Candidate>& best) const;
+  std::int32_t farthest_key(const GraphView& g, const ExactQuery& q, const CodeScan& all, float kth) const;
+  void scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted, std::vector<Candidate>& best,
+                  CodeScan& all) const;
   bool rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const;
   void look_around(const GraphView& g, Scratch& s, std::size_t n, std::vector<std::uint8_t>& lost) const;
   void run_packed(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
@@ -107,7 +119,7 @@ void GraphIndex::Search::run(const std::byte* queries, std::size_t n, const std:
                              std::int64_t* out_rows, float* out_distances) const {
   if (plan != Plan::scan) {
     return packed != nullptr ? run_packed(queries, n, order, out_rows, out_distances)
-                             : run_codes(queries, n, out_rows, out_distances);
+                             : run_codes(plan, queries, n, out_rows, out_distances);
   }
   TopK top(p.k);
   for (std::size_t i = 0; i < n; ++i) {
@@ -169,7 +181,9 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
       write_results(keys.data(), std::min(k, n_keys), k, to_rows, to_distances);
     }
   };
-  const std::size_t ef = packed_beam_for(p.ef_search, scale, matches, size);
+  const double share = static_cast<double>(matches) / static_cast<double>(size);
+  const std::size_t beam = std::max(p.k, packed_beam_for(p.ef_search, scale, 1, 1));
+  const std::size_t ef = watched ? nodes_for(beam, share) : packed_beam_for(p.ef_search, scale, matches, size);
   Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};
   answers.keys.resize(ef + ef / 2 + 64);
   answers.short_of.reserve(n);
@@ -183,10 +197,16 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
   options.near_part = p.near_part;
   options.order = order;
   options.alone = alone;
+  if (watched) {
+    options.enough = beam;
+    options.look = static_cast<std::uint32_t>(look_for(share));
+    options.share_min = static_cast<float>(share * kLostPart);
+  }
   packed->search(reinterpret_cast<const float*>(queries), n, options,
                  {&answers, &Answers::where, index.rows_.row_bytes(), &Answers::rerank});
   for (const std::size_t i : answers.short_of) {
-    run_codes(queries + i * index.query_bytes(), 1, out_rows + i * p.k, out_distances + i * p.k);
+    run_codes(watched ? Plan::codes : plan, queries + i * index.query_bytes(), 1, out_rows + i * p.k,
+              out_distances + i * p.k);
   }
 }
 
@@ -215,37 +235,98 @@ bool GraphIndex::Search::rerank(const ExactQuery& q, const Candidate* best, std:
 void GraphIndex::Search::scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code,
                                    std::vector<Candidate>& best, TopK& top) const {
   const std::size_t round = scan_round_for(p.k);
-  for (const std::size_t kept : {2 * round, kScanKept}) {
-    top.clear();
-    scan_codes(g, code, kept, best);
-    std::size_t at = 0;
-    while (at < best.size()) {
-      const std::size_t n = std::min(std::max(at, round), best.size() - at);
-      const auto begin = best.begin() + static_cast<std::ptrdiff_t>(at);
-      std::nth_element(begin, begin + static_cast<std::ptrdiff_t>(n) - 1, best.end(), nearer);
-      if (!rerank(q, best.data() + at, n, top) && at != 0) return;
-      at += n;
-    }
-    if (best.size() < kept) return;  // that were all
+  CodeScan all;
+  scan_codes(g, code, 2 * round, best, all);
+  top.clear();
+  if (best.size() <= round) {
+    rerank(q, best.data(), best.size(), top);
+    return;
   }
+  std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(round) - 1, best.end(), nearer);
+  rerank(q, best.data(), round, top);
+  const bool settled = !rerank(q, best.data() + round, best.size() - round, top);
+  if (settled || best.size() == all.n) return;
+  top.settle();
+  const std::int32_t farthest =
+      std::max(farthest_key(g, q, all, top.threshold()), std::max_element(best.begin(), best.end(), nearer)->key);
+  top.clear();
+  constexpr std::size_t block = 256;
+  std::uint32_t rows[block];
+  float distances[block];
+  std::size_t n = 0;
+  std::size_t at = 0;
+  const auto flush = [&] {
+    index.rows_.distances(q, rows, 0, n, distances);
+    top.offer(distances, rows, 0, n);
+    n = 0;
+  };
+  for_each_bit(pass, 0, linked, [&](std::uint32_t row) {
+    rows[n] = row;
+    n += all.keys[at++] <= farthest ? 1U : 0U;
+    if (n == block) flush();
+  });
+  flush();
 }
 
-// The linked matches nearest by their codes, in no order.
+// The largest key that a row may have whose exact distance is kth. Keys are taken to be in a straight line with
+// distances but for their rounding, which some of the matches tell.
+std::int32_t GraphIndex::Search::farthest_key(const GraphView& g, const ExactQuery& q, const CodeScan& all,
+                                              float kth) const {
+  const std::size_t n = std::min(all.some.size(), kScanSample);
+  std::uint32_t rows[kScanSample];
+  float distances[kScanSample];
+  double keys[kScanSample];
+  double mean_key = 0.0;
+  double mean = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Candidate& c = all.some[i * all.some.size() / n];
+    rows[i] = c.row;
+    keys[i] = key_value(g.kind, c.key);
+  }
+  index.rows_.distances(q, rows, 0, n, distances);
+  for (std::size_t i = 0; i < n; ++i) {
+    mean_key += keys[i] / static_cast<double>(n);
+    mean += static_cast<double>(distances[i]) / static_cast<double>(n);
+  }
+  double squares = 0.0;
+  double products = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    squares += (distances[i] - mean) * (distances[i] - mean);
+    products += (distances[i] - mean) * (keys[i] - mean_key);
+  }
+  if (n < 8 || !(products > 0.0)) return INT32_MAX;
+  const double slope = products / squares;  // keys for a distance
+  double rest = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double off = keys[i] - mean_key - slope * (distances[i] - mean);
+    rest += off * off;
+  }
+  const double away = kth - mean;
+  const double deviation =
+      std::sqrt(rest / static_cast<double>(n - 2) * (1.0 + 1.0 / static_cast<double>(n) + away * away / squares));
+  return key_up_to(g.kind, mean_key + slope * away + kScanMargin * deviation);
+}
+
+// The linked matches nearest by their codes, in no order, and the keys of all.
 void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted,
-                                    std::vector<Candidate>& best) const {
+                                    std::vector<Candidate>& best, CodeScan& all) const {
   constexpr std::size_t block = 256;
+  constexpr std::size_t apart = 64;  // of the matches in CodeScan::some
   const BeamFns& fns = beam_fns(best_isa());
   std::uint32_t rows[block];
-  std::int32_t keys[block + kSlotPad];
   std::size_t n = 0;
   std::int32_t bound = INT32_MAX;
   best.clear();
   best.reserve(2 * wanted + block);
+  all.keys = std::make_unique_for_overwrite<std::int32_t[]>(matches + block + kSlotPad);
   const auto flush = [&] {
+    std::int32_t* keys = all.keys.get() + all.n;
     fns.keys(g, code, rows, n, keys);
     for (std::size_t i = 0; i < n; ++i) {
       if (keys[i] < bound) best.push_back({keys[i], rows[i]});
     }
+    for (std::size_t i = 0; i < n; i += apart) all.some.push_back({keys[i], rows[i]});
+    all.n += n;
     n = 0;
     if (best.size() >= 2 * wanted) {
       std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
@@ -274,8 +355,7 @@ void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, s
 void GraphIndex::Search::look_around(const GraphView& g, Scratch& s, std::size_t n,
                                      std::vector<std::uint8_t>& lost) const {
   const double share = static_cast<double>(matches) / static_cast<double>(size);
-  const auto ef = static_cast<std::size_t>(
-      std::clamp(kLookMatches / share, static_cast<double>(kLookMin), static_cast<double>(kLookMax)));
+  const std::size_t ef = look_for(share);
   std::vector<BeamTask> tasks(n);
   std::vector<std::uint32_t> rows(n * ef);
   std::vector<std::int32_t> keys(n * ef);
@@ -296,11 +376,11 @@ void GraphIndex::Search::look_around(const GraphView& g, Scratch& s, std::size_t
     std::size_t met = 0;
     for (std::size_t c = 0; c < tasks[i].found; ++c) met += test_bit(pass, tasks[i].rows[c]) ? 1U : 0U;
     const double expected = share * static_cast<double>(tasks[i].found);
-    lost[i] = static_cast<double>(met) < expected / 4.0 ? 1 : 0;
+    lost[i] = static_cast<double>(met) < expected * kLostPart ? 1 : 0;
   }
 }
 
-void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std::int64_t* out_rows,
+void GraphIndex::Search::run_codes(Plan how, const std::byte* queries, std::size_t n, std::int64_t* out_rows,
                                    float* out_distances) const {
   const Rows& rows = index.rows_;
   const std::size_t query_bytes = index.query_bytes();
@@ -324,7 +404,7 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
   request.ef = p.ef_search;
   request.keep = keep;
   request.pass = pass;
-  request.two_hop = plan == Plan::two_hop;
+  request.two_hop = how == Plan::two_hop;
   request.near_part = p.near_part;
   request.near = p.k;
   if (watched) request.hops_max = hops_max_for(p.ef_search, matches);
@@ -350,8 +430,8 @@ void GraphIndex::Search::run_codes(const std::byte* queries, std::size_t n, std:
         index.codec_.encode_query_wide(rows, exact[i], s.codes.data() + i * stride, s.floats.data());
       }
     }
-    lost.assign(m, plan == Plan::codes ? 1 : 0);
-    if (plan != Plan::codes) {
+    lost.assign(m, how == Plan::codes ? 1 : 0);
+    if (how != Plan::codes) {
       if (watched) look_around(g, s, m, lost);
       // Those that walk, in front of those that do not.
       for (std::size_t i = 0; i < m; ++i) walking[i] = static_cast<std::uint32_t>(i);
@@ -413,22 +493,31 @@ void GraphIndex::search_linked(const std::byte* queries, std::size_t n_queries, 
   s.run(queries, n_queries, nullptr, out_rows, out_distances);
 }
 
-void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& p,
+std::size_t GraphIndex::scan_matches_max(std::size_t ef, double share) const noexcept {
+  if (share < kGateShareMin || packed() == nullptr) return scan_matches_for(ef);
+  const double nodes = static_cast<double>(ef) * static_cast<double>(packed_scale_.load()) / share;
+  if (nodes > static_cast<double>(kPackedBeamMax)) return scan_matches_for(ef);
+  return static_cast<std::size_t>(nodes * kScanPerNode);
+}
+
+void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
                         std::int64_t* out_rows, float* out_distances) const {
-  check_parameters(p);
-  rows_.check_queries(queries, n_queries);
+  check_parameters(parameters);
+  SearchParameters p = parameters;
+  if (!p.sound) rows_.check_queries(queries, n_queries);
   const std::size_t linked_rows = linked();  // before size: a row linked meanwhile is only scanned
   const std::size_t n = size();
   Search s{*this, p, linked_rows, n, n, nullptr, Plan::gate, {}, entry_points(), nullptr, 1.0F};
   const std::shared_ptr<qgraph::QGraph> form = packed();  // after linked: it holds at least those rows
   const std::size_t n_live = live();
-  if (p.filter != nullptr) {
+  if (p.filter != nullptr || (p.strategy == Strategy::scan && n_live < n)) {
     const std::size_t words = (n + 63) / 64;
     s.owned.resize(words);
     const std::uint64_t* live_bits = live_words();
     std::size_t matches = 0;
     for (std::size_t w = 0; w < words; ++w) {
-      std::uint64_t bits = w < p.filter_words ? p.filter[w] & __atomic_load_n(&live_bits[w], __ATOMIC_RELAXED) : 0;
+      std::uint64_t bits = __atomic_load_n(&live_bits[w], __ATOMIC_RELAXED);
+      if (p.filter != nullptr) bits &= w < p.filter_words ? p.filter[w] : 0;
       if (n - w * 64 < 64) bits &= (std::uint64_t{1} << (n - w * 64)) - 1;
       s.owned[w] = bits;
       matches += static_cast<std::size_t>(std::popcount(bits));
@@ -441,6 +530,7 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   }
   const bool filtered = p.filter != nullptr;
   const double share = static_cast<double>(s.matches) / static_cast<double>(n);
+  const float scale = packed_scale_.load();
   if (p.exact || linked_rows == 0 || s.matches <= p.ef_search) {
     s.plan = Plan::scan;
   } else if (s.pass == nullptr) {
@@ -450,17 +540,22 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   } else if (p.strategy == Strategy::filter) {
     s.plan = Plan::two_hop;
   } else if (p.strategy == Strategy::automatic && filtered) {
-    if (s.matches <= scan_matches_max(p.ef_search)) {
+    if (s.matches <= scan_matches_max(p.ef_search, share)) {
       s.plan = Plan::codes;
     } else if (share < kGateShareMin) {
       s.plan = Plan::two_hop;
     }
   }
   s.watched = filtered && s.plan != Plan::scan && s.plan != Plan::codes;
-  if (form != nullptr && !filtered && s.plan == Plan::gate &&
-      packed_beam_for(p.ef_search, packed_scale_.load(), s.matches, n) <= kPackedBeamMax) {
+  if (form != nullptr && s.plan == Plan::gate && packed_beam_for(p.ef_search, scale, s.matches, n) <= kPackedBeamMax) {
     s.packed = form.get();
-    s.scale = packed_scale_.load();
+    s.scale = scale;
+    if (p.by_work && filtered) {
+      if (const std::optional<Beam> beam = same_work(p.k, p.ef_search, share); beam.has_value()) {
+        p.ef_search = beam->ef;
+        p.near_part = beam->near_part;
+      }
+    }
   }
   if (s.plan == Plan::two_hop) sample_matches(s.pass, linked_rows, kMatchEntries, s.entries);
   const std::size_t query_bytes = this->query_bytes();

@@ -68,7 +68,16 @@ void Rows::check(const std::byte* rows, std::size_t n) const {
   raise_bad_row(check_rows(rows, row_bytes_, n, dim_, dtype_), metric_, "vector");
 }
 
+bool Rows::sound_queries(const std::byte* queries, std::size_t n) const noexcept {
+  const DType type = dtype_ == DType::f16 ? DType::f32 : dtype_;
+  if (type == DType::f32 && usual_squares(queries, n, dim_)) return true;
+  const RowCheck found = check_rows(queries, vicinal::row_bytes(type, dim_), n, dim_, type);
+  if (found.first_non_finite >= 0) return false;
+  return metric_ != Metric::cosine || (type != DType::f32 && found.first_zero < 0);
+}
+
 void Rows::check_queries(const std::byte* queries, std::size_t n) const {
+  if (sound_queries(queries, n)) return;
   const DType type = dtype_ == DType::f16 ? DType::f32 : dtype_;
   raise_bad_row(check_rows(queries, vicinal::row_bytes(type, dim_), n, dim_, type), metric_, "query");
 }

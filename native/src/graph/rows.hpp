@@ -26,6 +26,8 @@ class Rows {
   // Throw Error{vector_value} naming the first row or query with NaN, infinity or (cosine) no length.
   void check(const std::byte* rows, std::size_t n) const;
   void check_queries(const std::byte* queries, std::size_t n) const;
+  // Whether they pass check_queries() and, under cosine, have a direction that float32 does not round away.
+  [[nodiscard]] bool sound_queries(const std::byte* queries, std::size_t n) const noexcept;
   void append(const std::byte* rows, std::size_t n, std::size_t at);
   // Serves rows [0, n) from memory that the caller keeps alive and unchanged; only for an empty store.
   void attach(const std::byte* rows, std::size_t n, bool with_norms = true);

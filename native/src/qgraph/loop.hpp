@@ -198,7 +198,7 @@ struct SearchLoop : Candidates<V> {
     for (std::uint32_t i = 0; i < sizes.hops_max; i += W) V::storef(l.ek + i, empty);
     l.size = l.sealed = 0;
     l.nearest = kNoNode;
-    l.hops = 0;
+    l.hops = l.returnable = 0;
     l.tau = 3.0e38F;
     // Expansion starts at the first entry; the others are candidates with their own distances.
     for (std::size_t i = 1; i < b.n_entries; ++i) {
@@ -216,6 +216,10 @@ struct SearchLoop : Candidates<V> {
   static VICINAL_INLINE bool may_return(const Batch& b, std::uint32_t row) noexcept {
     if (row >= b.limit) return false;
     return b.pass == nullptr || (__atomic_load_n(&b.pass[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1) != 0;
+  }
+
+  static VICINAL_INLINE bool astray(const Batch& b, const Lane& l) noexcept {
+    return static_cast<float>(l.returnable) < b.share_min * static_cast<float>(l.hops);
   }
 
   // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the
@@ -278,6 +282,7 @@ struct SearchLoop : Candidates<V> {
       if (!may_return(b, header->row)) {
         l.ed[l.hops] = kInfinity;
       } else {
+        ++l.returnable;
         joins = own < l.kth;
       }
     }
@@ -287,6 +292,7 @@ struct SearchLoop : Candidates<V> {
       if (Single && joins) take_near(c, b, l, own);
       return false;
     }
+    if (l.hops == b.look && astray(b, l)) return false;
 
     const F own_all = V::setf(own);
     const F slope = V::setf(header->step * l.delta), base = V::setf(header->step * l.delta_sum);
@@ -363,6 +369,17 @@ struct SearchLoop : Candidates<V> {
       }
       on = nearer < ef && known < sizes.hops_max;
     }
+    if (on && b.enough != 0 && l.returnable >= b.enough) {
+      const F limit_all = V::setf(nearest);
+      V::storef(l.ed + l.hops, empty);
+      std::size_t nearer = 0;
+      for (std::uint32_t i = 0; i < l.hops; i += W) {
+        const M may = V::lt(V::loadf(l.ed + i), empty);  // chosen as near, and not one that may not be returned
+        nearer +=
+            static_cast<std::size_t>(__builtin_popcount(V::bits(V::both(may, V::lt(V::loadf(l.ek + i), limit_all)))));
+      }
+      on = nearer < b.enough;
+    }
     if constexpr (!Single) {
       if (!on) return false;
       l.current = choose(sizes, l, V::id_at(best, nearest, best_id), nearest, known);
@@ -405,6 +422,7 @@ struct SearchLoop : Candidates<V> {
       l.er[n] = row;
       n += may_return(b, row) ? 1 : 0;
     }
+    if (b.look != 0 && l.hops >= b.look && astray(b, l)) n = 0;
     V::storef(l.ed + n, V::setf(kInfinity));  // the lanes behind the last
     const auto results = static_cast<std::uint32_t>(b.results);
     const auto most = static_cast<std::uint32_t>(b.rerank);

@@ -139,9 +139,12 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.alone = options.alone && reranker.visited == nullptr;
   if (options.near_part > 0.0F || (batch.alone && options.k <= kNearAlone)) {
     batch.near = options.k;
-  } else if (reranker.visited != nullptr) {
+  } else if (reranker.visited != nullptr || options.enough != 0 || options.look != 0) {
     batch.near = SIZE_MAX;  // never ends early, and says which nodes may be returned
   }
+  batch.enough = options.enough;
+  batch.look = options.look;
+  batch.share_min = options.share_min;
   batch.reranker = reranker;
 
   Context context;

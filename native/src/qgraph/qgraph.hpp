@@ -39,9 +39,12 @@ struct SearchOptions {
   bool alone = false;
   const std::uint32_t* entries = nullptr;  // rows to start from, at least one
   std::size_t n_entries = 0;
-  const std::uint64_t* pass = nullptr;   // bit r of word r / 64: row r may be returned; null: all
-  std::uint32_t limit = 0;               // rows from here on are not returned
-  float near_part = 0.0F;                // ends a search early, see Batch; 0: it does not
+  const std::uint64_t* pass = nullptr;  // bit r of word r / 64: row r may be returned; null: all
+  std::uint32_t limit = 0;              // rows from here on are not returned
+  float near_part = 0.0F;               // ends a search early, see Batch; 0: it does not
+  std::size_t enough = 0;               // of Batch, where only some rows may be returned
+  std::uint32_t look = 0;
+  float share_min = 0.0F;
   const std::uint32_t* order = nullptr;  // in which to answer, the number of a query each; null: as they come
   const Loops* loops = nullptr;          // of another instruction set than the best; for tests
 };

@@ -54,6 +54,13 @@ struct Batch {
   // not.
   float near_part = 0.0F;
   std::size_t near = 0;  // so many nearest are kept track of, at most ef; 0: none; SIZE_MAX: none, see Lane::ed
+  // Where only some rows may be returned (near is not 0 then), a walk also ends when so many of those are nearer than
+  // the nearest candidate; 0: it does not.
+  std::size_t enough = 0;
+  // And when of its first `look` nodes, or at its end of all, a smaller share may be returned: it is in the wrong
+  // place, and proposes nothing. 0: nowhere is wrong.
+  std::uint32_t look = 0;
+  float share_min = 0.0F;
   Reranker reranker;
 
   [[nodiscard]] __attribute__((always_inline)) std::size_t nth(std::size_t i) const noexcept {
@@ -81,7 +88,8 @@ struct Lane {
   std::uint32_t latest = 0;        // of a query alone: the one after it, kNoNode where there is none yet
   std::uint32_t chosen = 0;        // and how many were chosen
   std::uint32_t hops = 0;
-  std::uint32_t size = 0;  // candidates; cd is +inf from here on
+  std::uint32_t returnable = 0;  // of the nodes expanded, where near is not 0
+  std::uint32_t size = 0;        // candidates; cd is +inf from here on
   float tau = 0.0F;
   float query_add = 0.0F;
   float own_scale = 0.0F;

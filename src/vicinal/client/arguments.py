@@ -23,20 +23,31 @@ from vicinal.model.search import SearchOptions
 Where: TypeAlias = str | Mapping[str, Any] | Expression | Filter
 
 
-def check_query(
-    config: CollectionConfig, query: Any, options: SearchOptions
-) -> tuple[npt.NDArray[Any], bool]:
-    """((n, columns) queries, whether a single one was given), after a look at the options of a search."""
-    k, ef_search = options.k, options.ef_search
+def search_options(
+    k: int = 10,
+    where: Where | None = None,
+    ef_search: int | None = None,
+    recall: float | None = None,
+    exact: bool = False,
+    with_payload: bool = True,
+    with_vectors: bool = False,
+) -> SearchOptions:
+    """The options of a search. LimitError, InvalidArgumentError: one is out of range, or two contradict one another."""
+    compiled = None if where is None else compile_where(where)
     if type(k) is not int or not 1 <= k <= K_MAX:
         raise out_of_range("k", k, 1, K_MAX)
-    if options.recall is not None:
-        check_recall(options.recall, k=k, ef_search=ef_search, exact=options.exact)
+    if recall is not None:
+        check_recall(recall, k=k, ef_search=ef_search, exact=exact)
     if ef_search is not None:
-        if options.exact:
+        if exact:
             raise InvalidArgumentError("ef_search does not apply to exact=True; give one of them")
         if type(ef_search) is not int or not k <= ef_search <= EF_MAX:
             raise out_of_range("ef_search", ef_search, k, EF_MAX, " (it is at least k)")
+    return SearchOptions(k, compiled, ef_search, recall, exact, with_payload, with_vectors)
+
+
+def to_queries(config: CollectionConfig, query: Any) -> tuple[npt.NDArray[Any], bool]:
+    """((n, columns) queries, whether a single one was given)."""
     queries, single = to_query(query, config)
     if not single and len(queries) > BATCH_QUERIES_MAX:
         raise out_of_range("number of queries", len(queries), 1, BATCH_QUERIES_MAX)

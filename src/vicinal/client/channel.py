@@ -23,7 +23,6 @@ import numpy.typing as npt
 from vicinal.client.breaker import Breaker, OpenCircuitError
 from vicinal.client.hedging import HEDGED, Hedger, check_hedge_ms
 from vicinal.client.pacing import Upload
-from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import (
     DeadlineError,
@@ -32,6 +31,7 @@ from vicinal.model.errors import (
     RequestTooLargeError,
     UnavailableError,
 )
+from vicinal.model.hits import HitsBatch
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.compression import GZIP
@@ -168,7 +168,7 @@ class RetryingChannel(ABC, Generic[P]):
         config: CollectionConfig,
         queries: Sequence[npt.NDArray[Any]],
         options: dict[str, Any],
-    ) -> Found | None:
+    ) -> HitsBatch | None:
         """Batches of queries by a way of the channel's own; None where messages are the way."""
         del collection, config, queries, options
         return None

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
+import numpy as np
+
 from vicinal.client.arguments import (
     Where,
-    check_query,
     check_selection,
     compile_where,
     id_values,
     keys_and_conditions,
     keys_of,
     out_of_range,
+    search_options,
+    to_queries,
 )
 from vicinal.client.batch import Batch, Progress
 from vicinal.client.conditions import IfVersion, parse_mode, to_change, to_versions
@@ -24,7 +27,7 @@ from vicinal.client.convert import (
     to_query,
 )
 from vicinal.client.explanation import Explanation
-from vicinal.client.many import ManyHits, OneSearch, given_options, hits_of
+from vicinal.client.many import ManyHits, OneSearch, given_options
 from vicinal.client.transport import CollectionTransport
 from vicinal.model.change import Conditions, WriteMode
 from vicinal.model.clock import ExpiresAt, expiries_ms
@@ -40,7 +43,6 @@ from vicinal.model.limits import (
     THREADS_MAX,
     TIME_MS_MAX,
 )
-from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 
 TakeSnapshot: TypeAlias = Callable[[str | None, Sequence[str] | None, Progress | None], Snapshot]
@@ -208,26 +210,16 @@ class Collection:
         ------
         DimensionError, VectorValueError, FilterError, LimitError, UnknownFieldError (strict collections).
         """
-        options = SearchOptions(
-            k,
-            None if where is None else compile_where(where),
-            ef_search,
-            recall,
-            exact,
-            with_payload,
-            with_vectors,
-        )
-        queries, single = check_query(self._config, query, options)
-        if threads is None:
-            threads = 1 if single else 0
-        elif type(threads) is not int or not 1 <= threads <= THREADS_MAX:
+        options = search_options(k, where, ef_search, recall, exact, with_payload, with_vectors)
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= THREADS_MAX):
             raise out_of_range("threads", threads, 1, THREADS_MAX)
-        found = self._transport.search(queries, options, threads=threads)
-        if not single:
-            return HitsBatch(
-                found.ids, found.distances, found.payloads, found.vectors, found.recall
-            )
-        return hits_of(found)
+        if type(query) is np.ndarray:
+            hits = self._transport.search_given(query, options, threads or 0)
+            if hits is not None:
+                return hits
+        queries, single = to_queries(self._config, query)
+        found = self._transport.search(queries, options, threads=threads or (1 if single else 0))
+        return found[0] if single else found
 
     def search_many(
         self, searches: Iterable[Mapping[str, Any]], *, time_ms: float | None = None
@@ -257,14 +249,14 @@ class Collection:
             raise out_of_range("number of searches", len(given), 1, SEARCHES_MANY_MAX)
         many: list[OneSearch] = []
         for i, o in enumerate(given):
-            query, where = o.pop("query"), o.pop("where", None)
-            options = SearchOptions(where=None if where is None else compile_where(where), **o)
-            queries, single = check_query(self._config, query, options)
+            query = o.pop("query")
+            options = search_options(**o)
+            queries, single = to_queries(self._config, query)
             if not single:
                 raise InvalidArgumentError(f"search {i} has {len(queries)} queries; give it one")
             many.append(OneSearch(queries, options))
         found = self._transport.search_many(many, time_ms)
-        return ManyHits([None if one is None else hits_of(one) for one in found])
+        return ManyHits([None if one is None else one[0] for one in found])
 
     def get(
         self, ids: PointId | Iterable[PointId], *, with_vectors: bool = False
@@ -405,9 +397,8 @@ class Collection:
     ) -> Explanation:
         """Run one search and say how it was done: for each segment the strategy, why, the recall to expect, the
         estimated and the actual cost."""
-        compiled = None if where is None else compile_where(where)
-        options = SearchOptions(k, compiled, ef_search, recall, exact, with_payload=False)
-        queries, single = check_query(self._config, query, options)
+        options = search_options(k, where, ef_search, recall, exact, with_payload=False)
+        queries, single = to_queries(self._config, query)
         if not single:
             raise InvalidArgumentError("explain takes one query; give a vector of shape (dim,)")
         return self._transport.explain(queries, options)

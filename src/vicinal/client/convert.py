@@ -13,16 +13,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.index import usual_queries
+from vicinal.index import NORM_SQUARED_MAX, NORM_SQUARED_MIN, usual_queries
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import DimensionError, InvalidArgumentError, VectorValueError
 from vicinal.model.metric import Metric, VectorType
 from vicinal.model.payload import encode_payload
 
 ID_FIELD, VECTOR_FIELD = "id", "vector"
-
-NORM_SQUARED_MIN, NORM_SQUARED_MAX = 1e-30, 1e36
-"""Lengths outside lose their direction to float32 rounding."""
 
 _FLOATS = (VectorType.F32, VectorType.F16)
 
@@ -72,7 +69,7 @@ def to_query(vector: Any, config: CollectionConfig) -> tuple[npt.NDArray[Any], b
         # The common cases in one look; whatever is wrong with others is found and named below.
         numbers = vector if type(vector) is np.ndarray else _floats(vector)
         if numbers is not None:
-            ndim = usual_queries(numbers, config.dim, NORM_SQUARED_MIN, NORM_SQUARED_MAX)
+            ndim = usual_queries(numbers, config.dim)
             if ndim == 1:
                 return numbers.reshape(1, -1), True
             if ndim == 2:

@@ -95,5 +95,5 @@ def explain(
         total_ms=sum(run.seconds for run in runs) * 1e3,
         segments=segments,
         recall=options.recall,
-        recall_estimate=found.recall,
+        recall_estimate=found.recall_estimate,
     )

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from vicinal.client import tables
 from vicinal.client.pacing import Upload
 from vicinal.client.rpc import GrpcChannel
-from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
+from vicinal.model.hits import HitsBatch
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.arrow import SERVICE, Inbound, fields_of, flight, pa, stream_of
@@ -53,7 +53,7 @@ class FlightChannel(GrpcChannel):
         config: CollectionConfig,
         queries: Sequence[npt.NDArray[Any]],
         options: dict[str, Any],
-    ) -> Found | None:
+    ) -> HitsBatch | None:
         """Send queries as record batches of one stream; each is answered by one of hits."""
         given = {name: value for name, value in options.items() if value is not None}
         command = Command(collection=collection, request=msgspec.Raw(MSGPACK.encode(given)))

@@ -15,14 +15,13 @@ from vicinal.client.explanation import Explanation, explain
 from vicinal.client.many import OneSearch
 from vicinal.engine.collection import Collection
 from vicinal.engine.database import Database
-from vicinal.engine.reader import Found
 from vicinal.engine.watch import watched
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import MemoryLimitError
 from vicinal.model.filter import Filter
-from vicinal.model.hits import Page, Point
+from vicinal.model.hits import Hits, HitsBatch, Page, Point
 from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
@@ -70,13 +69,22 @@ class LocalCollection:
                 engine.on_write()
                 batch.report(end, progress)
 
+    def search_given(
+        self, query: npt.NDArray[Any], options: SearchOptions, threads: int
+    ) -> Hits | HitsBatch | None:
+        """The usual search at once; whoever watches searches is told by `search`."""
+        engine = self.engine
+        if engine.watchers.all:
+            return None
+        return engine.reader.walk(query, options, threads)
+
     def search(
         self,
         queries: npt.NDArray[Any],
         options: SearchOptions,
         *,
         threads: int,
-    ) -> Found:
+    ) -> HitsBatch:
         """The k nearest of each query."""
         reader = self.engine.reader
         if options.where is not None:
@@ -84,10 +92,12 @@ class LocalCollection:
         search = watched(self.engine) if self.engine.watchers.all else reader.search
         return search(queries, options, threads=threads)
 
-    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+    def search_many(
+        self, searches: list[OneSearch], time_ms: float | None
+    ) -> list[HitsBatch | None]:
         """One after the other."""
         end = None if time_ms is None else time.monotonic() + time_ms / 1000
-        found: list[Found | None] = []
+        found: list[HitsBatch | None] = []
         for one in searches:
             if end is not None and time.monotonic() >= end:
                 found.append(None)

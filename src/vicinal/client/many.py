@@ -8,7 +8,6 @@ from typing import Any, cast, overload
 
 import numpy.typing as npt
 
-from vicinal.engine.reader import Found
 from vicinal.model.errors import InvalidArgumentError
 from vicinal.model.hits import Hits
 from vicinal.model.search import SearchOptions
@@ -77,14 +76,3 @@ def given_options(search: object, place: int) -> dict[str, Any]:
     if "query" not in options:
         raise InvalidArgumentError(f"search {place} has no query")
     return options
-
-
-def hits_of(found: Found) -> Hits:
-    """The hits of the first query."""
-    return Hits(
-        found.ids[0],
-        found.distances[0],
-        None if found.payloads is None else found.payloads[0],
-        None if found.vectors is None else found.vectors[0],
-        found.recall,
-    )

@@ -24,13 +24,12 @@ from vicinal.client.convert import batches
 from vicinal.client.explanation import Explanation
 from vicinal.client.many import OneSearch
 from vicinal.client.pacing import Pacer, Upload
-from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.clock import NEVER_MS, expiry_ms
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import ClosedError, InvalidArgumentError, NotFoundError, invariant
 from vicinal.model.filter import Filter
-from vicinal.model.hits import Page, Point, id_array
+from vicinal.model.hits import Hits, HitsBatch, Page, Point, id_array
 from vicinal.model.ids import decode_id
 from vicinal.model.memory import pick_memory
 from vicinal.model.payload import encode_payload
@@ -78,7 +77,7 @@ class Channel(Protocol):
         config: CollectionConfig,
         queries: Sequence[npt.NDArray[Any]],
         options: dict[str, Any],
-    ) -> Found | None:
+    ) -> HitsBatch | None:
         """Batches of queries by a way of the channel's own; None where messages are the way."""
         ...
 
@@ -260,13 +259,20 @@ class RemoteCollection:
         upload = Upload(batch, self._pacer, progress, partial(_upsert, batch), time.monotonic)
         self._of_collection(lambda: self._database.channel.upload(self.name, self.config, upload))
 
+    def search_given(
+        self, query: npt.NDArray[Any], options: SearchOptions, threads: int
+    ) -> Hits | HitsBatch | None:
+        """None: what is sent is checked."""
+        del query, options, threads
+        return None
+
     def search(
         self,
         queries: npt.NDArray[Any],
         options: SearchOptions,
         *,
         threads: int,
-    ) -> Found:
+    ) -> HitsBatch:
         """The k nearest of each query."""
         fields = _fields(options)
         results: list[m.HitsOut] = []
@@ -288,7 +294,9 @@ class RemoteCollection:
                 results += self._call(ops.SEARCH_BATCH, request, m.BatchOut).results
         return self._found(results, options)
 
-    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+    def search_many(
+        self, searches: list[OneSearch], time_ms: float | None
+    ) -> list[HitsBatch | None]:
         """In one request."""
         wanted = [
             m.Search(vector=one.query[0].tobytes(), **_fields(one.options)) for one in searches
@@ -429,7 +437,7 @@ class RemoteCollection:
     def _row(self, vector: m.Vector | None) -> npt.NDArray[Any] | None:
         return None if vector is None else _row(vector, self.config)
 
-    def _found(self, results: list[m.HitsOut], options: SearchOptions) -> Found:
+    def _found(self, results: list[m.HitsOut], options: SearchOptions) -> HitsBatch:
         n, width = len(results), min(len(r.hits) for r in results)
         flat = [hit for result in results for hit in result.hits[:width]]
         vectors = payloads = None
@@ -441,12 +449,12 @@ class RemoteCollection:
             rows = vectors.reshape(n * width, self.config.columns)
             for i, hit in enumerate(flat):
                 rows[i] = _row(hit.vector or b"", self.config)
-        return Found(
+        return HitsBatch(
             id_array([from_wire_id(hit.id) for hit in flat]).reshape(n, width),
             np.asarray([hit.distance for hit in flat], np.float32).reshape(n, width),
             payloads,
             vectors,
-            recall=mean_recall([r.recall_estimate for r in results], [1] * len(results)),
+            recall_estimate=mean_recall([r.recall_estimate for r in results], [1] * len(results)),
         )
 
 

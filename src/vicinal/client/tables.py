@@ -14,10 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import Point, id_array
+from vicinal.model.hits import HitsBatch, Point, id_array
 from vicinal.model.ids import PointId
 from vicinal.model.payload import decode_payload
 from vicinal.model.recall import mean_recall
@@ -91,7 +90,7 @@ def hits_schema(
     return pa.schema(fields)
 
 
-def hits_batch(found: Found, schema: Any) -> Any:
+def hits_batch(found: HitsBatch, schema: Any) -> Any:
     """What queries found as a record batch of `hits_schema`: (n, k) hits in n * k rows."""
     n, k = found.ids.shape
     columns = [
@@ -99,17 +98,17 @@ def hits_batch(found: Found, schema: Any) -> Any:
         id_column(found.ids.reshape(-1)),
         pa.array(np.ascontiguousarray(found.distances, np.float32).reshape(-1)),
     ]
-    if found.payloads is not None:
-        flat = [raw for row in found.payloads for raw in row]
+    if found.raw_payloads is not None:
+        flat = [raw for row in found.raw_payloads for raw in row]
         columns.append(payload_column(flat, json=schema.field(PAYLOAD).type == pa.utf8()))
     if found.vectors is not None:
         columns.append(vector_column(found.vectors.reshape(n * k, -1)))
     return pa.record_batch(columns, schema=schema)
 
 
-def hits_message(found: Found, schema: Any) -> bytes:
+def hits_message(found: HitsBatch, schema: Any) -> bytes:
     """`hits_batch` as a FlightData, whose metadata says the recall to expect."""
-    metadata = msgspec.json.encode(HitsMetadata(found.recall))
+    metadata = msgspec.json.encode(HitsMetadata(found.recall_estimate))
     return data_of(hits_batch(found, schema).serialize(), metadata=metadata)
 
 
@@ -123,7 +122,7 @@ def found_of(
     counts: Sequence[int],
     recalls: Sequence[float | None],
     config: CollectionConfig,
-) -> Found:
+) -> HitsBatch:
     """What `hits_message` made of the hits of counts[i] queries each, put together again."""
     width = min(batch.num_rows // n for batch, n in zip(batches, counts, strict=True))
     total = sum(counts)
@@ -147,12 +146,12 @@ def found_of(
     if VECTOR in names:
         matrices = [vector_matrix(part.column(VECTOR), VECTOR) for part in parts]
         vectors = np.concatenate(matrices).reshape(total, width, config.columns)
-    return Found(
+    return HitsBatch(
         whole_ids.reshape(total, width),
         distances.reshape(total, width),
         payloads,
         vectors,
-        recall=mean_recall(recalls, counts),
+        recall_estimate=mean_recall(recalls, counts),
     )
 
 

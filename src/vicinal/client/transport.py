@@ -15,11 +15,10 @@ import numpy.typing as npt
 from vicinal.client.batch import Batch, Progress
 from vicinal.client.explanation import Explanation
 from vicinal.client.many import OneSearch
-from vicinal.engine.reader import Found
 from vicinal.model.change import Change, Conditions
 from vicinal.model.config import CollectionConfig
 from vicinal.model.filter import Filter
-from vicinal.model.hits import Page, Point
+from vicinal.model.hits import Hits, HitsBatch, Page, Point
 from vicinal.model.search import SearchOptions
 from vicinal.model.snapshot import Snapshot
 from vicinal.model.status import Status
@@ -43,17 +42,28 @@ class CollectionTransport(Protocol):
         of them before anything is written."""
         ...
 
+    def search_given(
+        self, query: npt.NDArray[Any], options: SearchOptions, threads: int
+    ) -> Hits | HitsBatch | None:
+        """What `Collection.search` answers, with the query unchecked, as the caller gave it; threads 0 is all.
+
+        None: the query has to be looked at, or the search cannot be carried out in this way; then it goes to `search`.
+        """
+        ...
+
     def search(
         self,
         queries: npt.NDArray[Any],
         options: SearchOptions,
         *,
         threads: int,
-    ) -> Found:
+    ) -> HitsBatch:
         """The k nearest of each of (n, columns) queries; threads 0 is all."""
         ...
 
-    def search_many(self, searches: list[OneSearch], time_ms: float | None) -> list[Found | None]:
+    def search_many(
+        self, searches: list[OneSearch], time_ms: float | None
+    ) -> list[HitsBatch | None]:
         """What each of them finds; None where it was not carried out within time_ms."""
         ...
 

@@ -23,10 +23,6 @@ Strategy = Literal["scan", "filter", "gate"]
 GATE_SELECTIVITY_MIN = 0.3
 """Above this share of matches plain traversal finds enough of them on its way."""
 
-SCAN_MATCHES_MIN = 2_000
-SCAN_MATCHES_PER_EF = 120
-"""Up to so many matches are compared faster than a traversal is done; the index's own crossover."""
-
 SCAN_COST_PER_MATCH = 0.25
 """A match's code against a distance on a graph's path: sequential rows, a quarter of the bytes, no visited set."""
 
@@ -65,6 +61,7 @@ def plan_segment(
     n_matches: int,
     n_linked: int,
     filtered: bool,
+    scan_max: int,
     k: int,
     beam: Beam,
     exact: bool,
@@ -72,6 +69,7 @@ def plan_segment(
     """Choose the strategy for a segment.
 
     n_linked : rows that the graph holds; the others are scanned whatever the strategy.
+    scan_max : matches of a filter that are compared faster than a traversal is done.
     beam : the width of a traversal with this share of matches, and the recall to expect of it; width 0 is none.
     """
     ef = max(beam.ef_search, k)
@@ -101,7 +99,7 @@ def plan_segment(
     selectivity = n_matches / max(n_live, 1)
     two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
     cost = walk / selectivity if selectivity < 1.0 else walk
-    if n_matches <= SCAN_MATCHES_MIN + SCAN_MATCHES_PER_EF * ef:
+    if n_matches <= scan_max:
         distances = n_matches * SCAN_COST_PER_MATCH
         return plan(
             "scan", distances, f"{n_matches} matches are compared faster than a walk is done"

@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +24,7 @@ from vicinal.engine.state import CollectionState, View
 from vicinal.index import Beam, GraphIndex, default_ef
 from vicinal.model.errors import CorruptionError, StorageError, UnknownFieldError
 from vicinal.model.filter import Filter, fields, path_text
-from vicinal.model.hits import Point
+from vicinal.model.hits import Hits, HitsBatch, Point
 from vicinal.model.ids import decode_id
 from vicinal.model.search import SearchOptions
 
@@ -35,17 +34,8 @@ OPTIMISTIC_ATTEMPTS = 3
 """Tries before a reader waits for the writers."""
 
 
-class Found(msgspec.Struct):
-    """What a search found: ids (n_queries, k), distances, and what was asked for beside them."""
-
-    ids: npt.NDArray[Any]
-    distances: npt.NDArray[np.float32]
-    payloads: list[list[bytes]] | None
-    vectors: npt.NDArray[Any] | None
-    read_store: bool = False
-    """Whether some payload came from the store, which is ahead of memory while a batch is committed."""
-    recall: float | None = 1.0
-    """The share of the true nearest points that is expected to be here; None where that is not known."""
+_Read: TypeAlias = tuple[HitsBatch, bool]
+"""What was found, and whether some payload came from the store, which is ahead of memory while a batch is committed."""
 
 
 @dataclass(slots=True)
@@ -73,17 +63,72 @@ class Reader:
         *,
         threads: int,
         runs: list[SegmentRun] | None = None,
-    ) -> Found:
+    ) -> HitsBatch:
         """Search (n, columns) queries; they and their options are already checked. k results where k points match.
 
         threads : 0 is all.
         runs : gets what each segment did.
         """
-        if runs is None and options.where is None and not _is_exact(options):
-            found = self._walk(queries, options, threads)
-            if found is not None:
+        if runs is None:
+            found = self.walk(queries, options, threads)
+            if isinstance(found, HitsBatch):
                 return found
         return self._search_planned(queries, options, threads, runs)
+
+    def walk(
+        self, queries: npt.NDArray[Any], options: SearchOptions, threads: int
+    ) -> Hits | HitsBatch | None:
+        """The usual search at its least cost: one sealed segment holds all rows, and its graph is walked.
+
+        queries : (n, columns), or (columns,) for one. Only these are not checked yet.
+
+        Returns Hits for one, HitsBatch for many. None where it is not that search, where the queries are not what the
+        index takes (see `GraphIndex.walk`), or where a batch came meanwhile: then they are to be looked at, and the
+        search is planned and carried out in full.
+        """
+        if options.where is not None or options.exact:
+            return None
+        state = self._state
+        if state.closed or state.failure is not None or state.expiry.next_ms != NOTHING_DUE:
+            state.begin_read()  # else there is nothing to look at, nor a clock to ask
+        view = state.view
+        segment = view.only_sealed
+        kills, commits = state.kills, state.commits
+        k, ef_search, recall = options.k, options.ef_search, options.recall
+        # A tail that never changed has no rows.
+        if segment is None or k >= segment.n_walked or view.tail.stamp or kills % 2:
+            return None
+        near_part, expected = None, None
+        if recall is not None:
+            if recall == 1:
+                return None
+            ef_search, expected, near_part = segment.index.choose_beam(k, recall)
+            if ef_search == 0:
+                return None
+            if ef_search < k:
+                ef_search = k
+        elif ef_search is None:
+            ef_search = default_ef(k)
+        wants_ids_only = not (options.with_payload or options.with_vectors)
+        labels = segment.int_labels if wants_ids_only else None
+        walked = segment.index.walk(queries, k, ef_search, threads, labels, near_part)
+        if walked is None:
+            return None
+        ids, distances, fewest, known = walked
+        if fewest < k or kills != state.kills:
+            return None
+        if recall is None:
+            expected = known
+        one = ids.ndim == 1
+        if labels is not None:
+            found = Hits if one else HitsBatch
+            return found(ids, distances, None, None, expected)
+        rows = ids.reshape(-1, k)
+        batch, read_store = self._one(segment, rows, distances.reshape(-1, k), options)
+        if read_store and (commits % 2 or commits != state.commits):
+            return None
+        batch.recall_estimate = expected
+        return batch[0] if one else batch
 
     def get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         """The points of keys, None where there is none."""
@@ -159,59 +204,17 @@ class Reader:
             points.append(Point(decode_id(keys[i]), version, payload, vector, expires_ms))
         return points
 
-    def _walk(
-        self, queries: npt.NDArray[Any], options: SearchOptions, threads: int
-    ) -> Found | None:
-        """The usual search at its least cost: one sealed segment holds all rows, and its graph is walked.
-
-        None where it is not that, or where a batch came meanwhile: then the search is planned and carried out in full.
-        """
-        state = self._state
-        if state.closed or state.failure is not None or state.expiry.next_ms != NOTHING_DUE:
-            state.begin_read()  # else there is nothing to look at, nor a clock to ask
-        view = state.view
-        segment = view.only_sealed
-        kills, commits = state.kills, state.commits
-        k, ef_search, recall = options.k, options.ef_search, options.recall
-        if segment is None or k >= segment.n_walked or view.tail.n or kills % 2:
-            return None
-        index, near_part, expected = segment.index, None, None
-        if recall is not None:
-            ef_search, expected, near_part = index.choose_beam(k, recall)
-            if ef_search == 0:
-                return None
-            if ef_search < k:
-                ef_search = k
-        elif ef_search is None:
-            ef_search = default_ef(k)
-        wants_ids_only = not (options.with_payload or options.with_vectors)
-        labels = segment.int_labels if wants_ids_only else None
-        ids, distances, fewest, known = index.walk(
-            queries, k, ef_search, threads, labels, near_part
-        )
-        if fewest < k or kills != state.kills:
-            return None
-        if recall is None:
-            expected = known
-        if labels is not None:
-            return Found(ids, distances, None, None, False, expected)
-        found = self._one(segment, ids, distances, options)
-        if found.read_store and (commits % 2 or commits != state.commits):
-            return None
-        found.recall = expected
-        return found
-
     def _search_planned(
         self,
         queries: npt.NDArray[Any],
         options: SearchOptions,
         threads: int,
         runs: list[SegmentRun] | None,
-    ) -> Found:
+    ) -> HitsBatch:
         """Search whatever segments there are, and again where a batch came meanwhile."""
         state = self._state
 
-        def attempt() -> Found:
+        def attempt() -> _Read:
             if runs is not None:
                 runs.clear()
             return self._search_view(state.view, queries, options, threads, runs)
@@ -222,14 +225,14 @@ class Reader:
             commits = state.commits
             # Rows that only come, without others that go, cannot make an unfiltered search wrong.
             changes = state.kills if where is None else state.epoch
-            found = attempt()
+            found, read_store = attempt()
             if changes % 2 or changes != (state.kills if where is None else state.epoch):
                 continue
-            if not found.read_store or (commits % 2 == 0 and commits == state.commits):
+            if not read_store or (commits % 2 == 0 and commits == state.commits):
                 return found
         with state.lock:
             state.begin_read()
-            return attempt()
+            return attempt()[0]
 
     def _search_view(
         self,
@@ -238,7 +241,7 @@ class Reader:
         options: SearchOptions,
         threads: int,
         runs: list[SegmentRun] | None,
-    ) -> Found:
+    ) -> _Read:
         k, where, exact = options.k, options.where, _is_exact(options)
         plans: list[SegmentPlan] = []
         parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]] = []
@@ -253,19 +256,17 @@ class Reader:
                 continue
             total += count
             wanted = min(k, count)
+            share = None if match is None else count / max(segment.n_live, count)
+            beam = _beam(segment.index, wanted, options, share)
             plan = plan_segment(
                 n_rows=n,
                 n_live=segment.n_live,
                 n_matches=count,
                 n_linked=segment.index.n_linked,
                 filtered=match is not None,
+                scan_max=0 if share is None else _scan_max(segment.index, options, beam, share),
                 k=k,
-                beam=_beam(
-                    segment.index,
-                    wanted,
-                    options,
-                    None if match is None else count / max(segment.n_live, count),
-                ),
+                beam=beam,
                 exact=exact,
             )
             plans.append(plan)
@@ -285,25 +286,27 @@ class Reader:
             parts.append((segment, rows, distances))
         n_queries = len(queries)
         if not parts:
-            return Found(
+            nothing = HitsBatch(
                 np.empty((n_queries, 0), np.int64),
                 np.empty((n_queries, 0), np.float32),
                 [[] for _ in range(n_queries)] if options.with_payload else None,
                 np.empty((n_queries, 0, self._state.config.columns), self._state.config.dtype.numpy)
                 if options.with_vectors
                 else None,
+                recall_estimate=1.0,
             )
+            return nothing, False
         if len(parts) == 1:
             segment, rows, distances = parts[0]
             if len(rows) and rows[:, -1].min() < 0:
                 # Rows died between the count and the search.
                 width = int((rows >= 0).sum(axis=1).min())
                 rows, distances = rows[:, :width], distances[:, :width]
-            found = self._one(segment, rows, distances, options)
+            found, read_store = self._one(segment, rows, distances, options)
         else:
-            found = self._merge(parts, min(k, total), options)
-        found.recall = combined_recall(plans)
-        return found
+            found, read_store = self._merge(parts, min(k, total), options)
+        found.recall_estimate = combined_recall(plans)
+        return found, read_store
 
     def _one(
         self,
@@ -311,7 +314,7 @@ class Reader:
         rows: Rows,
         distances: npt.NDArray[np.float32],
         options: SearchOptions,
-    ) -> Found:
+    ) -> _Read:
         ids = segment.int_ids(rows)
         if ids is None:
             ids = np.empty(rows.shape, dtype=object)
@@ -322,14 +325,14 @@ class Reader:
             payloads, read_store = segment.payload_lists(rows)
         if options.with_vectors:
             vectors = segment.index.vectors(rows.reshape(-1)).reshape(*rows.shape, -1)
-        return Found(ids, distances, payloads, vectors, read_store)
+        return HitsBatch(ids, distances, payloads, vectors), read_store
 
     def _merge(
         self,
         parts: list[tuple[Segment, Rows, npt.NDArray[np.float32]]],
         k: int,
         options: SearchOptions,
-    ) -> Found:
+    ) -> _Read:
         distances = np.concatenate([d for _, _, d in parts], axis=1)
         rows = np.concatenate([r for _, r, _ in parts], axis=1)
         source = np.repeat(np.arange(len(parts)), [r.shape[1] for _, r, _ in parts])
@@ -371,9 +374,8 @@ class Reader:
         if options.with_payload:
             width = rows.shape[1]
             payloads = [flat[i * width : (i + 1) * width] for i in range(len(rows))]
-        return Found(
-            ids.astype(np.int64) if all_ints else ids, distances, payloads, vectors, read_store
-        )
+        whole = ids.astype(np.int64) if all_ints else ids
+        return HitsBatch(whole, distances, payloads, vectors), read_store
 
     def _get(self, keys: list[bytes], *, with_vectors: bool) -> list[Point | None]:
         state = self._state
@@ -419,11 +421,18 @@ def _beam(index: GraphIndex, k: int, options: SearchOptions, share: float | None
 
     share : of the rows that match; None is no filter.
     """
-    ef_search, recall = options.ef_search, options.recall
+    recall = options.recall
     if recall is not None and recall < 1:
         return index.choose_beam(k, recall, share)
-    if ef_search is None:
-        ef_search = default_ef(options.k)
-    if share is None:
-        return index.same_work(k, max(k, ef_search))
-    return Beam(ef_search, index.expected_recall(k, max(k, ef_search), share))
+    ef_search = _work(options)
+    return index.same_work(k, max(k, ef_search), share)
+
+
+def _work(options: SearchOptions) -> int:
+    return default_ef(options.k) if options.ef_search is None else options.ef_search
+
+
+def _scan_max(index: GraphIndex, options: SearchOptions, beam: Beam, share: float) -> int:
+    """Matches that are compared faster than this traversal is done."""
+    work = beam.ef_search if options.recall is not None else _work(options)
+    return index.scan_matches_max(max(work, 1), share)

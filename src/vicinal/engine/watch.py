@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
 
-from vicinal.engine.reader import Found, SegmentRun
+from vicinal.engine.reader import SegmentRun
+from vicinal.model.hits import HitsBatch
 from vicinal.model.search import SearchOptions
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class SearchRecord:
     queries: npt.NDArray[Any]
     options: SearchOptions
     version: Version
-    found: Found
+    found: HitsBatch
     runs: list[SegmentRun]
     began_s: float
     seconds: float
@@ -63,10 +64,10 @@ class Watchers:
             watcher(record)
 
 
-def watched(collection: Collection) -> Callable[..., Found]:
+def watched(collection: Collection) -> Callable[..., HitsBatch]:
     """`Reader.search` of the collection, of which its watchers are told."""
 
-    def search(queries: npt.NDArray[Any], options: SearchOptions, *, threads: int) -> Found:
+    def search(queries: npt.NDArray[Any], options: SearchOptions, *, threads: int) -> HitsBatch:
         runs: list[SegmentRun] = []
         version, began_s = collection.version, time.perf_counter()
         found = collection.reader.search(queries, options, threads=threads, runs=runs)

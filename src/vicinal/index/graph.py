@@ -220,9 +220,9 @@ class GraphIndex:
         queries : (dim,) or (n_queries, dim), C-contiguous: float32 for f32 and f16 rows, int8 for i8,
             packed uint8 for bit. Nothing is converted.
         k : results wanted, 1 to 10000.
-        ef_search : work to do, k or more: as much as a beam of that width. Without a filter, and where the index is
-            calibrated, a search ends when its results are settled, and is the longer where they are not (see
-            `same_work`). Larger raises recall and latency. None: max(64, 2 k).
+        ef_search : work to do, k or more: as much as a beam of that width. Where the index is calibrated, a search
+            ends when its results are settled, and is the longer where they are not (see `same_work`). Larger raises
+            recall and latency. None: max(64, 2 k).
         threads : of this call, 0 means all.
         filter : rows allowed: (ceil(n / 64),) uint64 with bit r of word r // 64 for row r, or (n,) bool.
             Rows past its end do not match.
@@ -280,21 +280,25 @@ class GraphIndex:
         threads: int = 1,
         labels: NDArray[np.int64] | None = None,
         near_part: float | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, float | None]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, float | None] | None:
         """`search` without a filter, in one call that does no more than it must; for those who call it often.
 
         Parameters
         ----------
-        queries, k, ef_search, threads, near_part : as for `search`; (n_queries, dim) queries.
+        queries, k, ef_search, threads, near_part : as for `search`.
         labels : (n or more,) int64, what to return instead of each row.
 
         Returns
         -------
         labels (n_queries, k) int64, or rows where there are none, -1 padded; distances (n_queries, k) float32, +inf
         padded; how many results the query with the fewest has; the recall to expect, None where near_part was given or
-        nothing was measured.
+        nothing was measured. Of one query (dim,) labels and distances are (k,).
 
-        Raises as `search` does. InvalidArgumentError : a row has no label.
+        None where queries are no array that `search` takes, are none or more than BATCH_QUERIES_MAX, or one holds NaN
+        or infinity or, under cosine, has a length that loses its direction to rounding (`NORM_SQUARED_MIN`,
+        `NORM_SQUARED_MAX`). It says nothing of what is wrong.
+
+        Raises as `search` does for the rest. InvalidArgumentError : a row has no label.
         """
         native = self._native
         if native is None:
@@ -333,19 +337,26 @@ class GraphIndex:
         ef = default_ef(k) * max(1.0, MISS_OF_DEFAULT / (1 - recall))
         return Beam(min(EF_MAX, math.ceil(ef)), None)
 
-    def same_work(self, k: int, ef_search: int) -> Beam:
-        """A search without a filter that expands, on average, about as many nodes as a beam of that width.
+    def same_work(self, k: int, ef_search: int, share: float | None = None) -> Beam:
+        """A search that expands, on average, about as many nodes as a beam of that width; share as for `choose_beam`.
 
         One beam for all queries does too much for those whose neighbours are near and too little for those in the void.
         This walk has a wider beam and an early end (see `Beam.near_part`), of the pair that the calibration found best
         for so many nodes; where it found none that is worth it, or nothing was measured, it is the beam itself.
         """
-        return Beam(*self._open.same_work(k, ef_search))
+        return Beam(*self._open.same_work(k, ef_search, share))
 
     def expected_recall(self, k: int, ef_search: int, share: float | None = None) -> float | None:
         """The recall to expect of a traversal, share as for `choose_beam`; None where k is above 100 or nothing was
         measured."""
         return self._open.expected(k, ef_search, share)
+
+    def scan_matches_max(self, ef_search: int, share: float) -> int:
+        """Up to so many matches of a filter are compared one by one faster than a walk of that width is done.
+
+        share : of the rows that match, above 0 and at most 1.
+        """
+        return self._open.scan_matches_max(ef_search, share)
 
     @property
     def calibration(self) -> Calibration | None:

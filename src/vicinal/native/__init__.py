@@ -8,6 +8,8 @@ Every call checks dtype, shape and layout and casts nothing; long calls release 
 from __future__ import annotations
 
 from vicinal.native._ext import (
+    NORM_SQUARED_MAX,
+    NORM_SQUARED_MIN,
     Flat,
     Graph,
     best_isa,
@@ -24,6 +26,8 @@ from vicinal.native._ext import (
 )
 
 __all__ = [
+    "NORM_SQUARED_MAX",
+    "NORM_SQUARED_MIN",
     "Flat",
     "Graph",
     "best_isa",

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vicinal.client.local import LocalCollection
-from vicinal.engine.reader import Found
 from vicinal.engine.watch import SearchRecord
 from vicinal.model.errors import DeadlineError
+from vicinal.model.hits import HitsBatch
 from vicinal.model.search import SearchOptions
 from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
@@ -55,7 +55,7 @@ class Waiting:
 
     query: npt.NDArray[Any]
     deadline: float
-    encode: Callable[[Found, int], bytes]
+    encode: Callable[[HitsBatch, int], bytes]
     keep: Callable[[bytes, Hashable], None] | None
     future: asyncio.Future[bytes]
     request_id: str

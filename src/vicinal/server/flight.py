@@ -17,10 +17,9 @@ import numpy as np
 
 from vicinal.client import tables
 from vicinal.client.collection import Collection
-from vicinal.engine.reader import Found
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import id_array
+from vicinal.model.hits import HitsBatch, id_array
 from vicinal.model.metric import VectorType
 from vicinal.server.grpc_calls import GrpcCall, Method
 from vicinal.server.grpc_port import Caller, GrpcPort
@@ -352,17 +351,17 @@ def _search_stored(
     return _search_batch(request, _stored(queries, docs), json, docs)
 
 
-def _found(answer: m.HitsOut, request: m.Search, config: CollectionConfig) -> Found:
+def _found(answer: m.HitsOut, request: m.Search, config: CollectionConfig) -> HitsBatch:
     """The columns of one query's hits."""
     hits, n = answer.hits, len(answer.hits)
     vectors = None
     if request.with_vectors:
         rows = b"".join(hit.vector for hit in hits if isinstance(hit.vector, bytes))
         vectors = np.frombuffer(rows, config.dtype.numpy).reshape(1, n, config.columns)
-    return Found(
+    return HitsBatch(
         id_array([from_wire_id(hit.id) for hit in hits]).reshape(1, n),
         np.array([[hit.distance for hit in hits]], np.float32),
         [[bytes(hit.payload) for hit in hits]] if request.with_payload else None,
         vectors,
-        recall=answer.recall_estimate,
+        recall_estimate=answer.recall_estimate,
     )

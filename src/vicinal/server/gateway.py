@@ -20,7 +20,7 @@ from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from vicinal.client.arguments import check_query, compile_where
+from vicinal.client.arguments import search_options, to_queries
 from vicinal.client.collection import Collection as ClientCollection
 from vicinal.client.database import Database as ClientDatabase
 from vicinal.client.local import LocalCollection, LocalDatabase
@@ -36,7 +36,6 @@ from vicinal.model.errors import (
     UnauthenticatedError,
     VicinalError,
 )
-from vicinal.model.search import SearchOptions
 from vicinal.server.admission import Admission
 from vicinal.server.batcher import SearchBatcher, Waiting
 from vicinal.server.cache import ResultCache
@@ -396,9 +395,9 @@ class Gateway:
             future = asyncio.ensure_future(self._in_thread(self._work, call, work))
         else:
             search = call.codec.decode(call.body, m.Search)
-            options = SearchOptions(
+            options = search_options(
                 search.k,
-                None if search.where is None else compile_where(search.where),
+                search.where,
                 search.ef_search,
                 search.recall,
                 search.exact,
@@ -406,7 +405,7 @@ class Gateway:
                 search.with_vectors,
             )
             query = one_vector(search.vector, engine.config, query=True)
-            queries, _ = check_query(engine.config, query, options)
+            queries, _ = to_queries(engine.config, query)
             codec = call.answer_codec
             future = loop.create_future()
             waiting = Waiting(

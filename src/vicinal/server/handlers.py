@@ -12,11 +12,10 @@ import msgspec
 
 from vicinal.client.collection import Collection
 from vicinal.client.database import Database
-from vicinal.engine.reader import Found
 from vicinal.model.clock import ExpiresAt
 from vicinal.model.config import CollectionConfig
 from vicinal.model.errors import InvalidArgumentError
-from vicinal.model.hits import Page, Point
+from vicinal.model.hits import HitsBatch, Page, Point
 from vicinal.model.version import VERSION
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -231,8 +230,8 @@ def page_of(docs: Collection, request: m.Scroll) -> Page:
     )
 
 
-def found_by(docs: Collection, queries: Any, request: m.SearchBatch) -> Found:
-    """What a batch of queries finds, whose vectors are `queries` wherever they came in, as the engine gave it."""
+def found_by(docs: Collection, queries: Any, request: m.SearchBatch) -> HitsBatch:
+    """What a batch of queries finds, whose vectors are `queries` wherever they came in."""
     found: Any = docs.search(
         queries,
         k=request.k,
@@ -244,29 +243,23 @@ def found_by(docs: Collection, queries: Any, request: m.SearchBatch) -> Found:
         with_vectors=request.with_vectors,
         threads=request.threads,
     )
-    return Found(
-        found.ids,
-        found.distances,
-        found.raw_payloads,
-        found.vectors,
-        recall=found.recall_estimate,
-    )
+    return found
 
 
-def hits_out(found: Found, place: int, codec: Codec) -> m.HitsOut:
+def hits_out(found: HitsBatch, place: int, codec: Codec) -> m.HitsOut:
     """The answer of one query among those that were found."""
     ids, distances = found.ids[place].tolist(), found.distances[place].tolist()
     hits = [
         m.HitOut(id=to_wire_id(id_), distance=distance)
         for id_, distance in zip(ids, distances, strict=True)
     ]
-    if found.payloads is not None:
-        for hit, raw in zip(hits, found.payloads[place], strict=True):
+    if found.raw_payloads is not None:
+        for hit, raw in zip(hits, found.raw_payloads[place], strict=True):
             hit.payload = codec.payload(raw)
     if found.vectors is not None:
         for hit, row in zip(hits, found.vectors[place], strict=True):
             hit.vector = codec.vector(row)
-    return m.HitsOut(hits=hits, recall_estimate=found.recall)
+    return m.HitsOut(hits=hits, recall_estimate=found.recall_estimate)
 
 
 ON_COLLECTION: dict[Operation, OnCollection] = {
