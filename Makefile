@@ -76,7 +76,7 @@ test-long: test-native
 
 # Without the tests that kill processes: what those run is not measured.
 COVERAGE_TESTS = $(wildcard tests/unit/test_storage_*.py tests/unit/test_filter_*.py tests/fault/test_storage_*.py) \
-  $(addprefix tests/,unit/test_bundle.py unit/test_replay.py unit/test_combining.py unit/test_memory.py \
+  $(addprefix tests/,unit/test_bundle.py unit/test_replay.py unit/test_scroll.py unit/test_combining.py unit/test_memory.py \
   fault/test_isolation.py fault/test_degraded.py fault/test_full_disk.py e2e/test_backup.py)
 
 coverage: setup

@@ -72,7 +72,8 @@ class _Chroma:
         )
 
     def add(self, ids: list[int], vectors: np.ndarray, rows: list[dict[str, Any]]) -> None:
-        self._docs.upsert(ids=[str(i) for i in ids], embeddings=vectors, metadatas=rows)
+        payload: Any = rows if all(rows) else None  # it takes no empty one
+        self._docs.upsert(ids=[str(i) for i in ids], embeddings=vectors, metadatas=payload)
 
     def count(self) -> int:
         return self._docs.count()
