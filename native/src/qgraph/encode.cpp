@@ -18,65 +18,42 @@ constexpr std::uint16_t kHalfLargest = 0x7BFF;
 constexpr float kHalfMax = 65504.0F;
 constexpr std::size_t kNeighboursMax = 128;
 constexpr std::size_t kPaddedMax = (kDimMax + kPad - 1) / kPad * kPad;
+constexpr std::size_t kCodeWordsMax = 2 * kPaddedMax / 64;
 
-// What is summed over the dimensions of r = neighbour - node, p being the node and s the code of r.
-struct Sums {
-  float square = 0.0F;  // |r|^2
-  float along = 0.0F;   // <s, r>
-  float across = 0.0F;  // <s, p>
-  float dot = 0.0F;     // <p, r>
-};
-
-// The four values of two bits, evenly spaced, lie best for normally distributed coordinates when the outer ones are
-// this many standard deviations from 0.
-constexpr float kOuter = 1.494F;
-
-// Writes the codes of the P coordinates of r, one byte each.
-Sums compare(const std::int8_t* own, float own_grain, const std::int8_t* other, float other_grain, std::size_t padded,
-             std::uint32_t bits, std::uint8_t* codes) noexcept {
-  // Independent lanes, so that the compiler may use vectors without reordering a float sum.
-  constexpr std::size_t kLanes = 16;
-  float square[kLanes] = {}, along[kLanes] = {}, across[kLanes] = {}, dot[kLanes] = {};
-  for (std::size_t i = 0; i < padded; i += kLanes) {
-    for (std::size_t j = 0; j < kLanes; ++j) {
-      const float p = own_grain * static_cast<float>(own[i + j]);
-      const float r = other_grain * static_cast<float>(other[i + j]) - p;
-      square[j] += r * r;
-      along[j] += std::fabs(r);
-      across[j] += r > 0.0F ? p : -p;
-      dot[j] += p * r;
-      codes[i + j] = r > 0.0F ? 1 : 0;
+// Puts one neighbour's code among those of its block.
+void put_code(std::uint8_t* block, std::size_t tables, std::size_t slot, const std::uint64_t* code) noexcept {
+  block += nibble_byte(slot);
+  const unsigned shift = nibble_shift(slot);
+  const auto keep = static_cast<std::uint8_t>(0xF0U >> shift);
+  for (std::size_t t = 0; t < tables; t += 16) {
+    std::uint64_t nibbles = code[t / 16];
+    for (std::size_t i = 0; i < 16; ++i, block += 16, nibbles >>= 4) {
+      *block = static_cast<std::uint8_t>((*block & keep) | (nibbles & 15U) << shift);
     }
   }
-  Sums sums;
-  for (std::size_t j = 0; j < kLanes; ++j) {
-    sums.square += square[j];
-    sums.along += along[j];
-    sums.across += across[j];
-    sums.dot += dot[j];
-  }
-  if (bits == 1 || !(sums.square > 0.0F)) return sums;
-  const float scale = 1.5F / (kOuter * std::sqrt(sums.square / static_cast<float>(padded)));
-  std::fill_n(along, kLanes, 0.0F);
-  std::fill_n(across, kLanes, 0.0F);
-  for (std::size_t i = 0; i < padded; i += kLanes) {
-    for (std::size_t j = 0; j < kLanes; ++j) {
-      const float p = own_grain * static_cast<float>(own[i + j]);
-      const float r = other_grain * static_cast<float>(other[i + j]) - p;
-      const float at = std::min(std::max(r * scale + 2.0F, 0.0F), 3.0F);
-      const auto code = static_cast<std::int32_t>(at);
-      const float s = static_cast<float>(2 * code - 3) * (1.0F / 3.0F);
-      along[j] += s * r;
-      across[j] += s * p;
-      codes[i + j] = static_cast<std::uint8_t>(code);
+}
+
+// Puts the codes of all neighbours of a block, which lie `words` apart.
+void put_codes(std::uint8_t* block, std::size_t tables, const std::uint64_t* codes, std::size_t words) noexcept {
+  for (std::size_t t = 0; t < tables; t += 16) {
+    alignas(16) std::uint8_t even[8][16];
+    alignas(16) std::uint8_t odd[8][16];
+    for (std::size_t slot = 0; slot < kBlock / 2; ++slot) {
+      const std::uint64_t low = codes[slot * words + t / 16];
+      const std::uint64_t high = codes[(slot + kBlock / 2) * words + t / 16];
+      constexpr std::uint64_t first = 0x0F0F0F0F0F0F0F0FU;
+      const std::uint64_t evens = (low & first) | (high & first) << 4;
+      const std::uint64_t odds = (low >> 4 & first) | (high & ~first);
+      for (std::size_t i = 0; i < 8; ++i) {
+        even[i][nibble_byte(slot)] = static_cast<std::uint8_t>(evens >> 8 * i);
+        odd[i][nibble_byte(slot)] = static_cast<std::uint8_t>(odds >> 8 * i);
+      }
+    }
+    for (std::size_t i = 0; i < 8; ++i, block += 32) {
+      std::memcpy(block, even[i], 16);
+      std::memcpy(block + 16, odd[i], 16);
     }
   }
-  sums.along = sums.across = 0.0F;
-  for (std::size_t j = 0; j < kLanes; ++j) {
-    sums.along += along[j];
-    sums.across += across[j];
-  }
-  return sums;
 }
 
 template <class T>
@@ -118,7 +95,7 @@ void QGraph::encode_own(std::uint32_t row, const float* values, float* work) noe
 }
 
 void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, std::size_t n, bool all) noexcept {
-  alignas(64) std::uint8_t codes[kPaddedMax];
+  std::uint64_t codes[kBlock * kCodeWordsMax];
   struct Change {
     std::uint32_t slot;
     std::uint32_t to;
@@ -135,36 +112,41 @@ void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, st
   auto* adds = at<std::uint16_t>(target, layout_.add);
   auto* steps = at<std::uint8_t>(target, layout_.step);
   const float unit = parameters_.unit;
+  const std::size_t words = layout_.tables / 16;
   float top = 0.0F;
-  for (std::uint32_t slot = 0; slot < layout_.degree; ++slot) {
-    const bool used = adds[slot] != kHalfInfinity;
-    const std::uint32_t to = slot < n ? nodes[neighbours[slot]] : node;
-    if (!all && (slot < n ? used && ids[slot] == to : !used)) continue;
-    adds[slot] = kHalfInfinity;  // hidden until it is whole
-    if (slot >= n) {
-      steps[slot] = 0;
-      __atomic_store_n(&ids[slot], node, __ATOMIC_RELAXED);
+  for (std::uint32_t first = 0; first < layout_.degree; first += kBlock) {
+    const std::size_t before = n_changes;
+    std::uint32_t written = 0;
+    for (std::uint32_t slot = first; slot < first + kBlock; ++slot) {
+      const bool used = adds[slot] != kHalfInfinity;
+      const std::uint32_t to = slot < n ? nodes[neighbours[slot]] : node;
+      if (!all && (slot < n ? used && ids[slot] == to : !used)) continue;
+      adds[slot] = kHalfInfinity;  // hidden until it is whole
+      ++written;
+      if (slot >= n) {
+        steps[slot] = 0;
+        std::fill_n(codes + (slot - first) * words, words, std::uint64_t{0});
+        __atomic_store_n(&ids[slot], node, __ATOMIC_RELAXED);
+        continue;
+      }
+      std::byte* other = row_at(to);
+      const EdgeSums sums = loops_.edge(at<std::int8_t>(target, layout_.own), header->grain,
+                                        at<std::int8_t>(other, layout_.own),
+                                        at<RowHeader>(other, layout_.header)->grain, layout_.padded, layout_.bits,
+                                        codes + (slot - first) * words);
+      const float factor = sums.along > 0.0F ? 2.0F * sums.square / sums.along : 0.0F;
+      const float base = metric_ == Metric::ip ? -2.0F * sums.dot : sums.square;
+      changes[n_changes++] = {slot, to, factor * unit, (base + factor * sums.across) * unit};
+      top = std::max(top, factor * unit);
+    }
+    std::uint8_t* block = at<std::uint8_t>(target, layout_.codes) + std::size_t{first / kBlock} * layout_.tables * 16;
+    if (written == kBlock) {
+      put_codes(block, layout_.tables, codes, words);
       continue;
     }
-    std::byte* other = row_at(to);
-    const Sums sums = compare(at<std::int8_t>(target, layout_.own), header->grain, at<std::int8_t>(other, layout_.own),
-                              at<RowHeader>(other, layout_.header)->grain, layout_.padded, layout_.bits, codes);
-    const float factor = sums.along > 0.0F ? 2.0F * sums.square / sums.along : 0.0F;
-    const float base = metric_ == Metric::ip ? -2.0F * sums.dot : sums.square;
-    changes[n_changes++] = {slot, to, factor * unit, (base + factor * sums.across) * unit};
-    top = std::max(top, factor * unit);
-    std::uint8_t* block = at<std::uint8_t>(target, layout_.codes) + std::size_t{slot / kBlock} * layout_.tables * 16 +
-                          nibble_byte(slot % kBlock);
-    const unsigned shift = nibble_shift(slot % kBlock);
-    const auto keep = static_cast<std::uint8_t>(0xF0U >> shift);
-    const std::size_t step = 4 / layout_.bits;  // dimensions of a look-up
-    for (std::size_t t = 0; t < layout_.tables; ++t, block += 16) {
-      std::uint32_t few = 0;
-      std::memcpy(&few, codes + t * step, step);
-      // Gathers the lowest bits of four bytes, or two bits of two: bits 24 to 27, or 8 to 11, are where the multiples
-      // of each meet no other's.
-      const std::uint32_t nibble = (step == 4 ? few * 0x01020408U >> 24 : few * 0x0104U >> 8) & 15U;
-      *block = static_cast<std::uint8_t>((*block & keep) | nibble << shift);
+    for (std::size_t i = before; i < n_changes; ++i) {
+      const std::uint32_t slot = changes[i].slot - first;
+      put_code(block, layout_.tables, slot, codes + slot * words);
     }
   }
   if (top > 255.0F * header->step) {  // the other factors are counted in larger steps from now on

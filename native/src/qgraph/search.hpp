@@ -149,9 +149,22 @@ inline constexpr std::uint32_t kNoNode = 0xFFFFFFFFU;
 using SearchFn = void (*)(const Context&, const Batch&, Lane* lanes, std::size_t begin, std::size_t end) noexcept;
 using RotateFn = void (*)(const RotationView&, float*) noexcept;
 
+// What is summed over the dimensions of r = neighbour - node, p being the node and s the code of r.
+struct EdgeSums {
+  float square = 0.0F;  // |r|^2
+  float along = 0.0F;   // <s, r>
+  float across = 0.0F;  // <s, p>
+  float dot = 0.0F;     // <p, r>
+};
+// Of two own vectors (own = grain * code, `padded` codes each); writes the `bits` bits of each dimension of s to `code`,
+// the lowest ones first.
+using EdgeFn = EdgeSums (*)(const std::int8_t* own, float own_grain, const std::int8_t* other, float other_grain,
+                            std::size_t padded, std::uint32_t bits, std::uint64_t* code) noexcept;
+
 struct Loops {
   SearchFn search = nullptr;
   RotateFn rotate = nullptr;
+  EdgeFn edge = nullptr;
 };
 
 [[nodiscard]] Loops loops_scalar() noexcept;

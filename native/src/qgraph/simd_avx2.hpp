@@ -35,6 +35,9 @@ struct Avx2 {
   static VICINAL_INLINE F load_u8(const std::uint8_t* p) noexcept {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  static VICINAL_INLINE F load_i8(const std::int8_t* p) noexcept {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   static VICINAL_INLINE F add(F a, F b) noexcept { return _mm256_add_ps(a, b); }
   static VICINAL_INLINE F sub(F a, F b) noexcept { return _mm256_sub_ps(a, b); }
   static VICINAL_INLINE F mul(F a, F b) noexcept { return _mm256_mul_ps(a, b); }

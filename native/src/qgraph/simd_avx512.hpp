@@ -31,6 +31,9 @@ struct Avx512 {
   static VICINAL_INLINE F load_u8(const std::uint8_t* p) noexcept {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
+  static VICINAL_INLINE F load_i8(const std::int8_t* p) noexcept {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static VICINAL_INLINE F add(F a, F b) noexcept { return _mm512_add_ps(a, b); }
   static VICINAL_INLINE F sub(F a, F b) noexcept { return _mm512_sub_ps(a, b); }
   static VICINAL_INLINE F mul(F a, F b) noexcept { return _mm512_mul_ps(a, b); }

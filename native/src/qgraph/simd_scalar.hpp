@@ -63,6 +63,9 @@ struct Scalar {
   static VICINAL_INLINE F load_u8(const std::uint8_t* p) noexcept {
     return each([p](std::size_t i) { return static_cast<float>(p[i]); });
   }
+  static VICINAL_INLINE F load_i8(const std::int8_t* p) noexcept {
+    return each([p](std::size_t i) { return static_cast<float>(p[i]); });
+  }
   static VICINAL_INLINE F add(const F& a, const F& b) noexcept {
     return each([&](std::size_t i) { return a.x[i] + b.x[i]; });
   }
