@@ -47,6 +47,39 @@ void halves_survive_the_way_there_and_back() {
   CHECK(float_to_half(1.0F + 1.0F / 2048) == 0x3C00, "ties go to even");
 }
 
+void edges_have_one_code_on_every_instruction_set() {
+  std::mt19937 random(11);
+  for (const std::size_t padded : {64, 128, 192, 960}) {
+    std::vector<std::int8_t> own(padded), other(padded);
+    for (std::size_t i = 0; i < padded; ++i) {
+      own[i] = static_cast<std::int8_t>(random() % 255);
+      other[i] = static_cast<std::int8_t>(random() % 255);
+    }
+    for (const std::uint32_t bits : {1U, 2U}) {
+      const std::size_t words = padded * bits / 64;
+      double square = 0, along = 0;
+      std::vector<double> r(padded);
+      for (std::size_t i = 0; i < padded; ++i) {
+        r[i] = 0.02 * other[i] - 0.03 * own[i];
+        square += r[i] * r[i];
+      }
+      for (const Isa isa : isas()) {
+        std::vector<std::uint64_t> code(words);
+        const EdgeSums sums = loops_for(isa).edge(own.data(), 0.03F, other.data(), 0.02F, padded, bits, code.data());
+        CHECK(std::fabs(sums.square - square) < 1e-4 * square, isa_name(isa), padded, bits, sums.square, square);
+        along = 0;
+        for (std::size_t i = 0; i < padded; ++i) {
+          const auto value = static_cast<int>(code[i * bits / 64] >> (i * bits % 64) & ((1U << bits) - 1));
+          const double s = bits == 1 ? 2.0 * value - 1.0 : (2.0 * value - 3.0) / 3.0;
+          CHECK(r[i] == 0 || (s > 0) == (r[i] > 0), isa_name(isa), padded, bits, i, value, r[i]);
+          along += s * r[i];
+        }
+        CHECK(std::fabs(sums.along - along) < 1e-3 * square, isa_name(isa), padded, bits, sums.along, along);
+      }
+    }
+  }
+}
+
 void search_finds_the_nearest_on_every_instruction_set() {
   for (const Metric metric : {Metric::l2, Metric::cosine, Metric::ip}) {
     for (const std::size_t dim : {1, 3, 64, 100, 128, 200, 384, 960}) {
@@ -430,6 +463,7 @@ void metrics_without_estimates_are_refused() {
 }  // namespace
 
 int main() {
+  edges_have_one_code_on_every_instruction_set();
   rotation_keeps_lengths_and_angles();
   halves_survive_the_way_there_and_back();
   search_finds_the_nearest_on_every_instruction_set();

@@ -124,6 +124,13 @@ struct Ops {
     }
   }
 
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+                          std::int32_t* out, std::size_t out_stride) noexcept {
+    std::size_t r = 0;
+    for (; r + 4 <= n; r += 4) dots_of<4>(rows + r, panel, groups, out + r * out_stride, out_stride);
+    for (; r < n; ++r) dots_of<1>(rows + r, panel, groups, out + r * out_stride, out_stride);
+  }
+
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
     const __m256i top = _mm256_set1_epi32(INT32_MAX);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(keys + n), top);  // the padding of every list
@@ -171,6 +178,43 @@ struct Ops {
       at += static_cast<std::size_t>(__builtin_popcount(below));
     }
     return at;
+  }
+
+ private:
+  // Bytes multiplied as 16 bits, the even ones of each column's four and then the odd ones: sums of two products of
+  // bytes would saturate.
+  template <std::size_t kRows>
+  static inline void dots_of(const std::byte* const* rows, const std::int8_t* panel, std::size_t groups,
+                             std::int32_t* out, std::size_t out_stride) noexcept {
+    const __m256i low = _mm256_set1_epi16(255);
+    __m256i sums[kRows][2];
+    for (auto& sum : sums) sum[0] = sum[1] = _mm256_setzero_si256();
+    for (std::size_t g = 0; g < groups; ++g, panel += 4 * kPanel) {
+      __m256i even[2];
+      __m256i odd[2];
+      for (std::size_t half = 0; half < 2; ++half) {
+        const __m256i columns = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + 32 * half));
+        even[half] = _mm256_srai_epi16(_mm256_slli_epi16(columns, 8), 8);
+        odd[half] = _mm256_srai_epi16(columns, 8);
+      }
+      for (std::size_t r = 0; r < kRows; ++r) {
+        std::int32_t four = 0;
+        __builtin_memcpy(&four, rows[r] + 4 * g, 4);
+        const __m256i row = _mm256_set1_epi32(four);
+        const __m256i row_even = _mm256_and_si256(row, low);
+        const __m256i row_odd = _mm256_srli_epi16(row, 8);
+        for (std::size_t half = 0; half < 2; ++half) {
+          const __m256i products =
+              _mm256_add_epi32(_mm256_madd_epi16(even[half], row_even), _mm256_madd_epi16(odd[half], row_odd));
+          sums[r][half] = _mm256_add_epi32(sums[r][half], products);
+        }
+      }
+    }
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t half = 0; half < 2; ++half) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * out_stride + 8 * half), sums[r][half]);
+      }
+    }
   }
 };
 

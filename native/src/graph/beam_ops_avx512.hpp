@@ -94,6 +94,13 @@ struct Ops {
     }
   }
 
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+                          std::int32_t* out, std::size_t out_stride) noexcept {
+    std::size_t r = 0;
+    for (; r + 8 <= n; r += 8) dots_of<8>(rows + r, panel, groups, out + r * out_stride, out_stride);
+    for (; r < n; ++r) dots_of<1>(rows + r, panel, groups, out + r * out_stride, out_stride);
+  }
+
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
     const __m512i top = _mm512_set1_epi32(INT32_MAX);
     _mm512_storeu_si512(keys + n, top);  // the padding of every list
@@ -138,6 +145,23 @@ struct Ops {
       at += static_cast<std::size_t>(__builtin_popcount(take));
     }
     return at;
+  }
+
+ private:
+  template <std::size_t kRows>
+  static inline void dots_of(const std::byte* const* rows, const std::int8_t* panel, std::size_t groups,
+                             std::int32_t* out, std::size_t out_stride) noexcept {
+    __m512i sums[kRows];
+    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+    for (std::size_t g = 0; g < groups; ++g, panel += 4 * kPanel) {
+      const __m512i columns = _mm512_loadu_si512(panel);
+      for (std::size_t r = 0; r < kRows; ++r) {
+        std::int32_t four = 0;
+        __builtin_memcpy(&four, rows[r] + 4 * g, 4);
+        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_set1_epi32(four), columns);
+      }
+    }
+    for (std::size_t r = 0; r < kRows; ++r) _mm512_storeu_si512(out + r * out_stride, sums[r]);
   }
 };
 

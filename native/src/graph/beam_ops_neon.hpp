@@ -103,6 +103,27 @@ struct Ops {
     }
   }
 
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+                          std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t r = 0; r < n; ++r, out += out_stride) {
+      int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+      const std::int8_t* columns = panel;
+      for (std::size_t g = 0; g < groups; ++g) {
+        std::uint32_t four = 0;
+        __builtin_memcpy(&four, rows[r] + 4 * g, 4);
+        // 255 * 128 fits 16 bits.
+        const int16x8_t row = vreinterpretq_s16_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+        for (std::size_t c = 0; c < 4; ++c, columns += 16) {
+          const int8x16_t four_columns = vld1q_s8(columns);
+          const int16x8_t low = vmulq_s16(row, vmovl_s8(vget_low_s8(four_columns)));
+          const int16x8_t high = vmulq_s16(row, vmovl_high_s8(four_columns));
+          sums[c] = vaddq_s32(sums[c], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+        }
+      }
+      for (std::size_t c = 0; c < 4; ++c) vst1q_s32(out + 4 * c, sums[c]);
+    }
+  }
+
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
     const int32x4_t top = vdupq_n_s32(INT32_MAX);
     vst1q_s32(keys + n, top);  // the padding of every list

@@ -67,6 +67,23 @@ struct Ops {
     }
   }
 
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+                          std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t r = 0; r < n; ++r, out += out_stride) {
+      const auto* row = reinterpret_cast<const std::uint8_t*>(rows[r]);
+      std::int32_t sums[kPanel] = {};
+      for (std::size_t g = 0; g < groups; ++g) {
+        const std::int8_t* columns = panel + 4 * kPanel * g;
+        for (std::size_t c = 0; c < kPanel; ++c) {
+          for (std::size_t b = 0; b < 4; ++b) {
+            sums[c] += static_cast<std::int32_t>(row[4 * g + b]) * static_cast<std::int32_t>(columns[4 * c + b]);
+          }
+        }
+      }
+      std::memcpy(out, sums, sizeof sums);
+    }
+  }
+
   // Position of a smallest key, n >= 1. May write into the padding past n.
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
     std::size_t best = 0;

@@ -356,6 +356,22 @@ void run_beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, s
   }
 }
 
+template <class Ops>
+std::size_t near(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots, const std::uint32_t* rows,
+                 std::size_t n, std::int32_t bound, std::int32_t* out_keys, std::uint32_t* out_rows,
+                 std::size_t at) noexcept {
+  constexpr std::size_t some = 64;
+  std::int32_t keys[some];
+  for (std::size_t i = 0; i < n; i += some) {
+    const std::size_t count = n - i < some ? n - i : some;
+    for (std::size_t j = 0; j < count; ++j) {
+      keys[j] = static_cast<std::int32_t>(base + norms[i + j] - 2 * static_cast<std::uint32_t>(dots[i + j]));
+    }
+    at = Ops::append_below(out_keys, out_rows, at, keys, rows + i, count, bound);
+  }
+  return at;
+}
+
 template <class Ops, CodeKind kind>
 void beam_of_kind(const GraphView& g, const BeamRequest& request, BeamTask* tasks, std::size_t n_tasks, Slot* slots,
                   std::size_t n_slots) noexcept {

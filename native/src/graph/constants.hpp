@@ -102,4 +102,16 @@ inline constexpr std::uint16_t kInDegreeKept = 8;
 inline constexpr std::size_t kBatchShare = 50;
 inline constexpr std::size_t kBatchMax = 4096;
 
+// A bulk load begins row by row; from so many on, rows come many at once and find one another in leaves: several times
+// as many as are there, at most so many.
+inline constexpr std::size_t kLeavesFrom = 512;
+inline constexpr std::size_t kLeavesGrowth = 4;
+inline constexpr std::size_t kLeavesMax = std::size_t{1} << 20;
+// Leaves that a row is in, and leaders that leaves form around. Rows with their nearest ones in another leaf are what
+// recall suffers from; more overlap mends it where larger leaves do not (text-100k).
+inline constexpr std::size_t kLeafOverlap = 16;
+inline constexpr std::size_t kLeadersMax = 8192;
+// One row in so many is in the sample whose nearest rows become long edges.
+inline constexpr std::size_t kLeafSample = 8;
+
 }  // namespace vicinal::graph

@@ -37,6 +37,10 @@ class RowLocks {
   std::atomic_flag flags_[kLocks];
 };
 
+class CodeSums;
+class Leaves;
+class Panels;
+
 class Linker {
  public:
   // `changed`: a bit set that gets a bit for each row whose edges change; null: nobody asks.
@@ -47,12 +51,25 @@ class Linker {
   void insert(const GraphView& g, const std::vector<std::uint32_t>& batch, const std::vector<std::uint32_t>& entries,
               unsigned threads, ScratchPool& scratches);
 
+  // The same for a batch whose candidates were found beforehand, in the order of its rows; they are gone then.
+  void insert_from(const GraphView& g, const std::vector<std::uint32_t>& batch, Leaves& leaves, const CodeSums& sums,
+                   unsigned threads);
+
   // Adds the edge where pruning keeps it, or always with `force`; to.key is the key between the two.
   bool add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t from, Candidate to, bool force);
   void write(std::uint32_t row, const Candidate* chosen, std::size_t n) noexcept;
   [[nodiscard]] std::size_t degree_of(std::uint32_t row) const noexcept;
 
  private:
+  struct Offer {
+    Candidate to;
+    std::uint32_t place;  // of to.row in its batch
+  };
+  void add_edges(const Pruner& pruner, std::uint32_t from, Offer* offers, std::size_t n_offers, Panels& panels,
+                 std::uint8_t* reachable);
+  [[nodiscard]] std::size_t victim_of(const Pruner& pruner, Candidate to, bool needed, const std::uint32_t* neighbours,
+                                      std::size_t n, const std::uint32_t* rows, const std::int32_t* from_keys,
+                                      const std::int32_t* to_keys) const noexcept;
   void count_in(std::uint32_t row, int change) noexcept;
   [[nodiscard]] std::uint16_t in_degree(std::uint32_t row) const noexcept {
     return __atomic_load_n(&in_degrees_[row], __ATOMIC_RELAXED);

@@ -112,6 +112,8 @@ struct BeamRequest {
   return kind != CodeKind::dot_u8 && kind != CodeKind::l2_u8_wide;
 }
 
+inline constexpr std::size_t kPanel = 16;
+
 // The functions compiled once per instruction set.
 struct BeamFns {
   // Runs the tasks with up to n_slots of them in flight.
@@ -120,6 +122,15 @@ struct BeamFns {
   // Keys from one code to the listed rows.
   void (*keys)(const GraphView&, const std::byte* code, const std::uint32_t* rows, std::size_t n,
                std::int32_t* out) noexcept;
+  // Products of n rows of unsigned bytes with the kPanel codes of signed bytes of a panel, which holds `groups` times
+  // four bytes of each: out[row * out_stride + code], modulo 2^32.
+  void (*dots)(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+               std::int32_t* out, std::size_t out_stride) noexcept;
+  // Appends (key, row) of what is nearer than `bound` at position `at`, the key of the i-th of n rows being
+  // base + norms[i] - 2 dots[i] modulo 2^32; returns the new end. The output has kSlotPad entries past it.
+  std::size_t (*near)(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
+                      const std::uint32_t* rows, std::size_t n, std::int32_t bound, std::int32_t* out_keys,
+                      std::uint32_t* out_rows, std::size_t at) noexcept;
 };
 
 // Open candidates a slot needs for a beam of ef; done entries it needs.

@@ -58,8 +58,7 @@ inline EdgeSums code_edge(const std::int8_t* own, float own_grain, const std::in
   }
   const float length2 = V::sum_of(square);
   if (bits == 2) {
-    const float inverse =
-        length2 > 0.0F ? 1.5F / (kOuter * std::sqrt(length2 / static_cast<float>(padded))) : 0.0F;
+    const float inverse = length2 > 0.0F ? 1.5F / (kOuter * std::sqrt(length2 / static_cast<float>(padded))) : 0.0F;
     const F scale = V::setf(inverse);
     const F one = V::setf(1.0F);
     const F third = V::setf(1.0F / 3.0F);

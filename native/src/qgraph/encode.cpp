@@ -130,10 +130,9 @@ void QGraph::encode_edges(std::uint32_t row, const std::uint32_t* neighbours, st
         continue;
       }
       std::byte* other = row_at(to);
-      const EdgeSums sums = loops_.edge(at<std::int8_t>(target, layout_.own), header->grain,
-                                        at<std::int8_t>(other, layout_.own),
-                                        at<RowHeader>(other, layout_.header)->grain, layout_.padded, layout_.bits,
-                                        codes + (slot - first) * words);
+      const EdgeSums sums = loops_.edge(
+          at<std::int8_t>(target, layout_.own), header->grain, at<std::int8_t>(other, layout_.own),
+          at<RowHeader>(other, layout_.header)->grain, layout_.padded, layout_.bits, codes + (slot - first) * words);
       const float factor = sums.along > 0.0F ? 2.0F * sums.square / sums.along : 0.0F;
       const float base = metric_ == Metric::ip ? -2.0F * sums.dot : sums.square;
       changes[n_changes++] = {slot, to, factor * unit, (base + factor * sums.across) * unit};

@@ -156,8 +156,8 @@ struct EdgeSums {
   float across = 0.0F;  // <s, p>
   float dot = 0.0F;     // <p, r>
 };
-// Of two own vectors (own = grain * code, `padded` codes each); writes the `bits` bits of each dimension of s to `code`,
-// the lowest ones first.
+// Of two own vectors (own = grain * code, `padded` codes each); writes the `bits` bits of each dimension of s to
+// `code`, the lowest ones first.
 using EdgeFn = EdgeSums (*)(const std::int8_t* own, float own_grain, const std::int8_t* other, float other_grain,
                             std::size_t padded, std::uint32_t bits, std::uint64_t* code) noexcept;
 

@@ -1,0 +1,273 @@
+// Tests of bulk loads: codes compared side by side on every instruction set, the candidates that leaves find, and
+// graphs built of them.
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "check.hpp"
+#include "graph/constants.hpp"
+#include "graph/graph_index.hpp"
+#include "graph/isa.hpp"
+#include "graph/leaves.hpp"
+#include "graph/panels.hpp"
+
+using namespace vicinal;
+using namespace vicinal::graph;
+using vicinal::test::fewer;
+using vicinal::test::throws;
+
+namespace {
+
+std::vector<Isa> isas() {
+  std::vector<Isa> all;
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
+    if (isa_supported(isa)) all.push_back(isa);
+  }
+  return all;
+}
+
+// One-byte codes, in a view of their own.
+struct Codes {
+  std::vector<std::byte> bytes;
+  GraphView view;
+
+  Codes(std::size_t n, std::size_t dim, const std::function<std::uint8_t(std::size_t, std::size_t)>& value) {
+    view.code_bytes = dim;
+    view.code_stride = round_up(dim, kCacheLine);
+    view.limit = static_cast<std::uint32_t>(n);
+    bytes.resize(n * view.code_stride + kCacheLine);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t d = 0; d < dim; ++d) bytes[i * view.code_stride + d] = std::byte{value(i, d)};
+    }
+    view.codes = bytes.data();
+  }
+  [[nodiscard]] std::int32_t key(std::uint32_t a, std::uint32_t b) const {
+    std::int32_t sum = 0;
+    for (std::size_t d = 0; d < view.code_bytes; ++d) {
+      const int difference = static_cast<int>(view.code(a)[d]) - static_cast<int>(view.code(b)[d]);
+      sum += difference * difference;
+    }
+    return sum;
+  }
+};
+
+std::vector<std::uint32_t> numbers(std::size_t n) {
+  std::vector<std::uint32_t> rows(n);
+  std::iota(rows.begin(), rows.end(), 0U);
+  return rows;
+}
+
+void panels_give_exact_keys_on_every_instruction_set() {
+  std::mt19937 random(1);
+  for (const std::size_t dim : {1, 3, 16, 31, 128, 200, 1027}) {
+    // Extreme bytes among them: sums of their products are where narrow arithmetic would saturate.
+    const Codes codes(
+        41, dim, [&](std::size_t i, std::size_t) { return static_cast<std::uint8_t>(i < 2 ? 255 * i : random()); });
+    const CodeSums sums(codes.view, 41, 1);
+    for (const Isa isa : isas()) {
+      Panels panels(codes.view, beam_fns(isa), sums);
+      for (const std::size_t n : {1, 16, 17, 41}) {
+        panels.fill(numbers(n).data(), n);
+        std::vector<std::int32_t> keys(panels.width());
+        for (std::uint32_t row = 0; row < 41; ++row) {
+          panels.keys(row, keys.data());
+          for (std::uint32_t i = 0; i < n; ++i) {
+            CHECK(keys[i] == codes.key(row, i), isa_name(isa), dim, n, row, i, keys[i]);
+          }
+        }
+        std::vector<std::int32_t> dots(11 * panels.width());
+        const std::vector<std::uint32_t> asked = numbers(11);
+        for (std::size_t count = 1; count <= Panels::kRowsAtOnce; ++count) {
+          panels.dots(asked.data(), count, dots.data());
+          const auto last = static_cast<std::uint32_t>(count - 1);
+          const std::int32_t key = panels.key(sums.base(last), n - 1, dots[last * panels.width() + n - 1]);
+          CHECK(key == codes.key(last, static_cast<std::uint32_t>(n - 1)), isa_name(isa), dim, n, count);
+        }
+      }
+    }
+  }
+}
+
+void near_appends_what_is_below_the_bound_on_every_instruction_set() {
+  std::mt19937 random(2);
+  std::vector<std::uint32_t> squares(300);
+  std::vector<std::int32_t> dots(300);
+  std::vector<std::uint32_t> rows = numbers(300);
+  for (std::size_t i = 0; i < 300; ++i) {
+    squares[i] = 5000 + random() % 1000;
+    dots[i] = static_cast<std::int32_t>(random() % 2000);
+  }
+  for (const Isa isa : isas()) {
+    for (const std::size_t n : {0, 1, 15, 64, 65, 300}) {
+      std::vector<std::uint32_t> wanted{7};
+      for (std::uint32_t i = 0; i < n; ++i) {
+        if (static_cast<std::int32_t>(100 + squares[i]) - 2 * dots[i] < 3000) wanted.push_back(i);
+      }
+      std::vector<std::int32_t> keys(301 + kSlotPad);
+      std::vector<std::uint32_t> found(301 + kSlotPad);
+      found[0] = 7;
+      const std::size_t end =
+          beam_fns(isa).near(100, squares.data(), dots.data(), rows.data(), n, 3000, keys.data(), found.data(), 1);
+      found.resize(end);
+      CHECK(found == wanted, isa_name(isa), n, end, wanted.size());
+    }
+  }
+}
+
+void leaves_find_the_nearest() {
+  const std::size_t n = fewer(6000);
+  std::mt19937 random(3);
+  std::vector<std::array<std::uint8_t, 24>> centres(40);
+  for (auto& centre : centres) {
+    for (auto& value : centre) value = static_cast<std::uint8_t>(40 + random() % 170);
+  }
+  const Codes codes(n, 24, [&](std::size_t i, std::size_t d) {
+    return static_cast<std::uint8_t>(centres[i % centres.size()][d] + random() % 40);
+  });
+  const CodeSums sums(codes.view, n, 2);
+  std::vector<std::uint32_t> rows = numbers(n);
+  std::shuffle(rows.begin(), rows.end(), random);
+  RowLocks locks;
+  const std::size_t first = n / 3;
+  double share = 0.0;
+  for (const unsigned threads : {1U, 2U}) {
+    std::mt19937_64 same(4);
+    Leaves leaves(codes.view, beam_fns(best_isa()), sums, 64, locks, threads);
+    leaves.find(rows, first, same, [&](double done) {
+      CHECK(done >= 0.0 && done <= 1.0, done);
+      share = done;
+    });
+    CHECK(share == 1.0, share);
+    std::size_t hits = 0;
+    std::size_t asked = 0;
+    std::vector<Candidate> found;
+    for (std::size_t i = 0; i < n - first; i += 13) {
+      const std::uint32_t row = rows[first + i];
+      leaves.candidates(i, row, found);
+      std::vector<std::uint32_t> seen;
+      std::int32_t last = 0;
+      for (const Candidate& c : found) {
+        CHECK(c.row != row && c.row < n && c.key >= last && c.key == codes.key(row, c.row), row, c.row, c.key, last);
+        last = c.key;
+        seen.push_back(c.row);
+      }
+      std::sort(seen.begin(), seen.end());
+      CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end(), "each row once", row);
+      std::vector<std::int32_t> keys;
+      for (std::uint32_t other = 0; other < n; ++other) {
+        if (other != row) keys.push_back(codes.key(row, other));
+      }
+      std::nth_element(keys.begin(), keys.begin() + 4, keys.end());
+      hits += static_cast<std::size_t>(
+          std::count_if(found.begin(), found.end(), [&](const Candidate& c) { return c.key <= keys[4]; }));
+      asked += 5;
+    }
+    CHECK(static_cast<double>(hits) >= 0.9 * static_cast<double>(asked), threads, hits, asked);
+  }
+}
+
+void equal_rows_choose_different_ones() {
+  const std::size_t n = 3000;
+  const Codes codes(n, 8, [](std::size_t, std::size_t) { return std::uint8_t{9}; });
+  const CodeSums sums(codes.view, n, 1);
+  RowLocks locks;
+  std::mt19937_64 random(5);
+  Leaves leaves(codes.view, beam_fns(best_isa()), sums, 64, locks, 1);
+  leaves.find(numbers(n), 0, random, [](double) {});
+  std::vector<std::uint32_t> chosen(n, 0);
+  std::vector<Candidate> found;
+  for (std::uint32_t row = 0; row < n; ++row) {
+    leaves.candidates(row, row, found);
+    CHECK(found.size() >= 4, row, found.size());
+    for (const Candidate& c : found) ++chosen[c.row];
+  }
+  CHECK(*std::max_element(chosen.begin(), chosen.end()) < n / 2, "no row is everybody's candidate",
+        *std::max_element(chosen.begin(), chosen.end()));
+}
+
+// Recall of 10 over clustered rows that came in two loads, the second one the larger.
+double recall_of(GraphIndex& index, const std::vector<float>& rows, std::size_t n, std::size_t dim) {
+  SearchParameters p;
+  std::vector<std::int64_t> found(10), exact(10);
+  std::vector<float> distances(10);
+  std::size_t hits = 0;
+  std::size_t asked = 0;
+  for (std::size_t i = 0; i < n; i += n / 50) {
+    const auto* query = reinterpret_cast<const std::byte*>(rows.data() + i * dim);
+    p.exact = false;
+    index.search(query, 1, p, found.data(), distances.data());
+    p.exact = true;
+    index.search(query, 1, p, exact.data(), distances.data());
+    for (const std::int64_t row : exact) hits += static_cast<std::size_t>(std::count(found.begin(), found.end(), row));
+    asked += 10;
+  }
+  return static_cast<double>(hits) / static_cast<double>(asked);
+}
+
+void graphs_of_one_load_and_of_two_find_their_rows() {
+  const std::size_t n = fewer(6000);
+  constexpr std::size_t dim = 32;
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  std::vector<float> centres(30 * dim), rows(n * dim);
+  for (float& x : centres) x = 3.0F * normal(random);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t d = 0; d < dim; ++d) rows[i * dim + d] = centres[i * 30 / n * dim + d] + normal(random);
+  }
+  const auto* bytes = reinterpret_cast<const std::byte*>(rows.data());
+  for (const std::size_t in_first : {n, n / 4}) {
+    for (const Format format : {Format::sq8, Format::rabitq}) {
+      GraphConfig config;
+      config.dim = dim;
+      config.format = format;
+      GraphIndex index(config);
+      index.build(bytes, in_first, 2, true, {});
+      if (in_first < n) {
+        index.append(bytes + in_first * dim * sizeof(float), n - in_first);
+        index.link(n, 2, {});
+      }
+      const double recall = recall_of(index, rows, n, dim);
+      CHECK(recall >= 0.95, in_first, n, static_cast<int>(format), recall);
+    }
+  }
+}
+
+void a_cancelled_bulk_load_leaves_nothing() {
+  const std::size_t n = 20000;
+  std::vector<float> rows(n * 16);
+  std::mt19937 random(7);
+  for (float& x : rows) x = static_cast<float>(random() % 1000);
+  GraphConfig config;
+  config.dim = 16;
+  config.ef_construction = 512;
+  GraphIndex index(config);
+  std::size_t told = 0;
+  const auto stop = [&](std::size_t done, std::size_t of) {
+    CHECK(done <= of && of == n, done, of);
+    return ++told < 2;
+  };
+  const bool cancelled =
+      throws<Error>([&] { index.build(reinterpret_cast<const std::byte*>(rows.data()), n, 1, true, stop); },
+                    [](const Error& e) { return e.code() == ErrorCode::cancelled; });
+  CHECK(cancelled && index.size() == 0 && index.linked() == 0, told, index.size());
+}
+
+}  // namespace
+
+int main() {
+  panels_give_exact_keys_on_every_instruction_set();
+  near_appends_what_is_below_the_bound_on_every_instruction_set();
+  leaves_find_the_nearest();
+  equal_rows_choose_different_ones();
+  graphs_of_one_load_and_of_two_find_their_rows();
+  a_cancelled_bulk_load_leaves_nothing();
+  return vicinal::test::failures();
+}
