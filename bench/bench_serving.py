@@ -8,15 +8,14 @@ The second form measures REST, gRPC and Flight side by side (bench/protocols.py)
 the programs of a virtual environment with chromadb. The third measures overload (bench/overload.py): searches that come
 at their own times, factor times as many as the server can answer.
 
-DIR holds base.npy, query.npy, gt.npy and meta.json. The server is a process of its own; the load is one more, on raw
-keep-alive connections, each sending its next search when the last is answered. The server has core 0, the load the
-others. Recall@10 is of the answers that came over the wire. Times are in milliseconds, at the client.
+DIR holds base.npy, query.npy, gt.npy and meta.json. The server is a process of its own; the load (bench/load.py) is one
+more, on keep-alive connections, each sending its next search when the last is answered. The server has core 0, the load
+the others. Recall@10 is of the answers that came over the wire. Times are in milliseconds, at the client.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -34,8 +33,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import vicinal
-from bench.overload import overload
-from bench.protocols import protocols
+from bench.load import Load, line_of
+from bench.overload import ASKED, overload
+from bench.protocols import http_requests, protocols
 from vicinal.server.config import ServerConfig
 from vicinal.server.running import Running
 
@@ -97,11 +97,10 @@ def main() -> None:
             server, (url, *_) = start(path, options)
             try:
                 port = int(url.rpartition(":")[2])
-                able = asyncio.run(load(port, "json", 64, 5.0, queries, truth))["searches_per_s"]
                 results["options"] = options
                 requests = search_requests(queries, "json")
                 results["overload"] = overload(
-                    port, server.pid, requests, able, a.factor, a.seconds or 60.0
+                    port, server.pid, requests, a.factor, a.seconds or 60.0
                 )
                 results["server_peak_bytes"] = peak_bytes(server.pid)
             finally:
@@ -111,9 +110,8 @@ def main() -> None:
             server, (url, *_) = start(path, options)
             try:
                 port = int(url.rpartition(":")[2])
-                results[name] = asyncio.run(
-                    load(port, kind, connections, a.seconds or 4.0, queries, truth)
-                )
+                seconds = a.seconds or 4.0
+                results[name] = load(port, kind, connections, seconds, queries, truth, server.pid)
             finally:
                 server.terminate()
                 server.wait()
@@ -176,63 +174,32 @@ def peak_bytes(pid: int) -> int | None:
 def search_requests(queries: Any, kind: str) -> list[bytes]:
     """One HTTP request for each query."""
     codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
+    bodies = [
+        codec.encode({"vector": query.tobytes() if kind == "msgpack" else query.tolist(), "k": K})
+        for query in queries.astype(np.float32)
+    ]
     content = "application/msgpack" if kind == "msgpack" else "application/json"
-    requests: list[bytes] = []
-    for query in queries.astype(np.float32):
-        vector = query.tobytes() if kind == "msgpack" else query.tolist()
-        body = codec.encode({"vector": vector, "k": K})
-        head = (
-            f"POST /v1/collections/docs/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content}\r\n"
-            f"Accept: {content}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        requests.append(head.encode() + body)
-    return requests
+    return http_requests("/v1/collections/docs/search", content, bodies)
 
 
-async def load(
-    port: int, kind: str, connections: int, seconds: float, queries: Any, truth: Any
+def load(
+    port: int, kind: str, connections: int, seconds: float, queries: Any, truth: Any, server: int
 ) -> dict[str, float]:
-    """Searches of `connections` clients; the first second is not counted."""
-    codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
+    """Searches of `connections` clients in a closed loop; few of Zipf's queries make most of them."""
     requests = search_requests(queries, kind)
-    rng = np.random.default_rng(7)
-    draws = rng.zipf(1.2, 200_000) % len(queries) if kind == "zipf" else None
-    times: list[float] = []
-    answers: dict[int, bytes] = {}
-
-    async def client(number: int, end: float) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        turn = number * 1_009
-        while time.perf_counter() < end:
-            turn += 1
-            which = turn % len(requests) if draws is None else int(draws[turn % len(draws)])
-            began = time.perf_counter()
-            writer.write(requests[which])
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(head.decode())
-            length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            answers[which] = await reader.readexactly(int(length))
-            times.append(time.perf_counter() - began)
-        writer.close()
-
-    await asyncio.gather(*[client(i, time.perf_counter() + 1) for i in range(connections)])
-    times.clear()
-    began = time.perf_counter()
-    await asyncio.gather(*[client(i, began + seconds) for i in range(connections)])
-    elapsed = time.perf_counter() - began
-    found = sum(
-        len({hit["id"] for hit in codec.decode(raw)["hits"]} & set(truth[i, :K].tolist()))
-        for i, raw in answers.items()
-    )
-    p50, p95, p99 = np.percentile(np.array(times) * 1e3, [50, 95, 99])
-    return {
-        "searches_per_s": round(len(times) / elapsed),
-        "p50_ms": round(float(p50), 2),
-        "p95_ms": round(float(p95), 2),
-        "p99_ms": round(float(p99), 2),
-        "recall_at_10": round(found / (K * len(answers)), 4),
-    }
+    codec = msgspec.msgpack if kind == "msgpack" else msgspec.json
+    drawn = np.arange(len(requests))
+    if kind == "zipf":
+        drawn = np.random.default_rng(7).zipf(1.2, 200_000) % len(requests)
+    with Load(port, [requests[i] for i in drawn], server=server) as client:
+        answers = client.ask(ASKED)
+        found = sum(
+            len({hit["id"] for hit in codec.decode(raw)["hits"]} & set(truth[i, :K].tolist()))
+            for i, raw in zip(drawn.tolist(), answers, strict=False)
+        )
+        client.closed(connections, 1.0)
+        line = line_of(client.closed(connections, seconds))
+    return {**line, "recall_at_10": round(found / (K * len(answers)), 4)}
 
 
 if __name__ == "__main__":

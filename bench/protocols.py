@@ -2,8 +2,12 @@
 
 Single searches in a closed loop (each connection sends its next search when the last is answered) at 1, 16, 64 and 256
 connections; then in an open loop (searches come at random times, whether or not earlier ones are done) at the highest
-of a falling row of rates whose 99th percentile, from the time a search was due, is 10 ms or less. Clients are as thin
-as each protocol allows: bytes that were made before.
+of a falling row of rates whose 99th percentile, from the time a search was due, is 10 ms or less. The client of all of
+them, Chroma included, is the same program (bench/load.py), which sends bytes that were made before, so that what
+differs is the protocol's and the server's. What gRPC's own client in Python gets of the same server is told beside:
+it takes a core, and most of its time is its own.
+
+An answer is compared with what an embedded database finds, before the load, and with that answer under load.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import numpy as np
 import uvloop
 
 import vicinal
+from bench.load import Load, line_of
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
 from vicinal.wire.arrow import SERVICE as FLIGHT_SERVICE
@@ -40,12 +45,11 @@ CONNECTIONS = (1, 16, 64, 256)
 RATES = (0.9, 0.75, 0.6, 0.45, 0.3)
 """Of what the closed loop reached with 64 connections."""
 
-NAP_S = 0.001
-"""The least that an open loop sleeps until the next search is due, which counts as that search's time. Where the two
-cores of a machine are threads of one, a load that spins takes a third of the server's speed."""
+ASKED = 200
+"""Searches whose answers are looked at, and compared with those under load."""
 
+PYTHON_CONNECTIONS = (1, 64)
 BATCH = 2_000
-Caller = Callable[[int], Awaitable[bytes]]
 CHROMA_FILL = """
 import sys, time, numpy as np, chromadb
 client = chromadb.HttpClient(port=int(sys.argv[1]))
@@ -79,6 +83,7 @@ def protocols(
         docs = db.collection("docs")
         docs.optimize()
         results["embedded batch"] = _batches(docs, queries, threads=1)
+        expected = [[hit.id for hit in docs.search(query, k=K)] for query in queries[:ASKED]]
     for name, options, with_payload, connections in (
         ("batching, no payload", {}, False, CONNECTIONS),
         ("batching, payload", {}, True, (1, 64)),
@@ -89,10 +94,24 @@ def protocols(
         try:
             for protocol, url in zip(("rest", "grpc", "flight"), urls, strict=True):
                 port = int(url.rpartition(":")[2])
-                make = _callers(protocol, port, queries, with_payload)
-                results[f"{protocol}, {name}"] = uvloop.run(
-                    _single(make, protocol, connections, seconds, truth)
-                )
+                path_of, requests = _requests(protocol, queries, with_payload)
+                with Load(port, requests, path=path_of, server=server.pid) as load:
+                    answers = [_ids(protocol, raw) for raw in load.ask(ASKED)]
+                    if answers != expected:
+                        raise RuntimeError(
+                            f"{protocol} finds other points than an embedded database"
+                        )
+                    results[f"{protocol}, {name}"] = {
+                        "recall_at_10": _recall(answers, truth),
+                        **_single(load, connections, seconds),
+                    }
+                if path_of is not None and not with_payload and not options:
+                    results[f"{protocol}, {name}, gRPC's client in Python"] = {
+                        f"{n} connections": uvloop.run(
+                            _by_python(port, path_of, requests, n, seconds)
+                        )
+                        for n in PYTHON_CONNECTIONS
+                    }
             if not with_payload and not options:
                 with vicinal.open(urls[2]) as db:
                     found = _batches(db.collection("docs"), queries, threads=None)
@@ -154,91 +173,58 @@ def _batches(docs: Any, queries: Any, threads: int | None) -> dict[str, Any]:
     return {"queries_per_s": round(BATCH / best)}
 
 
-def _callers(
-    protocol: str, port: int, queries: Any, with_payload: bool
-) -> Callable[[], Awaitable[Caller]]:
-    """What makes a connection, as a function that sends the i-th query."""
+def _requests(protocol: str, queries: Any, with_payload: bool) -> tuple[str | None, list[bytes]]:
+    """A request for each query, and the method's path where they are messages of gRPC."""
     requests = [m.Search(vector=q.tobytes(), k=K, with_payload=with_payload) for q in queries]
     if protocol == "rest":
         bodies = [MSGPACK.encode(request) for request in requests]
-        return _http(port, "/v1/collections/docs/search", "application/msgpack", bodies)
+        return None, http_requests("/v1/collections/docs/search", "application/msgpack", bodies)
     if protocol == "grpc":
         path = f"/{PACKAGE}.{SERVICE}/{method_name(ops.SEARCH)}"
-        return _rpc(port, path, [encode_request(ops.SEARCH, "docs", r) for r in requests])
+        return path, [encode_request(ops.SEARCH, "docs", r) for r in requests]
     commands = [
         msgspec.msgpack.encode({"collection": "docs", "request": msgspec.Raw(MSGPACK.encode(r))})
         for r in requests
     ]
-    path = f"/{FLIGHT_SERVICE}/DoAction"
-    return _rpc(port, path, [fields_of(b"search", command) for command in commands])
+    return f"/{FLIGHT_SERVICE}/DoAction", [fields_of(b"search", command) for command in commands]
 
 
-def _rpc(port: int, path: str, messages: list[bytes]) -> Callable[[], Awaitable[Caller]]:
-    async def make() -> Caller:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
-        call = channel.unary_unary(path)
-
-        async def send(i: int) -> bytes:
-            return await call(messages[i])
-
-        return send
-
-    return make
-
-
-def _http(
-    port: int, path: str, content: str, bodies: list[bytes]
-) -> Callable[[], Awaitable[Caller]]:
-    requests = [
+def http_requests(path: str, content: str, bodies: list[bytes]) -> list[bytes]:
+    """Requests of HTTP/1.1."""
+    return [
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content}\r\nAccept: {content}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
         for body in bodies
     ]
 
-    async def make() -> Caller:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
-        async def send(i: int) -> bytes:
-            writer.write(requests[i])
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if b" 200 " not in head[:16]:
-                raise RuntimeError(head.decode())
-            length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-            return await reader.readexactly(int(length))
-
-        return send
-
-    return make
-
-
-async def _single(
-    make: Callable[[], Awaitable[Caller]],
-    protocol: str,
-    connections: tuple[int, ...],
-    seconds: float,
-    truth: Any,
-) -> dict[str, Any]:
-    callers = [await make() for _ in range(max(connections))]
-    answers = [await callers[0](i) for i in range(min(200, len(truth)))]
-    found: dict[str, Any] = {"recall_at_10": _recall(protocol, answers, truth)}
-    for n in connections:
-        for caller in callers[:n]:  # connects
-            await caller(0)
-        found[f"{n} connections"] = await _closed(callers[:n], len(truth), seconds)
+def _single(load: Load, connections: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        f"{n} connections": line_of(load.closed(n, seconds)) for n in connections
+    }
     if 64 in connections:
         able = found["64 connections"]["per_s"]
         found["open loop, p99 within 10 ms"] = None
         for share in RATES:
-            line = await _open(callers[:64], len(truth), able * share, seconds)
-            if line["p99_ms"] <= P99_MS_MAX:
+            line = line_of(load.open(able * share, seconds, 5, 64))
+            if line["p99_ms"] <= P99_MS_MAX and not line.get("late"):
                 found["open loop, p99 within 10 ms"] = line
                 break
     return found
 
 
-async def _closed(callers: list[Caller], n_queries: int, seconds: float) -> dict[str, float]:
+async def _by_python(
+    port: int, path: str, messages: list[bytes], connections: int, seconds: float
+) -> dict[str, float]:
+    """What grpc.aio gets in a closed loop, a channel for each connection."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    calls: list[Any] = [
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options).unary_unary(path)
+        for _ in range(connections)
+    ]
+    for call in calls:  # connects
+        await call(messages[0])
     times: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -246,43 +232,12 @@ async def _closed(callers: list[Caller], n_queries: int, seconds: float) -> dict
         turn = number * 1_009
         while (began := time.perf_counter()) < end:
             turn += 1
-            await callers[number](turn % n_queries)
+            await calls[number](messages[turn % len(messages)])
             times.append(time.perf_counter() - began)
 
     began = time.perf_counter()
-    await asyncio.gather(*[client(i) for i in range(len(callers))])
-    return _line(times, time.perf_counter() - began)
-
-
-async def _open(
-    callers: list[Caller], n_queries: int, per_s: float, seconds: float
-) -> dict[str, float]:
-    """Poisson arrivals; a search that finds no connection free waits for one, and that counts."""
-    gaps = np.random.default_rng(5).exponential(1 / per_s, int(per_s * seconds))
-    began = time.perf_counter() + 0.05
-    due: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
-    times: list[float] = []
-
-    async def client(caller: Caller) -> None:
-        while True:
-            i, at = await due.get()
-            await caller(i % n_queries)
-            times.append(time.perf_counter() - at)
-            due.task_done()
-
-    clients = [asyncio.ensure_future(client(caller)) for caller in callers]
-    for i, at in enumerate(began + np.cumsum(gaps)):
-        while (wait := at - time.perf_counter()) > 0:
-            await asyncio.sleep(max(wait, NAP_S))
-        due.put_nowait((i, float(at)))
-    await due.join()
+    await asyncio.gather(*[client(i) for i in range(connections)])
     elapsed = time.perf_counter() - began
-    for task in clients:
-        task.cancel()
-    return _line(times, elapsed)
-
-
-def _line(times: list[float], elapsed: float) -> dict[str, float]:
     p50, p99 = np.percentile(np.array(times) * 1e3, [50, 99])
     return {
         "per_s": round(len(times) / elapsed),
@@ -291,18 +246,18 @@ def _line(times: list[float], elapsed: float) -> dict[str, float]:
     }
 
 
-def _recall(protocol: str, answers: list[bytes], truth: Any) -> float:
-    found = 0
-    for raw, expected in zip(answers, truth[:, :K].tolist(), strict=False):
-        if protocol == "chroma":
-            ids = [int(i) for i in json.loads(raw)["ids"][0]]
-        elif protocol == "grpc":
-            ids = [hit.id for hit in PROTO.decode(raw, m.HitsOut).hits]
-        else:
-            body = raw if protocol == "rest" else flight.Result.deserialize(raw).body
-            ids = [hit.id for hit in MSGPACK.decode(body, m.HitsOut).hits]
-        found += len(set(ids) & set(expected))
-    return round(found / (K * len(answers)), 4)
+def _ids(protocol: str, raw: bytes) -> list[Any]:
+    if protocol == "chroma":
+        return [int(i) for i in json.loads(raw)["ids"][0]]
+    if protocol == "grpc":
+        return [hit.id for hit in PROTO.decode(raw, m.HitsOut).hits]
+    body = raw if protocol == "rest" else flight.Result.deserialize(raw).body
+    return [hit.id for hit in MSGPACK.decode(body, m.HitsOut).hits]
+
+
+def _recall(answers: list[list[Any]], truth: Any) -> float:
+    pairs = zip(answers, truth[:, :K].tolist(), strict=False)
+    return round(sum(len({*ids} & {*near}) for ids, near in pairs) / (K * len(answers)), 4)
 
 
 def _chroma(
@@ -345,9 +300,14 @@ def _chroma(
                 )
                 for q in queries
             ]
-            make = _http(port, path, "application/json", bodies)
             connections = CONNECTIONS if name == "no payload" else (1, 64)
-            results[name] = uvloop.run(_single(make, "chroma", connections, seconds, truth))
+            requests = http_requests(path, "application/json", bodies)
+            with Load(port, requests, server=server.pid) as load:
+                answers = [_ids("chroma", raw) for raw in load.ask(ASKED)]
+                results[name] = {
+                    "recall_at_10": _recall(answers, truth),
+                    **_single(load, connections, seconds),
+                }
         return results
     finally:
         server.terminate()
