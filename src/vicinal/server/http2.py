@@ -25,14 +25,13 @@ from hyperframe.frame import GoAwayFrame
 from vicinal.server.http2_machine import (
     FRAME_BYTES_MAX,
     FRAME_HEAD_BYTES,
+    Field,
     Fields,
     Frames,
+    decoded,
     machine_of,
 )
 from vicinal.telemetry.log import get_logger
-
-Field = tuple[str, str]
-"""Of a request: name and value."""
 
 NUMBER_MAX = 2**31 - 1
 STREAM_ROOM = 65_535
@@ -368,7 +367,7 @@ class Connection(asyncio.Protocol):
             self.write()  # h2 forgets what was not sent when the peer says that it goes
         machine = self.machine
         try:
-            events = machine.receive_data(data)
+            events = machine.take(data)
         except ProtocolError:  # h2 has it said why
             self._hang_up()
             return
@@ -381,7 +380,18 @@ class Connection(asyncio.Protocol):
             machine.state_machine.state = ConnectionState.SERVER_OPEN
         self._heard += len(events)
         for event in events:
-            self._event(event)
+            if isinstance(event, tuple):
+                number, fields, body, ended = event
+                if fields is not None:
+                    self._begin(number, fields)
+                elif body or ended:
+                    self._data(number, body, len(body), ended)
+                elif number:
+                    self._room(number)
+                else:
+                    self._flush()
+            else:
+                self._event(event)
             if self._said:
                 return
         if self._frames.block_bytes > self._owner.header_bytes_max:
@@ -393,19 +403,16 @@ class Connection(asyncio.Protocol):
 
     def _event(self, event: h2_events.Event) -> None:
         if isinstance(event, h2_events.RequestReceived):
-            self._begin(event)
+            self._begin(event.stream_id, decoded(event))
         elif isinstance(event, h2_events.DataReceived):
-            self._data(event)
+            self._data(event.stream_id, event.data, event.flow_controlled_length, ended=False)
         elif isinstance(event, h2_events.StreamEnded):
-            stream = self.streams.get(event.stream_id)
-            if stream is not None:
-                stream.ended = True
-                stream.over()
+            self._data(event.stream_id, b"", 0, ended=True)
         elif isinstance(event, h2_events.WindowUpdated):
             if not event.stream_id:
                 self._flush()
-            elif (stream := self.streams.get(event.stream_id)) in self.blocked:
-                stream.flush()
+            else:
+                self._room(event.stream_id)
         elif isinstance(event, h2_events.StreamReset):
             self._resets += 1
             if (stream := self.streams.get(event.stream_id)) is not None:
@@ -430,25 +437,33 @@ class Connection(asyncio.Protocol):
                 self.rest()
         # The others say nothing that an answer depends on.
 
-    def _begin(self, event: h2_events.RequestReceived) -> None:
-        number = event.stream_id
-        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers]
+    def _begin(self, number: int, fields: list[Field]) -> None:
         if self._owner.begin(self, number, fields) is None:
             with suppress(ProtocolError):  # the peer was first
                 self.machine.reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
 
-    def _data(self, event: h2_events.DataReceived) -> None:
-        size = event.flow_controlled_length
+    def _data(self, number: int, data: bytes, size: int, ended: bool) -> None:
+        """Bytes of a request, which took so much of the room that there was."""
         self._taken += size
         if self._taken >= CONNECTION_ROOM // 2:
             # At once, read or not: a stream that nobody reads now must not hold up the others.
             self.machine.increment_flow_control_window(self._taken)
             self._taken = 0
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:  # else it was ended, which the peer did not know
-            stream.room -= size
-            if event.data:
-                stream.came(event.data)
+        stream = self.streams.get(number)
+        if stream is None:  # it was ended, which the peer did not know
+            return
+        stream.room -= size
+        if ended:
+            stream.ended = True
+        if data:
+            stream.came(data)
+        if ended:
+            stream.over()
+
+    def _room(self, number: int) -> None:
+        stream = self.streams.get(number)
+        if stream is not None and stream in self.blocked:
+            stream.flush()
 
     def write(self) -> None:
         """Hand the transport what the machine has to send."""
