@@ -191,10 +191,14 @@ def load(
     drawn = np.arange(len(requests))
     if kind == "zipf":
         drawn = np.random.default_rng(7).zipf(1.2, 200_000) % len(requests)
-    with Load(port, [requests[i] for i in drawn], server=server) as client:
+
+    def ids(raw: bytes) -> list[Any]:
+        return [hit["id"] for hit in codec.decode(raw)["hits"]]
+
+    with Load(port, [requests[i] for i in drawn], server=server, ids=ids) as client:
         answers = client.ask(ASKED)
         found = sum(
-            len({hit["id"] for hit in codec.decode(raw)["hits"]} & set(truth[i, :K].tolist()))
+            len({*ids(raw)} & set(truth[i, :K].tolist()))
             for i, raw in zip(drawn.tolist(), answers, strict=False)
         )
         client.closed(connections, 1.0)

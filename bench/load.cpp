@@ -7,14 +7,17 @@
 // header blocks that go with them. STREAMS is how many requests of a connection are under way at the same time, 1 for
 // HTTP/1.1. Lines on stdin are phases, each answered by one line of JSON, with latencies in microseconds:
 //
-//   ask COUNT FILE                          the answers to the first requests, one by one, each after its length
-//   closed CONNECTIONS SECONDS              each call's next request goes when the last is answered
-//   open PER_S SECONDS SEED CONNECTIONS     at random times, whether or not earlier ones are done; one that finds no
-//                                           connection free makes one, then waits, and its latency counts from its time
+//   ask FILE COUNT                               the answers to the first requests, one by one
+//   closed FILE CONNECTIONS SECONDS              each call's next request goes when the last is answered
+//   open FILE PER_S SECONDS SEED CONNECTIONS     at random times, whether or not earlier ones are done; one that finds
+//   no
+//                                                connection free makes one, then waits; its latency counts from its
+//                                                time
 //
-// Connections are kept from phase to phase. An answer other than `ask` had for the same request is counted as `differ`.
-// An open loop sleeps between its looks, which adds up to NAP_S to a latency: where the two cores of a machine are
-// threads of one, a load that spins takes a third of the server's speed. A closed one sleeps until something comes.
+// Connections are kept from phase to phase. FILE gets answers, each after the place of its request and its length;
+// those of a loop are the first DIFFERENT_MAX that are other than those that `ask` had for the same requests. An open
+// loop sleeps between its looks, which adds up to NAP_S to a latency: where the two cores of a machine are threads of
+// one, a load that spins takes a third of the server's speed. A closed one sleeps until something comes.
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -46,6 +49,7 @@
 namespace {
 
 constexpr double NAP_S = 0.0002;
+constexpr size_t DIFFERENT_MAX = 1000;
 constexpr size_t STRIDE = 1009;  // between the first requests of a closed loop's calls
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -73,8 +77,9 @@ struct Call {
 };
 
 struct Tally {
-  uint64_t due = 0, good = 0, late = 0, refused = 0, failed = 0, waited = 0, differ = 0;
+  uint64_t due = 0, good = 0, late = 0, refused = 0, failed = 0, waited = 0;
   double seconds = 0;
+  std::vector<std::pair<size_t, std::string>> different;
   std::vector<double> good_s, refused_s;
   uint64_t answered() const { return good + late + refused + failed; }
 };
@@ -92,23 +97,19 @@ class Load {
     poll_ = epoll_create1(0);
   }
 
-  bool ask(size_t count, const char* path) {
-    std::ofstream file(path, std::ios::binary);
+  Tally ask(size_t count) {
     begin(1);
     asking_ = true;
-    bool all = true;
-    for (size_t i = 0; i < std::min(count, options_.requests.size()) && all; ++i) {
-      expected_[i].clear();
+    const double began = now();
+    for (size_t i = 0; i < std::min(count, options_.requests.size()) && tally_.good == i; ++i) {
+      ++tally_.due;
       send(0, now(), i);
       const double end = now() + 60;
       while (calls_[0].busy && now() < end) events(100);
-      all = tally_.good + tally_.late == i + 1;
-      const auto length = static_cast<uint32_t>(expected_[i].size());
-      file.write(reinterpret_cast<const char*>(&length), 4);
-      file.write(expected_[i].data(), length);
+      tally_.different.emplace_back(i, expected_[i]);
     }
     asking_ = false;
-    return all;
+    return end(began);
   }
 
   Tally closed(size_t connections, double seconds) {
@@ -304,8 +305,9 @@ class Load {
       if (time - c.due <= options_.deadline_s) tally_.good_s.push_back(time - c.due);
       if (asking_)
         expected_[c.which] = std::move(reply.body);
-      else if (!expected_[c.which].empty() && expected_[c.which] != reply.body)
-        ++tally_.differ;
+      else if (!expected_[c.which].empty() && expected_[c.which] != reply.body &&
+               tally_.different.size() < DIFFERENT_MAX)
+        tally_.different.emplace_back(c.which, std::move(reply.body));
     } else if (reply.outcome == Outcome::REFUSED) {
       ++tally_.refused;
       tally_.refused_s.push_back(time - c.sent);
@@ -348,13 +350,21 @@ class Load {
   Tally tally_;
 };
 
-void print(Tally& t) {
+void print(Tally& t, const std::string& path) {
+  std::ofstream file(path, std::ios::binary);
+  for (const auto& [which, body] : t.different) {
+    const uint32_t head[] = {static_cast<uint32_t>(which), static_cast<uint32_t>(body.size())};
+    file.write(reinterpret_cast<const char*>(head), sizeof head);
+    file.write(body.data(), static_cast<std::streamsize>(body.size()));
+  }
+  file.close();
   std::printf(
       "{\"due\": %lu, \"good\": %lu, \"late\": %lu, \"refused\": %lu, \"failed\": %lu, \"waited\": %lu, "
-      "\"differ\": %lu, \"seconds\": %.3f, \"good_p50_us\": %.0f, \"good_p99_us\": %.0f, "
-      "\"refused_p50_us\": %.0f, \"refused_p99_us\": %.0f}\n",
-      t.due, t.good, t.late, t.refused, t.failed, t.waited, t.differ, t.seconds, percentile(t.good_s, 0.5),
+      "\"seconds\": %.3f, \"good_p50_us\": %.0f, \"good_p99_us\": %.0f, \"refused_p50_us\": %.0f, "
+      "\"refused_p99_us\": %.0f}\n",
+      t.due, t.good, t.late, t.refused, t.failed, t.waited, t.seconds, percentile(t.good_s, 0.5),
       percentile(t.good_s, 0.99), percentile(t.refused_s, 0.5), percentile(t.refused_s, 0.99));
+  std::fflush(stdout);
 }
 
 bool read_options(char** words, Options& options) {
@@ -391,21 +401,19 @@ int main(int argc, char** argv) {
   }
   Load load(std::move(options));
   std::string phase, path;
-  while (std::cin >> phase) {
+  while (std::cin >> phase >> path) {
     double per_s = 0, seconds = 0;
     size_t count = 0, seed = 0;
-    if (phase == "ask" && std::cin >> count >> path) {
-      std::printf("%s\n", load.ask(count, path.c_str()) ? "true" : "false");
-    } else if (phase == "closed" && std::cin >> count >> seconds) {
-      Tally found = load.closed(count, seconds);
-      print(found);
-    } else if (phase == "open" && std::cin >> per_s >> seconds >> seed >> count) {
-      Tally found = load.open(per_s, seconds, seed, count);
-      print(found);
-    } else {
+    Tally found;
+    if (phase == "ask" && std::cin >> count)
+      found = load.ask(count);
+    else if (phase == "closed" && std::cin >> count >> seconds)
+      found = load.closed(count, seconds);
+    else if (phase == "open" && std::cin >> per_s >> seconds >> seed >> count)
+      found = load.open(per_s, seconds, seed, count);
+    else
       return 2;
-    }
-    std::fflush(stdout);
+    print(found, path);
   }
   return 0;
 }

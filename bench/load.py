@@ -12,7 +12,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,10 @@ from hpack import Encoder
 
 DEADLINE_S = 1.0
 """An answer that comes later than so long after its request was due is late."""
+
+SAME_SHARE = 0.5
+"""Of the points that a search finds alone, the least that it finds under load; in a batch, distances differ in their
+last bits, and now and then a point."""
 
 
 def heads(authority: str, path: str) -> tuple[bytes, bytes]:
@@ -52,9 +56,11 @@ class Load:
         path: str | None = None,
         streams: int = 1,
         server: int | None = None,
+        ids: Callable[[bytes], list[Any]] | None = None,
     ) -> None:
         """requests : of HTTP/1.1 whole; of gRPC, whose method is at `path`, messages.
 
+        ids : what an answer found, by which it is compared with that of `ask` under load.
         streams : requests of a gRPC connection that are under way at the same time.
         server : its process, whose CPU is told.
         """
@@ -62,7 +68,8 @@ class Load:
         if path is not None:
             parts = [b"\0" + struct.pack(">I", len(message)) + message for message in requests]
             parts[:0] = heads(f"localhost:{port}", path)
-        self._folder, self._server = tempfile.TemporaryDirectory(), server
+        self._folder, self._server, self._ids = tempfile.TemporaryDirectory(), server, ids
+        self._asked: dict[int, set[Any]] = {}
         self._answers = Path(self._folder.name) / "answers"
         file = Path(self._folder.name) / "requests"
         file.write_bytes(b"".join(struct.pack("<I", len(part)) + part for part in parts))
@@ -75,23 +82,22 @@ class Load:
         )
 
     def ask(self, count: int) -> list[bytes]:
-        """The answers to the first requests, one by one; later phases tell how many `differ` from them."""
-        if self._phase(f"ask {count} {self._answers}") is not True:
+        """The answers to the first requests, one by one; those under load are compared with them."""
+        found = self._phase("ask", count)
+        if found["good"] != found["due"]:
             raise RuntimeError("a search failed before there was any load")
-        raw, found, at = self._answers.read_bytes(), list[bytes](), 0
-        while at < len(raw):
-            length = struct.unpack_from("<I", raw, at)[0]
-            found.append(raw[at + 4 : at + 4 + length])
-            at += 4 + length
-        return found
+        answers = list(self._told())
+        if self._ids is not None:
+            self._asked = {place: set(self._ids(raw)) for place, raw in answers}
+        return [raw for _, raw in answers]
 
     def closed(self, connections: int, seconds: float) -> dict[str, Any]:
         """Each connection sends its next search when the last is answered."""
-        return self._measured(f"closed {connections} {seconds}")
+        return self._measured("closed", connections, seconds)
 
     def open(self, per_s: float, seconds: float, seed: int, connections: int) -> dict[str, Any]:
         """Searches due at random times, per_s of them a second; waits for what is under way."""
-        return self._measured(f"open {per_s} {seconds} {seed} {connections}")
+        return self._measured("open", per_s, seconds, seed, connections)
 
     def __enter__(self) -> Load:
         return self
@@ -106,21 +112,35 @@ class Load:
         self._process.wait()
         self._folder.cleanup()
 
-    def _measured(self, phase: str) -> dict[str, Any]:
+    def _measured(self, name: str, *numbers: float) -> dict[str, Any]:
         pids = (self._server, self._process.pid)
         began = [cpu_s(pid) for pid in pids]
-        found: dict[str, Any] = self._phase(phase)
+        found = self._phase(name, *numbers)
         ended = [cpu_s(pid) for pid in pids]
         shares = [round((b - a) / found["seconds"], 2) for a, b in zip(began, ended, strict=True)]
         found["server_cpu"], found["load_cpu"] = shares
         found["per_s"] = round(found["good"] / found["seconds"])
         if found["server_cpu"]:
             found["server_us"] = round(1e6 * shares[0] * found["seconds"] / max(1, found["good"]))
+        found["wrong"] = 0
+        for place, raw in self._told():
+            asked = self._asked.get(place)
+            if asked is not None and self._ids is not None:
+                found["wrong"] += len(asked.intersection(self._ids(raw))) < SAME_SHARE * len(asked)
         return found
 
-    def _phase(self, words: str) -> Any:
+    def _told(self) -> Iterator[tuple[int, bytes]]:
+        """Answers of the phase: which request's, and its bytes."""
+        raw, at = self._answers.read_bytes(), 0
+        while at < len(raw):
+            place, length = struct.unpack_from("<II", raw, at)
+            yield place, raw[at + 8 : at + 8 + length]
+            at += 8 + length
+
+    def _phase(self, name: str, *numbers: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        words = " ".join(str(word) for word in (name, self._answers, *numbers))
         self._process.stdin.write(f"{words}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -130,9 +150,9 @@ class Load:
 
 
 def line_of(found: dict[str, Any]) -> dict[str, float]:
-    """What tables have of a phase. Raises RuntimeError where a search failed or had another answer than alone."""
-    wrong = {n: found[n] for n in ("failed", "differ", "refused", "late") if found[n]}
-    if "failed" in wrong or "differ" in wrong:
+    """What tables have of a phase. Raises RuntimeError where a search failed or had the answer of another."""
+    wrong = {n: found[n] for n in ("failed", "wrong", "refused", "late") if found[n]}
+    if "failed" in wrong or "wrong" in wrong:
         raise RuntimeError(f"searches went wrong: {wrong}")
     return {
         "per_s": found["per_s"],

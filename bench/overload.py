@@ -7,6 +7,7 @@ nothing itself: a search that finds no connection free makes one, up to CONNECTI
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bench.load import Load
@@ -40,7 +41,11 @@ def overload(
 
     with Load(port, requests, server=server) as load:
         able = load.closed(64, 5.0)["per_s"]
-    with Load(port, requests, server=server) as load:
+
+    def ids(raw: bytes) -> list[Any]:
+        return [hit["id"] for hit in json.loads(raw)["hits"]]
+
+    with Load(port, requests, server=server, ids=ids) as load:
         calm = able * CALM_SHARE
         first = phase(load, able * factor, TURN_S, 0)
         load.ask(ASKED)

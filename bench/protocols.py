@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,9 @@ def protocols(
             for protocol, url in zip(("rest", "grpc", "flight"), urls, strict=True):
                 port = int(url.rpartition(":")[2])
                 path_of, requests = _requests(protocol, queries, with_payload)
-                with Load(port, requests, path=path_of, server=server.pid) as load:
-                    answers = [_ids(protocol, raw) for raw in load.ask(ASKED)]
+                ids = partial(_ids, protocol)
+                with Load(port, requests, path=path_of, server=server.pid, ids=ids) as load:
+                    answers = [ids(raw) for raw in load.ask(ASKED)]
                     if answers != expected:
                         raise RuntimeError(
                             f"{protocol} finds other points than an embedded database"
@@ -302,8 +304,9 @@ def _chroma(
             ]
             connections = CONNECTIONS if name == "no payload" else (1, 64)
             requests = http_requests(path, "application/json", bodies)
-            with Load(port, requests, server=server.pid) as load:
-                answers = [_ids("chroma", raw) for raw in load.ask(ASKED)]
+            ids = partial(_ids, "chroma")
+            with Load(port, requests, server=server.pid, ids=ids) as load:
+                answers = [ids(raw) for raw in load.ask(ASKED)]
                 results[name] = {
                     "recall_at_10": _recall(answers, truth),
                     **_single(load, connections, seconds),
