@@ -7,7 +7,14 @@ import asyncio
 import pytest
 
 from vicinal.model.errors import OverloadedError
-from vicinal.server.admission import INTERVAL_S, REQUESTS_MIN, WAIT_S_MAX, WAIT_WORKS, Admission
+from vicinal.server.admission import (
+    INTERVAL_S,
+    REQUESTS_MIN,
+    STARTS_MAX,
+    WAIT_S_MAX,
+    WAIT_WORKS,
+    Admission,
+)
 from vicinal.server.config import ServerConfig
 from vicinal.server.http import is_whole_request
 
@@ -127,6 +134,43 @@ def test_what_is_read_in_one_turn_of_the_loop_takes_its_room_before_it_enters() 
         assert admission.room()
 
     asyncio.run(turns())
+
+
+def test_of_what_is_read_together_some_begin_in_each_turn_and_all_have_their_room() -> None:
+    begun, under_way, places = list[int](), list[int](), 3 * STARTS_MAX
+
+    async def read_together() -> list[bool]:
+        admission = Admission(ServerConfig(requests_max=places))
+        loop = asyncio.get_running_loop()
+
+        def begin(number: int) -> None:
+            begun.append(number)
+            loop.call_soon(admission.enter, None)  # as a task does, in the next turn
+
+        refused: list[bool] = []
+        for number in range(places):
+            assert admission.room()
+            admission.start(lambda number=number: begin(number))
+        for _ in range(6):
+            refused.append(not admission.room())
+            under_way.append(len(begun))
+            await asyncio.sleep(0)
+        assert admission.requests == places
+        return refused
+
+    assert asyncio.run(read_together()) == [True] * 6
+    assert begun == list(range(places)), "in the order in which they came"
+    assert under_way[:4] == [STARTS_MAX, STARTS_MAX * 2, places, places]
+
+
+def test_what_comes_alone_begins_at_once() -> None:
+    async def come() -> list[str]:
+        admission, begun = Admission(ServerConfig()), list[str]()
+        assert admission.room()
+        admission.start(lambda: begun.append("it"))
+        return begun
+
+    assert asyncio.run(come()) == ["it"]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,14 @@ thread: the event loop has nothing else to do meanwhile, and two hand-overs cost
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -30,6 +34,10 @@ from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
 
 INLINE_S_MAX = 0.0003
+NICE = 10
+"""By how much search threads rank below the event loop where both want a core. What the loop does is short and bounded
+by what comes, refusals most of all; searches then find more company to go with."""
+
 USUAL_MAX = 256
 """Options of searches whose usual time is known, the latest."""
 
@@ -82,7 +90,9 @@ class SearchBatcher:
     ) -> None:
         """observe is told of each batch that begins, worked of the seconds that its native call and answers took;
         last_search knows what the thread searched, for traces."""
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix="vicinal-search", initializer=_rank_below_loop
+        )
         self._free, self._batch_max = threads, batch_max
         self._observe, self._last_search, self._worked = observe, last_search, worked
         self._threads = threads
@@ -215,3 +225,11 @@ class SearchBatcher:
                 if settled and keep is not None:
                     keep(body, version)
         return [results[i] for i in range(len(taken))]
+
+
+def _rank_below_loop() -> None:
+    """Of this thread; only Linux has a rank for each."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

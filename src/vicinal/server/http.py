@@ -57,6 +57,7 @@ class HttpServer:
 
     refusal : the whole response that a request, read just now, gets for want of room; None where there is room, which
         it takes.
+    start : begins what found room, soon.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class HttpServer:
         listener: socket.socket,
         options: ServerConfig,
         refusal: Callable[[], bytes | None],
+        start: Callable[[Callable[[], object]], None],
     ) -> None:
         class Connection(_Connection):
             read_s_max = options.read_s_max
             refusal_now = staticmethod(refusal)
+            start_soon = staticmethod(start)
             made = staticmethod(self._made)
 
         self._connection = Connection
@@ -155,13 +158,18 @@ class _Connection(HttpToolsProtocol):
         return None
 
     @staticmethod
+    def start_soon(begin: Callable[[], object], /) -> None:
+        """See HttpServer."""
+        begin()
+
+    @staticmethod
     def made() -> None:
         """Told of each connection."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_bytes = 0
-        self._in_head = True
+        self._in_head, self._has_room = True, False
         self._until_s = self.loop.time() + self.read_s_max
         """When it is ended for its silence, by the loop's clock; the first request's headers have from now on."""
 
@@ -177,11 +185,12 @@ class _Connection(HttpToolsProtocol):
             and data.startswith(REFUSABLE)
             and self._between_requests
             and is_whole_request(data)
-            and (refusal := self.refusal_now()) is not None
         ):
-            self.transport.write(refusal)
-            self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
-            return
+            if (refusal := self.refusal_now()) is not None:
+                self.transport.write(refusal)
+                self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
+                return
+            self._has_room = True
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -220,7 +229,12 @@ class _Connection(HttpToolsProtocol):
             self._until_s = self.loop.time() + KEEP_ALIVE_S
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        super()._start_asgi_task(cycle, partial(self._answer, app, cycle))
+        begin = partial(super()._start_asgi_task, cycle, partial(self._answer, app, cycle))
+        if self._has_room:
+            self._has_room = False
+            self.start_soon(begin)
+        else:
+            begin()
 
     async def _answer(self, respond: Any, cycle: Any, scope: Any, *_: Any) -> None:
         """One request, in the place of an ASGI application's messages."""

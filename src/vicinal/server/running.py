@@ -170,7 +170,9 @@ class Running:
         rpc: Any = None
         flight: Any = None
         rest = RestApp(gateway)
-        servers: list[_Server] = [HttpServer(rest, self._socket, self._config, rest.refusal)]
+        servers: list[_Server] = [
+            HttpServer(rest, self._socket, self._config, rest.refusal, gateway.admission.start)
+        ]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
 
