@@ -19,9 +19,9 @@ CALM_SHARE = 0.25
 CALM_P99_FACTOR = 1.5
 """It is back when a second's p99 is no more than so many times that of before."""
 
-PEAK_FROM, PEAK_STEP, PEAK_STEPS_MAX, KEPT_SHARE = 0.9, 1.15, 12, 0.95
-"""The most that is answered in time is looked for in steps, from a share of what a closed loop got to the first rate of
-which so much is not."""
+PEAK_FROM, PEAK_STEP, PEAK_STEPS_MAX, KEPT_SHARE = 0.6, 1.15, 12, 0.95
+"""The most that is answered in time is looked for in steps, from a share of what a closed loop got to the second rate
+in a row of which so much is not: one may be the machine's."""
 
 TURN_S = 3.0
 """Of the phases at and below saturation."""
@@ -52,11 +52,12 @@ def overload(
         phase(load, calm, 2.0, 1)
         before = phase(load, calm, 5.0, 2)
         limit = CALM_P99_FACTOR * before["good_p99_us"]
-        peak, per_s = 0.0, able * PEAK_FROM
+        peak, per_s, missed = 0.0, able * PEAK_FROM, 0
         for place in range(PEAK_STEPS_MAX):
             found = phase(load, per_s, TURN_S, 100 + place)
             peak = max(peak, found["good"] / TURN_S)
-            if found["good"] < KEPT_SHARE * found["due"]:
+            missed = missed + 1 if found["good"] < KEPT_SHARE * found["due"] else 0
+            if missed == 2:
                 break
             per_s *= PEAK_STEP
         over = phase(load, peak * factor, seconds, 10)

@@ -136,17 +136,24 @@ def test_what_is_read_in_one_turn_of_the_loop_takes_its_room_before_it_enters() 
     asyncio.run(turns())
 
 
-def test_of_what_is_read_together_some_begin_in_each_turn_and_all_have_their_room() -> None:
-    begun, under_way, places = list[int](), list[int](), 3 * STARTS_MAX
+def test_while_connections_rush_in_some_requests_begin_in_each_turn_and_all_have_their_room() -> (
+    None
+):
+    begun, under_way, held, places = list[int](), list[int](), list[int](), 3 * STARTS_MAX
 
     async def read_together() -> list[bool]:
         admission = Admission(ServerConfig(requests_max=places))
+        admission.rushed()
         loop = asyncio.get_running_loop()
 
         def begin(number: int) -> None:
             begun.append(number)
             loop.call_soon(admission.enter, None)  # as a task does, in the next turn
 
+        def all_begun() -> None:
+            held.append(admission.requests)
+
+        admission.begun = all_begun
         refused: list[bool] = []
         for number in range(places):
             assert admission.room()
@@ -160,17 +167,19 @@ def test_of_what_is_read_together_some_begin_in_each_turn_and_all_have_their_roo
 
     assert asyncio.run(read_together()) == [True] * 6
     assert begun == list(range(places)), "in the order in which they came"
+    assert held == [places], "searches are let go once, when all have entered"
     assert under_way[:4] == [STARTS_MAX, STARTS_MAX * 2, places, places]
 
 
-def test_what_comes_alone_begins_at_once() -> None:
-    async def come() -> list[str]:
-        admission, begun = Admission(ServerConfig()), list[str]()
-        assert admission.room()
-        admission.start(lambda: begun.append("it"))
+def test_where_no_connections_rush_in_all_that_is_read_begins_at_once() -> None:
+    async def come() -> list[int]:
+        admission, begun = Admission(ServerConfig()), list[int]()
+        for number in range(3 * STARTS_MAX):
+            assert admission.room()
+            admission.start(lambda number=number: begun.append(number))
         return begun
 
-    assert asyncio.run(come()) == ["it"]
+    assert asyncio.run(come()) == list(range(3 * STARTS_MAX))
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,28 @@ def test_only_so_many_usual_times_are_remembered(monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(search())
     assert [here for here, _ in fake.calls] == [False, False, False, False, True]
+
+
+def test_while_others_are_to_begin_no_batch_does_and_then_they_go_together() -> None:
+    fake, hold = Fake(), [True]
+
+    async def search() -> tuple[int, list[bytes]]:
+        made = SearchBatcher(
+            1, 64, lambda taken: None, lambda: None, lambda seconds: None, lambda: hold[0]
+        )
+        try:
+            several = [waiting() for _ in range(3)]
+            for one in several:
+                made.submit(fake, OPTIONS, one)  # type: ignore[arg-type]
+            held = made.waiting
+            hold[0] = False
+            made.dispatch()
+            futures = [one.future for one in several]
+            return held, await asyncio.wait_for(asyncio.gather(*futures), 30)
+        finally:
+            made.close()
+
+    held, found = asyncio.run(search())
+    assert held == 3
+    assert len(found) == 3
+    assert len(fake.calls) == 1, "one native call"

@@ -15,11 +15,12 @@ uvloop: Any = pytest.importorskip("uvloop", reason="the loop that accepts one at
 
 def test_connections_that_come_together_are_accepted_together() -> None:
     made: list[asyncio.Transport] = []
+    told: list[bool] = []
 
     async def come_together() -> int:
         loop = asyncio.get_running_loop()
         listener = listen("127.0.0.1", 0)
-        rush = Rush(listener, lambda: Door(), None)
+        rush = Rush(listener, lambda: Door(), None, lambda: told.append(True))
 
         class Door(asyncio.Protocol):
             def connection_made(self, transport: Any) -> None:
@@ -37,3 +38,4 @@ def test_connections_that_come_together_are_accepted_together() -> None:
         return here
 
     assert uvloop.run(come_together()) == 40
+    assert told

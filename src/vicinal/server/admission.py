@@ -27,8 +27,11 @@ WAIT_S_MAX = 0.1
 
 WAIT_WORKS = 4.0
 INTERVAL_S = 0.1
+RUSH_S = 0.1
+"""How long connections are said to rush in after several were made at once."""
+
 STARTS_MAX = 16
-"""Requests that are begun in one turn of the event loop; each takes it about 0.1 ms."""
+"""Requests that begin in one turn of the event loop meanwhile; each takes it about 0.1 ms."""
 
 REQUESTS_MIN = 256
 """The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
@@ -47,7 +50,9 @@ class Admission:
         self.requests, self.body_bytes = 0, 0
         self._read, self._starting = 0, 0
         self._later: deque[Callable[[], object]] = deque()
-        self._turning = False
+        self._turning, self._rush_until = False, 0.0
+        self.begun: Callable[[], None] = lambda: None
+        """Called when nothing is `holding` any more."""
         self.together = 0
         """How many requests with room were read in the latest turn of the event loop in which any were."""
         self.requests_max = config.requests_max
@@ -94,13 +99,24 @@ class Admission:
         return True
 
     def start(self, begin: Callable[[], object]) -> None:
-        """Begin a request that found room, now or in a later turn of the event loop: of those that come together
-        STARTS_MAX begin in each, so that what comes meanwhile is read, and refused, before all of them have begun."""
-        if self.closing or (self._read <= STARTS_MAX and not self._later):
+        """Begin a request that found room, now or in a later turn of the event loop: while connections rush in,
+        STARTS_MAX begin in each, so that what comes meanwhile is read, and refused, before all of them have begun.
+        Searches that did wait for the others: they go together, and the event loop has the core."""
+        rushes = self._read > STARTS_MAX and self._clock() < self._rush_until
+        if self.closing or not (rushes or self._later):
             begin()
             return
         self._read -= 1
         self._later.append(begin)
+
+    def rushed(self) -> None:
+        """Several connections were made at once."""
+        self._rush_until = self._clock() + RUSH_S
+
+    @property
+    def holding(self) -> bool:
+        """Whether requests that came together are still to begin."""
+        return bool(self._later) or self._starting > 0
 
     def _turn_soon(self) -> None:
         if not self._turning:
@@ -109,14 +125,18 @@ class Admission:
 
     def _turn(self) -> None:
         """What was read or begun in the turn before has entered by the end of this one."""
-        self._turning = False
+        self._turning, held = False, self.holding
         if self._read:
             self.together = self._read + len(self._later)
         self._read, self._starting = 0, min(STARTS_MAX, len(self._later))
-        for _ in range(self._starting):
-            self._later.popleft()()
-        if self._starting:
-            self._turn_soon()
+        try:
+            for _ in range(self._starting):
+                self._later.popleft()()
+        finally:
+            if self._starting:
+                self._turn_soon()
+            elif held:
+                self.begun()
 
     def refusal(self) -> OverloadedError:
         """What a request is refused with while the server is full."""

@@ -11,14 +11,10 @@ thread: the event loop has nothing else to do meanwhile, and two hand-overs cost
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -34,10 +30,6 @@ from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
 
 INLINE_S_MAX = 0.0003
-NICE = 10
-"""By how much search threads rank below the event loop where both want a core. What the loop does is short and bounded
-by what comes, refusals most of all; searches then find more company to go with."""
-
 USUAL_MAX = 256
 """Options of searches whose usual time is known, the latest."""
 
@@ -87,15 +79,14 @@ class SearchBatcher:
         observe: Callable[[list[Waiting]], None],
         last_search: Callable[[], SearchRecord | None],
         worked: Callable[[float], None],
+        holding: Callable[[], bool] = lambda: False,
     ) -> None:
         """observe is told of each batch that begins, worked of the seconds that its native call and answers took;
-        last_search knows what the thread searched, for traces."""
-        self._executor = ThreadPoolExecutor(
-            threads, thread_name_prefix="vicinal-search", initializer=_rank_below_loop
-        )
+        last_search knows what the thread searched, for traces. While holding() no batch begins, until `dispatch`."""
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
         self._free, self._batch_max = threads, batch_max
         self._observe, self._last_search, self._worked = observe, last_search, worked
-        self._threads = threads
+        self._threads, self._holding = threads, holding
         self._groups: OrderedDict[Like, _Group] = OrderedDict()
         self._usual_s: OrderedDict[Like, float] = OrderedDict()
 
@@ -127,15 +118,16 @@ class SearchBatcher:
         if group is None:
             self._groups[like] = group = _Group(collection, [])
         group.waiting.append(waiting)
-        self._dispatch()
+        self.dispatch()
 
     def close(self) -> None:
         """Finish what is under way."""
         self._executor.shutdown(wait=True)
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
+        """Begin what threads are free for."""
         loop = asyncio.get_running_loop()
-        while self._free and self._groups:
+        while self._free and self._groups and not self._holding():
             like, group = next(iter(self._groups.items()))
             taken = group.waiting[: self._batch_max]
             del group.waiting[: self._batch_max]
@@ -184,7 +176,7 @@ class SearchBatcher:
             self._usual_s[like] = usual_s + USUAL_SHARE * (seconds - usual_s)
             if len(self._usual_s) > USUAL_MAX:
                 self._usual_s.popitem(last=False)
-        self._dispatch()
+        self.dispatch()
         for waiting, result in zip(taken, results, strict=True):
             if waiting.future.done():
                 continue  # its deadline was over, or its client went away
@@ -225,11 +217,3 @@ class SearchBatcher:
                 if settled and keep is not None:
                     keep(body, version)
         return [results[i] for i in range(len(taken))]
-
-
-def _rank_below_loop() -> None:
-    """Of this thread; only Linux has a rank for each."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

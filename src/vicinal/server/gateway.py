@@ -127,7 +127,9 @@ class Gateway:
             lambda taken: self.metrics.begun(taken),
             lambda: self.observer.last_search(),
             self.admission.searched,
+            lambda: self.admission.holding,
         )
+        self.admission.begun = self._batcher.dispatch
         self.observer = Observer(
             database, config, self.admission, self._cache, lambda: self._batcher.waiting
         )

@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
@@ -65,12 +64,10 @@ class Method:
     ----------
     run : answers or fails the call. It is cancelled when nobody wants the answer any more, unless it has `begun`.
     refusal : the trailers that a call gets at once, while there is no room for it; None where there is.
-    start : begins a call that found room, soon.
     """
 
     run: Callable[[GrpcCall], Awaitable[None]]
     refusal: Callable[[], Fields | None] | None = None
-    start: Callable[[Callable[[], object]], None] | None = None
 
 
 class GrpcCall(Stream):
@@ -221,10 +218,7 @@ class GrpcCall(Stream):
         self.finish(block if self._headed else _HEAD + block)
 
     def begin(self, method: Method) -> None:
-        """Have it carried out, unless nobody wants it any more."""
-        if self.closed:
-            self._done(None)
-            return
+        """Have it carried out."""
         self.task = asyncio.get_running_loop().create_task(self._run(method))
         self.task.add_done_callback(
             self._done
@@ -251,7 +245,7 @@ class GrpcCall(Stream):
             _log.exception("%s failed", self.path)
             self.fail("INTERNAL", "the call failed by a fault of the server; its log has it")
 
-    def _done(self, task: asyncio.Task[None] | None) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
         del task
         self._server.calls.discard(self)
         self._server.rested()
@@ -372,10 +366,7 @@ class GrpcServer(Owner):
             call.fail("UNIMPLEMENTED", str(fault), _ACCEPTS)
             return call
         self.calls.add(call)
-        if found.start is None:
-            call.begin(found)
-        else:
-            found.start(partial(call.begin, found))
+        call.begin(found)
         return call
 
 

@@ -141,7 +141,7 @@ class GrpcPort(ABC):
             else:
                 await call.reply(body, trailers_of((_REQUEST_ID, request_id.encode())))
 
-        return Method(run, self._refusal, self.gateway.admission.start)
+        return Method(run, self._refusal)
 
     def stream(self, answers: Callable[[Caller, GrpcCall], AsyncGenerator[bytes]]) -> Method:
         """A method with any number of answers."""

@@ -58,6 +58,7 @@ class HttpServer:
     refusal : the whole response that a request, read just now, gets for want of room; None where there is room, which
         it takes.
     start : begins what found room, soon.
+    rushed : told when several connections are made at once.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class HttpServer:
         options: ServerConfig,
         refusal: Callable[[], bytes | None],
         start: Callable[[Callable[[], object]], None],
+        rushed: Callable[[], None],
     ) -> None:
         class Connection(_Connection):
             read_s_max = options.read_s_max
@@ -93,7 +95,7 @@ class HttpServer:
             ssl_cert_reqs=ssl.CERT_NONE if options.tls_client_ca is None else ssl.CERT_REQUIRED,
         )
         self._server = _Quiet(config)
-        self._listener = listener
+        self._listener, self._rushed = listener, rushed
         self._look_s = min(LOOK_S, options.read_s_max / 4)
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -133,7 +135,7 @@ class HttpServer:
                     app_state=server.lifespan.state,
                 )
 
-            self._rush = Rush(self._listener, make, config.ssl)
+            self._rush = Rush(self._listener, make, config.ssl, self._rushed)
         self._rush.take()
 
     async def _end_silent(self) -> None:

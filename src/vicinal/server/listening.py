@@ -49,6 +49,7 @@ class Rush:
 
     make : the protocol of a connection.
     tls : what it begins with, if anything.
+    told : called when others were accepted.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class Rush:
         listener: socket.socket,
         make: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None,
+        told: Callable[[], None],
     ) -> None:
-        self._listener, self._make, self._tls = listener, make, tls
+        self._listener, self._make, self._tls, self._told = listener, make, tls, told
         self._coming: set[asyncio.Task[Any]] = set()
 
     def take(self) -> None:
@@ -70,6 +72,7 @@ class Rush:
                 OSError
             ):  # none waits; or the event loop, which accepts too, meets the same fault
                 return
+            self._told()
             accepted.setblocking(False)
             task = loop.create_task(self._connect(accepted))
             self._coming.add(task)

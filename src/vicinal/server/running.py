@@ -171,7 +171,14 @@ class Running:
         flight: Any = None
         rest = RestApp(gateway)
         servers: list[_Server] = [
-            HttpServer(rest, self._socket, self._config, rest.refusal, gateway.admission.start)
+            HttpServer(
+                rest,
+                self._socket,
+                self._config,
+                rest.refusal,
+                gateway.admission.start,
+                gateway.admission.rushed,
+            )
         ]
         if self._config.grpc_port is not None:
             from vicinal.server.rpc import RpcServer
