@@ -100,7 +100,7 @@ void near_appends_what_is_below_the_bound_on_every_instruction_set() {
   std::mt19937 random(2);
   std::vector<std::uint32_t> squares(300);
   std::vector<std::int32_t> dots(300);
-  std::vector<std::uint32_t> rows = numbers(300);
+  const std::vector<std::uint32_t> rows = numbers(300 + kPanel);
   for (std::size_t i = 0; i < 300; ++i) {
     squares[i] = 5000 + random() % 1000;
     dots[i] = static_cast<std::int32_t>(random() % 2000);

@@ -17,8 +17,8 @@ from vicinal.model.errors import CorruptionError, InvalidArgumentError, LimitErr
 N, DIM = 4_000, 24
 
 
-def rows(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+def rows(n: int, seed: int, dim: int = DIM) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
 
 
 Q = rows(400, 2)
@@ -82,14 +82,14 @@ def test_walks_with_a_filter_are_calibrated_by_themselves(share: float, strategy
     assert made.expected_recall(10, 20, share) != made.expected_recall(10, 20)
 
 
-@pytest.mark.parametrize("format", ["sq8", "rabitq"])
-def test_a_beam_is_spent_where_it_finds_more(format: Any) -> None:
+@pytest.mark.parametrize(("format", "dim"), [("sq8", DIM), ("rabitq", 40)])
+def test_a_beam_is_spent_where_it_finds_more(format: Any, dim: int) -> None:
     def mixed(n: int, seed: int) -> np.ndarray:
-        made = rows(n, seed)
-        made[::2] = 0.05 * made[::2] + rows(40, 0)[np.arange(len(made[::2])) % 40]
+        made = rows(n, seed, dim)
+        made[::2] = 0.05 * made[::2] + rows(40, 0, dim)[np.arange(len(made[::2])) % 40]
         return made
 
-    index, queries = GraphIndex(DIM, format=format), mixed(400, 2)
+    index, queries = GraphIndex(dim, format=format), mixed(400, 2)
     index.build(mixed(12_000, 1), threads=1)
     exact = index.search(queries, k=10, exact=True)[0]
     missed = []  # with one beam for all, and with the early end of the same work

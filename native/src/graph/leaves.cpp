@@ -228,7 +228,7 @@ void Leaves::divide(const std::vector<std::uint32_t>& rows, const Group& group, 
 void Leaves::compare(const std::vector<std::uint32_t>& rows, std::size_t first,
                      const std::vector<std::uint32_t>& members) {
   const std::size_t n = members.size();
-  std::vector<std::uint32_t> own(n);
+  std::vector<std::uint32_t> own(n + kPanel);
   for (std::size_t i = 0; i < n; ++i) own[i] = rows[members[i]];
   Panels panels(g_, fns_, sums_);
   panels.fill(own.data(), n);

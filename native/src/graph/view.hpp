@@ -127,7 +127,8 @@ struct BeamFns {
   void (*dots)(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
                std::int32_t* out, std::size_t out_stride) noexcept;
   // Appends (key, row) of what is nearer than `bound` at position `at`, the key of the i-th of n rows being
-  // base + norms[i] - 2 dots[i] modulo 2^32; returns the new end. The output has kSlotPad entries past it.
+  // base + norms[i] - 2 dots[i] modulo 2^32; returns the new end. The output has kSlotPad entries past it, `rows` has
+  // kPanel past n.
   std::size_t (*near)(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
                       const std::uint32_t* rows, std::size_t n, std::int32_t bound, std::int32_t* out_keys,
                       std::uint32_t* out_rows, std::size_t at) noexcept;
