@@ -40,7 +40,7 @@ std::int32_t probe(const Products& p, std::size_t n, std::size_t near) noexcept 
     }
   }
   const double below = kProbeParts * (1.0 - std::pow(1.0 - share, static_cast<double>(part)));
-  const auto wanted = static_cast<std::size_t>(below + 0.5) + (p.self < part * kProbeParts ? 1 : 0);
+  const auto wanted = static_cast<std::size_t>(std::lround(below)) + (p.self < part * kProbeParts ? 1 : 0);
   const auto at = least.begin() + static_cast<std::ptrdiff_t>(std::min(wanted, kProbeParts - 1));
   std::nth_element(least.begin(), at, least.end());
   return *at + 1;
