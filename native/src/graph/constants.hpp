@@ -108,9 +108,11 @@ inline constexpr std::size_t kLeavesFrom = 512;
 inline constexpr std::size_t kLeavesGrowth = 4;
 inline constexpr std::size_t kLeavesMax = std::size_t{1} << 20;
 // Leaves that a row is in, and leaders that leaves form around. Rows with their nearest ones in another leaf are what
-// recall suffers from; more overlap mends it where larger leaves do not (text-100k).
+// recall suffers from.
 inline constexpr std::size_t kLeafOverlap = 16;
 inline constexpr std::size_t kLeadersMax = 8192;
+// The more rows, the larger the leaves, up to a bound: else too many rows have their nearest in another one.
+inline constexpr std::size_t kLeavesSpan = 24;
 // One row in so many is in the sample whose nearest rows become long edges.
 inline constexpr std::size_t kLeafSample = 8;
 

@@ -165,6 +165,7 @@ class GraphIndex {
   void attach_rows(const std::byte* rows, std::size_t n);
   void copy_graph(GraphIndex& to, const std::vector<std::int64_t>& keep, const std::vector<std::uint32_t>& places,
                   std::size_t n_linked, unsigned threads) const;
+  void link_rows(std::size_t first, std::size_t last, unsigned threads, const Progress& progress);
   void grow_graph(std::size_t n);  // room for n linked rows
   void choose_entries(std::size_t n);
   bool gather_around(std::uint32_t row, const std::vector<std::uint64_t>& alive,

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "base/heap.hpp"
 #include "base/thread_pool.hpp"
 #include "graph/constants.hpp"
 #include "graph/graph_index.hpp"
@@ -21,6 +22,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kProgressEvery{200};
 constexpr double kLeavesShare = 0.6;  // of the time of a batch, to find its rows' candidates
+
+// Whether a load outgrows what is there.
+bool is_bulk(std::size_t first, std::size_t last) noexcept { return last - first > first; }
 
 // A row in the middle: of a few, the one nearest to a sample of all.
 std::uint32_t central_row(const GraphView& g, const BeamFns& fns, const std::vector<std::uint32_t>& rows,
@@ -81,6 +85,14 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   const std::size_t first = linked();
   const std::size_t last = first + std::min(size() - first, max_rows);
   if (first == last) return 0;
+  link_rows(first, last, threads, progress);
+  // What a bulk load worked with is a fifth of what it leaves.
+  if (is_bulk(first, last)) release_free_memory();
+  return last - first;
+}
+
+// Rows [first, last), which are the first pending ones; link_mutex_ is held.
+void GraphIndex::link_rows(std::size_t first, std::size_t last, unsigned threads, const Progress& progress) {
   ThreadPool& pool = ThreadPool::instance();
   if (!codec_.trained()) codec_.train(rows_, last);
   grow_graph(last);
@@ -93,8 +105,8 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
     }
   });
 
-  // A load that outgrows what is there is shuffled: rows given in clusters would otherwise chain up badly.
-  const bool bulk = last - first > first;
+  // A bulk load is shuffled: rows given in clusters would otherwise chain up badly.
+  const bool bulk = is_bulk(first, last);
   // A packed graph follows each batch; one whose rows have doubled is made anew.
   const bool pack_anew = bulk || last >= 2 * packed_at_;
   std::shared_ptr<qgraph::QGraph> packed = pack_anew ? nullptr : this->packed();
@@ -179,7 +191,6 @@ std::size_t GraphIndex::link(std::size_t max_rows, unsigned threads, const Progr
   if (pack_anew && held == 0) pack(last, threads);
   linked_.store(last, std::memory_order_release);
   if (progress) static_cast<void>(progress(order.size(), order.size()));
-  return last - first;
 }
 
 }  // namespace vicinal::graph

@@ -58,8 +58,10 @@ Candidate unpacked(std::uint64_t candidate, std::uint32_t self) noexcept {
 
 }  // namespace
 
-LeafPlan::LeafPlan(std::size_t ef) noexcept
-    : members_max(8 * ef), all{(ef + 15) / 16, 3 * ef / 8}, sample{(ef + 15) / 16, ef / 4} {}
+LeafPlan::LeafPlan(std::size_t ef, std::size_t n) noexcept
+    : members_max(std::clamp(n / kLeavesSpan, 8 * ef, 16 * ef)),
+      all{(ef + 15) / 16, 3 * ef / 8},
+      sample{(ef + 15) / 16, ef / 4} {}
 
 // Keeps the nearest rows of leaves to one row.
 class Leaves::Nearest {
@@ -134,10 +136,11 @@ class Leaves::Nearest {
 
 Leaves::Leaves(const GraphView& g, const BeamFns& fns, const CodeSums& sums, std::size_t ef, RowLocks& locks,
                unsigned threads)
-    : g_(g), fns_(fns), sums_(sums), plan_(ef), locks_(locks), threads_(threads) {}
+    : g_(g), fns_(fns), sums_(sums), ef_(ef), plan_(ef, 0), locks_(locks), threads_(threads) {}
 
 void Leaves::find(const std::vector<std::uint32_t>& rows, std::size_t first, std::mt19937_64& random,
                   const Tick& tick) {
+  plan_ = LeafPlan(ef_, rows.size());
   candidates_.resize((rows.size() - first) * (plan_.all.keep + plan_.sample.keep));
   found_.assign(rows.size() - first, {});
   std::vector<Group> open(1);

@@ -26,9 +26,9 @@ struct LeafQuota {
   std::size_t keep;
 };
 
-// As much work as a beam of `ef` is worth.
+// For n rows, as much work as a beam of `ef` is worth.
 struct LeafPlan {
-  explicit LeafPlan(std::size_t ef) noexcept;
+  LeafPlan(std::size_t ef, std::size_t n) noexcept;
   std::size_t members_max;  // of a leaf
   LeafQuota all;
   LeafQuota sample;
@@ -68,6 +68,7 @@ class Leaves {
   GraphView g_;
   const BeamFns& fns_;
   const CodeSums& sums_;
+  std::size_t ef_;
   LeafPlan plan_;
   RowLocks& locks_;
   unsigned threads_;
