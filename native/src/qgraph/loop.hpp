@@ -120,7 +120,7 @@ struct SearchLoop : Candidates<V> {
   // Prepares a query, and meanwhile sends for the rows picked for the one before it.
   static __attribute__((noinline)) void start(const Context& c, const Batch& b, const Sizes& sizes, Lane& l,
                                               std::size_t index) noexcept {
-    Sender sender(b.reranker, l.pick, l.due ? l.picked : 0, 5 * c.rotation.rounds);
+    Sender sender(b.reranker, l.pick, l.due ? l.picked : 0, passes<V>(c.rotation));
     const std::size_t dim = c.graph.dim, padded = c.graph.layout.padded;
     const float* q = b.queries + index * dim;
     l.index = index;

@@ -36,47 +36,100 @@ class Rotation {
   std::size_t rounds_ = 0;
 };
 
-// In place. V is one of the vector types of simd_*.hpp. between() is called after each pass over the vector, three to
-// some six times a round.
+// Levels of a transform that one pass over the vector does: three keep eight vectors in registers, and two passes of two
+// are better than one of three and one of one.
+constexpr unsigned levels_a_pass(unsigned left) noexcept { return left == 4 ? 2 : left < 3 ? left : 3; }
+
+// How often rotate() calls between().
+template <class V>
+constexpr std::size_t passes(const RotationView& r) noexcept {
+  std::size_t n = r.power != r.padded ? 1 : 0;
+  for (auto left = static_cast<unsigned>(__builtin_ctzll(r.power / V::kWidth)); left != 0; left -= levels_a_pass(left)) {
+    ++n;
+  }
+  return 1 + r.rounds * n;
+}
+
+// So many levels of the Hadamard transform of `power` floats, from distance h on. Each vector is stored as
+// last(offset, vector).
+template <class V, unsigned kLevels, class Last>
+VICINAL_INLINE void butterflies(float* part, std::size_t power, std::size_t h, const Last& last) noexcept {
+  using F = typename V::F;
+  constexpr unsigned n = 1U << kLevels;
+  for (std::size_t i = 0; i < power; i += n * h) {
+    for (std::size_t j = i; j < i + h; j += V::kWidth) {
+      F v[n];
+#pragma GCC unroll 8
+      for (unsigned k = 0; k < n; ++k) v[k] = V::loadf(part + j + k * h);
+#pragma GCC unroll 3
+      for (unsigned step = 1; step < n; step *= 2) {
+#pragma GCC unroll 8
+        for (unsigned k = 0; k < n; ++k) {
+          if ((k & step) != 0) continue;
+          const F a = v[k], b = v[k + step];
+          v[k] = V::add(a, b);
+          v[k + step] = V::sub(a, b);
+        }
+      }
+#pragma GCC unroll 8
+      for (unsigned k = 0; k < n; ++k) V::storef(part + j + k * h, last(j + k * h, v[k]));
+    }
+  }
+}
+
+// In place. V is one of the vector types of simd_*.hpp. between() is called after each pass over the vector. What a
+// round begins with, flips and the transform within vectors, is done while the round before stores its results.
 template <class V, class Between>
 VICINAL_INLINE void rotate(const RotationView& r, float* x, const Between& between) noexcept {
   using F = typename V::F;
   constexpr std::size_t W = V::kWidth;
   const std::size_t half = r.padded / 2;
+  const auto first = [&r](std::size_t round) { return round % 2 == 0 ? 0 : r.padded - r.power; };
+  const auto begun = [&](std::size_t round, std::size_t i, F v) __attribute__((always_inline)) {
+    v = V::mul(v, V::loadf(r.flips + round * r.padded + i));
+    return i - first(round) < r.power ? V::hadamard(v) : v;
+  };
+  for (std::size_t i = 0; i < r.padded; i += W) V::storef(x + i, begun(0, i, V::loadf(x + i)));
+  between();
   for (std::size_t round = 0; round < r.rounds; ++round) {
-    const float* flips = r.flips + round * r.padded;
-    for (std::size_t i = 0; i < r.padded; i += W) V::storef(x + i, V::mul(V::loadf(x + i), V::loadf(flips + i)));
-    between();
-    float* part = round % 2 == 0 ? x : x + (r.padded - r.power);
-    for (std::size_t i = 0; i < r.power; i += W) V::storef(part + i, V::hadamard(V::loadf(part + i)));
-    between();
+    const std::size_t from = first(round), next = round + 1;
+    float* part = x + from;
+    auto left = static_cast<unsigned>(__builtin_ctzll(r.power / W));
     std::size_t h = W;
-    for (; h * 4 <= r.power; h *= 4) {  // two levels a pass
-      for (std::size_t i = 0; i < r.power; i += 4 * h) {
-        for (std::size_t j = i; j < i + h; j += W) {
-          const F a = V::loadf(part + j), b = V::loadf(part + j + h);
-          const F c = V::loadf(part + j + 2 * h), d = V::loadf(part + j + 3 * h);
-          const F ab = V::add(a, b), ba = V::sub(a, b), cd = V::add(c, d), dc = V::sub(c, d);
-          V::storef(part + j, V::add(ab, cd));
-          V::storef(part + j + h, V::add(ba, dc));
-          V::storef(part + j + 2 * h, V::sub(ab, cd));
-          V::storef(part + j + 3 * h, V::sub(ba, dc));
+    const auto as_it_is = [](std::size_t, F v) __attribute__((always_inline)) { return v; };
+    const auto begin_next = [&](std::size_t i, F v) __attribute__((always_inline)) { return begun(next, i, v); };
+    while (left != 0) {
+      const unsigned levels = levels_a_pass(left);
+      left -= levels;
+      const auto pass = [&](const auto& last) __attribute__((always_inline)) {
+        if (levels == 3) {
+          butterflies<V, 3>(part, r.power, h, last);
+        } else if (levels == 2) {
+          butterflies<V, 2>(part, r.power, h, last);
+        } else {
+          butterflies<V, 1>(part, r.power, h, last);
         }
+      };
+      if (left == 0 && r.power == r.padded && next < r.rounds) {
+        pass(begin_next);
+      } else {
+        pass(as_it_is);
       }
+      h <<= levels;
       between();
     }
-    if (h < r.power) {
-      for (std::size_t j = 0; j < h; j += W) {
-        const F a = V::loadf(part + j), b = V::loadf(part + j + h);
-        V::storef(part + j, V::add(a, b));
-        V::storef(part + j + h, V::sub(a, b));
-      }
-    }
     if (r.power != r.padded) {
-      for (std::size_t j = 0; j < half; j += W) {
-        const F a = V::loadf(x + j), b = V::loadf(x + j + half);
-        V::storef(x + j, V::add(a, b));
-        V::storef(x + j + half, V::sub(a, b));
+      const auto mix = [&](const auto& last) __attribute__((always_inline)) {
+        for (std::size_t j = 0; j < half; j += W) {
+          const F a = V::loadf(x + j), b = V::loadf(x + j + half);
+          V::storef(x + j, last(j, V::add(a, b)));
+          V::storef(x + j + half, last(j + half, V::sub(a, b)));
+        }
+      };
+      if (next < r.rounds) {
+        mix(begin_next);
+      } else {
+        mix(as_it_is);
       }
       between();
     }
