@@ -157,7 +157,7 @@ class GraphIndex {
   struct FileHeader;  // graph_file.cpp
 
  private:
-  struct Search;  // graph_query.cpp
+  struct Search;  // search_call.hpp
 
   [[nodiscard]] GraphView view(std::uint32_t limit) const noexcept;
   [[nodiscard]] const std::uint64_t* live_words() const noexcept { return live_bits_.as<std::uint64_t>(); }

@@ -1,73 +1,17 @@
 // Answering queries: encode, traverse several at a time, rerank exactly, scan what no graph holds, merge.
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <limits>
-#include <memory>
 #include <string>
 
 #include "base/error.hpp"
 #include "base/thread_pool.hpp"
-#include "base/topk.hpp"
 #include "graph/constants.hpp"
-#include "graph/graph_index.hpp"
 #include "graph/isa.hpp"
-#include "graph/keys.hpp"
 #include "graph/matches.hpp"
-#include "graph/prune.hpp"
+#include "graph/search_call.hpp"
 
 namespace vicinal::graph {
 namespace {
-
-// scan: exact distances of all matches; codes: their codes, then exact distances of the best; two_hop and gate: walks.
-enum class Plan : std::uint8_t { scan, codes, two_hop, gate };
-
-// The codes of all matches, compared with one query.
-struct CodeScan {
-  std::unique_ptr<std::int32_t[]> keys;  // of each match, in the order of their rows
-  std::size_t n = 0;
-  std::vector<Candidate> some;  // matches chosen by nothing but their place
-};
-
-}  // namespace
-
-// One search call: what all its queries share.
-struct GraphIndex::Search {
-  const GraphIndex& index;
-  const SearchParameters& p;
-  std::size_t linked;
-  std::size_t size;
-  std::size_t matches;        // live rows that pass the filter, exactly
-  const std::uint64_t* pass;  // those rows; null: all
-  Plan plan;
-  std::vector<std::uint64_t> owned;  // behind pass when there is a filter
-  std::vector<std::uint32_t> entries;
-  const qgraph::QGraph* packed;  // the form to search; null: codes
-  float scale;                   // of its beam
-  bool alone = false;            // the call has one query
-  bool watched = false;          // a filtered walk that may turn out to be the wrong plan
-
-  void scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const;
-  // order: the n queries to answer, by their numbers, see near_order(); null: 0, 1, ...
-  void run(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
-           float* out_distances) const;
-  void run_codes(Plan how, const std::byte* queries, std::size_t n, std::int64_t* out_rows, float* out_distances) const;
-  void scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code, std::vector<Candidate>& best,
-                 TopK& top) const;
-  std::int32_t farthest_key(const GraphView& g, const ExactQuery& q, const CodeScan& all, float kth) const;
-  void scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted, std::vector<Candidate>& best,
-                  CodeScan& all) const;
-  bool rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const;
-  void look_around(const GraphView& g, Scratch& s, std::size_t n, std::vector<std::uint8_t>& lost) const;
-  void run_packed(const std::byte* queries, std::size_t n, const std::uint32_t* order, std::int64_t* out_rows,
-                  float* out_distances) const;
-};
-
-namespace {
-
-bool nearer(const Candidate& a, const Candidate& b) noexcept {
-  return a.key < b.key || (a.key == b.key && a.row < b.row);
-}
 
 void write_top(TopK& top, std::size_t k, std::int64_t* rows, float* distances) {
   const std::vector<std::uint64_t>& keys = top.sorted();
@@ -75,45 +19,7 @@ void write_top(TopK& top, std::size_t k, std::int64_t* rows, float* distances) {
   top.clear();
 }
 
-// Calls take(row) for each set bit [first, last), ascending.
-template <class Take>
-void for_each_bit(const std::uint64_t* words, std::size_t first, std::size_t last, const Take& take) {
-  for (std::size_t word = first / 64; word * 64 < last; ++word) {
-    std::uint64_t bits = __atomic_load_n(&words[word], __ATOMIC_RELAXED);
-    if (word == first / 64) bits &= ~std::uint64_t{0} << (first % 64);
-    if (last - word * 64 < 64) bits &= (std::uint64_t{1} << (last - word * 64)) - 1;
-    for (; bits != 0; bits &= bits - 1) {
-      take(static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits))));
-    }
-  }
-}
-
 }  // namespace
-
-void GraphIndex::Search::scan(const ExactQuery& q, std::size_t first, std::size_t last, TopK& top) const {
-  constexpr std::size_t block = 256;
-  float distances[block];
-  std::uint32_t rows[block] = {};
-  if (pass == nullptr) {
-    for (std::size_t at = first; at < last; at += block) {
-      const std::size_t n = std::min(block, last - at);
-      index.rows_.distances(q, nullptr, at, n, distances);
-      top.offer(distances, nullptr, static_cast<std::uint32_t>(at), n);
-    }
-    return;
-  }
-  std::size_t n = 0;
-  const auto flush = [&] {
-    index.rows_.distances(q, rows, 0, n, distances);
-    top.offer(distances, rows, 0, n);
-    n = 0;
-  };
-  for_each_bit(pass, first, last, [&](std::uint32_t row) {
-    rows[n++] = row;
-    if (n == block) flush();
-  });
-  flush();
-}
 
 void GraphIndex::Search::run(const std::byte* queries, std::size_t n, const std::uint32_t* order,
                              std::int64_t* out_rows, float* out_distances) const {
@@ -207,146 +113,6 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
   for (const std::size_t i : answers.short_of) {
     run_codes(watched ? Plan::codes : plan, queries + i * index.query_bytes(), 1, out_rows + i * p.k,
               out_distances + i * p.k);
-  }
-}
-
-// Offers the exact distances of candidates; whether one is among the k nearest so far.
-bool GraphIndex::Search::rerank(const ExactQuery& q, const Candidate* best, std::size_t n, TopK& top) const {
-  constexpr std::size_t block = 256;
-  std::uint32_t rows[block] = {};
-  float distances[block];
-  top.settle();
-  const float kth = top.threshold();
-  bool nearer = false;
-  for (std::size_t at = 0; at < n; at += block) {
-    const std::size_t m = std::min(block, n - at);
-    for (std::size_t i = 0; i < m; ++i) {
-      rows[i] = best[at + i].row;
-      index.rows_.prefetch(rows[i]);
-    }
-    index.rows_.distances(q, rows, 0, m, distances);
-    for (std::size_t i = 0; i < m; ++i) nearer |= distances[i] < kth;
-    top.offer(distances, rows, 0, m);
-  }
-  return nearer;
-}
-
-// Offers the linked matches that are nearest; see scan_round_for().
-void GraphIndex::Search::scan_near(const GraphView& g, const ExactQuery& q, const std::byte* code,
-                                   std::vector<Candidate>& best, TopK& top) const {
-  const std::size_t round = scan_round_for(p.k);
-  CodeScan all;
-  scan_codes(g, code, 2 * round, best, all);
-  top.clear();
-  if (best.size() <= round) {
-    rerank(q, best.data(), best.size(), top);
-    return;
-  }
-  std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(round) - 1, best.end(), nearer);
-  rerank(q, best.data(), round, top);
-  const bool settled = !rerank(q, best.data() + round, best.size() - round, top);
-  if (settled || best.size() == all.n) return;
-  top.settle();
-  const std::int32_t farthest =
-      std::max(farthest_key(g, q, all, top.threshold()), std::max_element(best.begin(), best.end(), nearer)->key);
-  top.clear();
-  constexpr std::size_t block = 256;
-  std::uint32_t rows[block];
-  float distances[block];
-  std::size_t n = 0;
-  std::size_t at = 0;
-  const auto flush = [&] {
-    index.rows_.distances(q, rows, 0, n, distances);
-    top.offer(distances, rows, 0, n);
-    n = 0;
-  };
-  for_each_bit(pass, 0, linked, [&](std::uint32_t row) {
-    rows[n] = row;
-    n += all.keys[at++] <= farthest ? 1U : 0U;
-    if (n == block) flush();
-  });
-  flush();
-}
-
-// The largest key that a row may have whose exact distance is kth. Keys are taken to be in a straight line with
-// distances but for their rounding, which some of the matches tell.
-std::int32_t GraphIndex::Search::farthest_key(const GraphView& g, const ExactQuery& q, const CodeScan& all,
-                                              float kth) const {
-  const std::size_t n = std::min(all.some.size(), kScanSample);
-  std::uint32_t rows[kScanSample];
-  float distances[kScanSample];
-  double keys[kScanSample];
-  double mean_key = 0.0;
-  double mean = 0.0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const Candidate& c = all.some[i * all.some.size() / n];
-    rows[i] = c.row;
-    keys[i] = key_value(g.kind, c.key);
-  }
-  index.rows_.distances(q, rows, 0, n, distances);
-  for (std::size_t i = 0; i < n; ++i) {
-    mean_key += keys[i] / static_cast<double>(n);
-    mean += static_cast<double>(distances[i]) / static_cast<double>(n);
-  }
-  double squares = 0.0;
-  double products = 0.0;
-  for (std::size_t i = 0; i < n; ++i) {
-    squares += (distances[i] - mean) * (distances[i] - mean);
-    products += (distances[i] - mean) * (keys[i] - mean_key);
-  }
-  if (n < 8 || !(products > 0.0)) return INT32_MAX;
-  const double slope = products / squares;  // keys for a distance
-  double rest = 0.0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double off = keys[i] - mean_key - slope * (distances[i] - mean);
-    rest += off * off;
-  }
-  const double away = kth - mean;
-  const double deviation =
-      std::sqrt(rest / static_cast<double>(n - 2) * (1.0 + 1.0 / static_cast<double>(n) + away * away / squares));
-  return key_up_to(g.kind, mean_key + slope * away + kScanMargin * deviation);
-}
-
-// The linked matches nearest by their codes, in no order, and the keys of all.
-void GraphIndex::Search::scan_codes(const GraphView& g, const std::byte* code, std::size_t wanted,
-                                    std::vector<Candidate>& best, CodeScan& all) const {
-  constexpr std::size_t block = 256;
-  constexpr std::size_t apart = 64;  // of the matches in CodeScan::some
-  const BeamFns& fns = beam_fns(best_isa());
-  std::uint32_t rows[block];
-  std::size_t n = 0;
-  std::int32_t bound = INT32_MAX;
-  best.clear();
-  best.reserve(2 * wanted + block);
-  all.keys = std::make_unique_for_overwrite<std::int32_t[]>(matches + block + kSlotPad);
-  const auto flush = [&] {
-    std::int32_t* keys = all.keys.get() + all.n;
-    fns.keys(g, code, rows, n, keys);
-    for (std::size_t i = 0; i < n; ++i) {
-      if (keys[i] < bound) best.push_back({keys[i], rows[i]});
-    }
-    for (std::size_t i = 0; i < n; i += apart) all.some.push_back({keys[i], rows[i]});
-    all.n += n;
-    n = 0;
-    if (best.size() >= 2 * wanted) {
-      std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
-      best.resize(wanted);
-      bound = std::max_element(best.begin(), best.end(), nearer)->key;
-    }
-  };
-  for_each_bit(pass, 0, linked, [&](std::uint32_t row) {
-    const auto* line = reinterpret_cast<const char*>(g.code(row));
-    for (const char* last = line + g.code_bytes; line < last; line += kCacheLine) {
-      __builtin_prefetch(line, 0, 2);
-      std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC 12 would keep only the first
-    }
-    rows[n++] = row;
-    if (n == block) flush();
-  });
-  flush();
-  if (best.size() > wanted) {
-    std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), nearer);
-    best.resize(wanted);
   }
 }
 
