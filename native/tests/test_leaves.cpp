@@ -74,50 +74,101 @@ void panels_give_exact_keys_on_every_instruction_set() {
     const CodeSums sums(codes.view, 41, 1);
     for (const Isa isa : isas()) {
       Panels panels(codes.view, beam_fns(isa), sums);
-      for (const std::size_t n : {1, 16, 17, 41}) {
-        panels.fill(numbers(n).data(), n);
-        std::vector<std::int32_t> keys(panels.width());
-        for (std::uint32_t row = 0; row < 41; ++row) {
-          panels.keys(row, keys.data());
-          for (std::uint32_t i = 0; i < n; ++i) {
-            CHECK(keys[i] == codes.key(row, i), isa_name(isa), dim, n, row, i, keys[i]);
-          }
+      RowKeys row_keys(codes.view, beam_fns(isa), sums);
+      const std::vector<std::uint32_t> all = numbers(41);
+      for (std::uint32_t row = 0; row < 41; ++row) {
+        std::vector<std::int32_t> keys(41);
+        row_keys.set(row);
+        row_keys.to(all.data(), 41, keys.data());
+        for (std::uint32_t i = 0; i < 41; ++i) {
+          CHECK(keys[i] == codes.key(row, i), isa_name(isa), dim, row, i, keys[i]);
         }
-        std::vector<std::int32_t> dots(11 * panels.width());
-        const std::vector<std::uint32_t> asked = numbers(11);
+      }
+      for (const std::size_t n : {1, 16, 17, 41}) {
+        panels.fill(all.data(), n);
+        std::vector<std::int32_t> dots(Panels::kRowsAtOnce * panels.width());
         for (std::size_t count = 1; count <= Panels::kRowsAtOnce; ++count) {
-          panels.dots(asked.data(), count, dots.data());
-          const auto last = static_cast<std::uint32_t>(count - 1);
-          const std::int32_t key = panels.key(sums.base(last), n - 1, dots[last * panels.width() + n - 1]);
-          CHECK(key == codes.key(last, static_cast<std::uint32_t>(n - 1)), isa_name(isa), dim, n, count);
+          for (std::size_t first = 0; first < n; first += kPanel) {
+            const std::size_t width = panels.width() - first;
+            panels.dots(all.data(), count, first, width, dots.data());
+            for (std::uint32_t row = 0; row < count; ++row) {
+              for (std::size_t i = first; i < n; ++i) {
+                const std::int32_t key = panels.key(sums.base(row), i, dots[row * width + i - first]);
+                CHECK(key == codes.key(row, static_cast<std::uint32_t>(i)), isa_name(isa), dim, n, count, row, i);
+              }
+            }
+          }
         }
       }
     }
   }
 }
 
-void near_appends_what_is_below_the_bound_on_every_instruction_set() {
+void near_finds_what_is_below_a_bound_on_every_instruction_set() {
   std::mt19937 random(2);
-  std::vector<std::uint32_t> squares(300);
-  std::vector<std::int32_t> dots(300);
-  const std::vector<std::uint32_t> rows = numbers(300 + kPanel);
-  for (std::size_t i = 0; i < 300; ++i) {
+  std::vector<std::uint32_t> squares(304);
+  std::vector<std::int32_t> dots(304);
+  std::vector<std::int32_t> bounds(304, INT32_MIN);
+  for (std::size_t i = 0; i < 304; ++i) {
     squares[i] = 5000 + random() % 1000;
     dots[i] = static_cast<std::int32_t>(random() % 2000);
+    if (i % 3 == 0) bounds[i] = static_cast<std::int32_t>(random() % 5000);
   }
   for (const Isa isa : isas()) {
-    for (const std::size_t n : {0, 1, 15, 64, 65, 300}) {
-      std::vector<std::uint32_t> wanted{7};
-      for (std::uint32_t i = 0; i < n; ++i) {
-        if (static_cast<std::int32_t>(100 + squares[i]) - 2 * dots[i] < 3000) wanted.push_back(i);
+    for (const std::int32_t bound : {INT32_MIN, 3000, INT32_MAX}) {
+      for (const std::size_t n : {0, 1, 15, 64, 65, 300}) {
+        std::vector<std::uint32_t> wanted;
+        std::vector<std::int32_t> wanted_keys;
+        for (std::uint32_t i = 0; i < n; ++i) {
+          const std::int32_t key = static_cast<std::int32_t>(100 + squares[i]) - 2 * dots[i];
+          if (key >= bound && key >= bounds[i]) continue;
+          wanted.push_back(i);
+          wanted_keys.push_back(key);
+        }
+        std::vector<std::int32_t> keys(304);
+        std::vector<std::uint32_t> found(304);
+        const std::size_t end =
+            beam_fns(isa).near(100, squares.data(), dots.data(), bounds.data(), n, bound, keys.data(), found.data());
+        found.resize(end);
+        keys.resize(end);
+        CHECK(found == wanted && keys == wanted_keys, isa_name(isa), bound, n, end, wanted.size());
       }
-      std::vector<std::int32_t> keys(301 + kSlotPad);
-      std::vector<std::uint32_t> found(301 + kSlotPad);
-      found[0] = 7;
-      const std::size_t end =
-          beam_fns(isa).near(100, squares.data(), dots.data(), rows.data(), n, 3000, keys.data(), found.data(), 1);
-      found.resize(end);
-      CHECK(found == wanted, isa_name(isa), n, end, wanted.size());
+    }
+    for (const std::size_t n : {16, 32, 304}) {
+      std::vector<std::int32_t> wanted(kPanel, INT32_MAX);
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::int32_t key = static_cast<std::int32_t>(100 + squares[i]) - 2 * dots[i];
+        wanted[i % kPanel] = std::min(wanted[i % kPanel], key);
+      }
+      std::vector<std::int32_t> least(kPanel);
+      beam_fns(isa).least(100, squares.data(), dots.data(), n, least.data());
+      CHECK(least == wanted, isa_name(isa), n);
+    }
+  }
+}
+
+void keep_has_the_least_each_once_on_every_instruction_set() {
+  std::mt19937 random(8);
+  for (const Isa isa : isas()) {
+    for (const std::size_t capacity : {1, 2, 7, 96, 101}) {
+      std::vector<std::uint64_t> list(capacity);
+      std::vector<std::uint64_t> offered;
+      std::size_t size = 0;
+      for (std::size_t round = 0; round < 12; ++round) {
+        std::vector<std::uint64_t> more(random() % 40);
+        for (auto& candidate : more) candidate = std::uint64_t{random() % 500} << 32 | random() % 3;
+        std::uint64_t worst = 0;
+        size = beam_fns(isa).keep(list.data(), size, capacity, more.data(), more.size(), &worst);
+        offered.insert(offered.end(), more.begin(), more.end());
+        std::sort(offered.begin(), offered.end());
+        offered.erase(std::unique(offered.begin(), offered.end()), offered.end());
+        const std::size_t held = std::min(capacity, offered.size());
+        std::vector<std::uint64_t> sorted(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(size));
+        std::sort(sorted.begin(), sorted.end());
+        CHECK(size == held && std::equal(sorted.begin(), sorted.end(), offered.begin()), isa_name(isa), capacity, round,
+              size, held);
+        CHECK(worst == (size == capacity ? sorted.back() : UINT64_MAX), isa_name(isa), capacity, round, worst);
+      }
     }
   }
 }
@@ -264,7 +315,8 @@ void a_cancelled_bulk_load_leaves_nothing() {
 
 int main() {
   panels_give_exact_keys_on_every_instruction_set();
-  near_appends_what_is_below_the_bound_on_every_instruction_set();
+  near_finds_what_is_below_a_bound_on_every_instruction_set();
+  keep_has_the_least_each_once_on_every_instruction_set();
   leaves_find_the_nearest();
   equal_rows_choose_different_ones();
   graphs_of_one_load_and_of_two_find_their_rows();

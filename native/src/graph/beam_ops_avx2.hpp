@@ -124,11 +124,29 @@ struct Ops {
     }
   }
 
-  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
-                          std::int32_t* out, std::size_t out_stride) noexcept {
-    std::size_t r = 0;
-    for (; r + 4 <= n; r += 4) dots_of<4>(rows + r, panel, groups, out + r * out_stride, out_stride);
-    for (; r < n; ++r) dots_of<1>(rows + r, panel, groups, out + r * out_stride, out_stride);
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panels, std::size_t n_panels,
+                          std::size_t groups, std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t p = 0; p < n_panels; ++p, panels += 4 * kPanel * groups, out += kPanel) {
+      std::size_t r = 0;
+      for (; r + 4 <= n; r += 4) dots_of<4>(rows + r, panels, groups, out + r * out_stride, out_stride);
+      for (; r < n; ++r) dots_of<1>(rows + r, panels, groups, out + r * out_stride, out_stride);
+    }
+  }
+
+  // Writes kPanel keys, as BeamFns::near has them; returns a bit for each that is below one of its bounds.
+  static inline unsigned below(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
+                               const std::int32_t* bounds, std::int32_t bound, std::int32_t* keys) noexcept {
+    const __m256i limit = _mm256_set1_epi32(bound);
+    const __m256i bases = _mm256_set1_epi32(static_cast<std::int32_t>(base));
+    unsigned hits = 0;
+    for (std::size_t i = 0; i < kPanel; i += 8) {
+      const __m256i key =
+          _mm256_sub_epi32(_mm256_add_epi32(bases, load(norms + i)), _mm256_slli_epi32(load(dots + i), 1));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(keys + i), key);
+      const __m256i hit = _mm256_cmpgt_epi32(_mm256_max_epi32(limit, load(bounds + i)), key);
+      hits |= static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(hit))) << i;
+    }
+    return hits;
   }
 
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {

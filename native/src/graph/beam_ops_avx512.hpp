@@ -94,11 +94,41 @@ struct Ops {
     }
   }
 
-  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
-                          std::int32_t* out, std::size_t out_stride) noexcept {
-    std::size_t r = 0;
-    for (; r + 8 <= n; r += 8) dots_of<8>(rows + r, panel, groups, out + r * out_stride, out_stride);
-    for (; r < n; ++r) dots_of<1>(rows + r, panel, groups, out + r * out_stride, out_stride);
+  // Two panels at a time: what is loaded of eight rows is used twice, and products are what is waited for.
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panels, std::size_t n_panels,
+                          std::size_t groups, std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t r = 0; r < n;) {
+      const std::size_t count = n - r >= 8 ? 8 : 1;
+      std::int32_t* to = out + r * out_stride;
+      std::size_t p = 0;
+      for (; p + 2 <= n_panels; p += 2, to += 2 * kPanel) {
+        const std::int8_t* two = panels + p * 4 * kPanel * groups;
+        if (count == 8) {
+          dots_of<8, 2>(rows + r, two, groups, to, out_stride);
+        } else {
+          dots_of<1, 2>(rows + r, two, groups, to, out_stride);
+        }
+      }
+      if (p < n_panels) {
+        const std::int8_t* one = panels + p * 4 * kPanel * groups;
+        if (count == 8) {
+          dots_of<8, 1>(rows + r, one, groups, to, out_stride);
+        } else {
+          dots_of<1, 1>(rows + r, one, groups, to, out_stride);
+        }
+      }
+      r += count;
+    }
+  }
+
+  // Writes kPanel keys, as BeamFns::near has them; returns a bit for each that is below one of its bounds.
+  static inline unsigned below(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
+                               const std::int32_t* bounds, std::int32_t bound, std::int32_t* keys) noexcept {
+    const __m512i sum = _mm512_add_epi32(_mm512_set1_epi32(static_cast<std::int32_t>(base)), _mm512_loadu_si512(norms));
+    const __m512i key = _mm512_sub_epi32(sum, _mm512_slli_epi32(_mm512_loadu_si512(dots), 1));
+    _mm512_storeu_si512(keys, key);
+    const __m512i limit = _mm512_max_epi32(_mm512_set1_epi32(bound), _mm512_loadu_si512(bounds));
+    return _mm512_cmplt_epi32_mask(key, limit);
   }
 
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
@@ -148,20 +178,30 @@ struct Ops {
   }
 
  private:
-  template <std::size_t kRows>
-  static inline void dots_of(const std::byte* const* rows, const std::int8_t* panel, std::size_t groups,
+  template <std::size_t kRows, std::size_t kPanels>
+  static inline void dots_of(const std::byte* const* rows, const std::int8_t* panels, std::size_t groups,
                              std::int32_t* out, std::size_t out_stride) noexcept {
-    __m512i sums[kRows];
-    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-    for (std::size_t g = 0; g < groups; ++g, panel += 4 * kPanel) {
-      const __m512i columns = _mm512_loadu_si512(panel);
+    __m512i sums[kRows][kPanels];
+    for (auto& row : sums) {
+      for (__m512i& sum : row) sum = _mm512_setzero_si512();
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+      __m512i columns[kPanels];
+      for (std::size_t p = 0; p < kPanels; ++p) {
+        columns[p] = _mm512_loadu_si512(panels + (p * groups + g) * 4 * kPanel);
+      }
       for (std::size_t r = 0; r < kRows; ++r) {
         std::int32_t four = 0;
         __builtin_memcpy(&four, rows[r] + 4 * g, 4);
-        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_set1_epi32(four), columns);
+        const __m512i row = _mm512_set1_epi32(four);
+        for (std::size_t p = 0; p < kPanels; ++p) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], row, columns[p]);
       }
     }
-    for (std::size_t r = 0; r < kRows; ++r) _mm512_storeu_si512(out + r * out_stride, sums[r]);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t p = 0; p < kPanels; ++p) {
+        _mm512_storeu_si512(out + r * out_stride + p * kPanel, sums[r][p]);
+      }
+    }
   }
 };
 

@@ -103,25 +103,29 @@ struct Ops {
     }
   }
 
-  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
-                          std::int32_t* out, std::size_t out_stride) noexcept {
-    for (std::size_t r = 0; r < n; ++r, out += out_stride) {
-      int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-      const std::int8_t* columns = panel;
-      for (std::size_t g = 0; g < groups; ++g) {
-        std::uint32_t four = 0;
-        __builtin_memcpy(&four, rows[r] + 4 * g, 4);
-        // 255 * 128 fits 16 bits.
-        const int16x8_t row = vreinterpretq_s16_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
-        for (std::size_t c = 0; c < 4; ++c, columns += 16) {
-          const int8x16_t four_columns = vld1q_s8(columns);
-          const int16x8_t low = vmulq_s16(row, vmovl_s8(vget_low_s8(four_columns)));
-          const int16x8_t high = vmulq_s16(row, vmovl_high_s8(four_columns));
-          sums[c] = vaddq_s32(sums[c], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
-        }
-      }
-      for (std::size_t c = 0; c < 4; ++c) vst1q_s32(out + 4 * c, sums[c]);
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panels, std::size_t n_panels,
+                          std::size_t groups, std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t p = 0; p < n_panels; ++p, panels += 4 * kPanel * groups, out += kPanel) {
+      dots_of(rows, n, panels, groups, out, out_stride);
     }
+  }
+
+  // Writes kPanel keys, as BeamFns::near has them; returns a bit for each that is below one of its bounds.
+  static inline unsigned below(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
+                               const std::int32_t* bounds, std::int32_t bound, std::int32_t* keys) noexcept {
+    const int32x4_t limit = vdupq_n_s32(bound);
+    uint32x4_t any = vdupq_n_u32(0);
+    for (std::size_t i = 0; i < kPanel; i += 4) {
+      const uint32x4_t twice = vshlq_n_u32(vreinterpretq_u32_s32(vld1q_s32(dots + i)), 1);
+      const uint32x4_t sum = vaddq_u32(vdupq_n_u32(base), vld1q_u32(norms + i));
+      const int32x4_t key = vreinterpretq_s32_u32(vsubq_u32(sum, twice));
+      vst1q_s32(keys + i, key);
+      any = vorrq_u32(any, vcltq_s32(key, vmaxq_s32(limit, vld1q_s32(bounds + i))));
+    }
+    if (vmaxvq_u32(any) == 0) return 0;
+    unsigned hits = 0;
+    for (std::size_t i = 0; i < kPanel; ++i) hits |= (keys[i] < bound || keys[i] < bounds[i] ? 1U : 0U) << i;
+    return hits;
   }
 
   static inline std::size_t argmin(std::int32_t* keys, std::size_t n) noexcept {
@@ -161,6 +165,28 @@ struct Ops {
       at += key < bound ? 1U : 0U;
     }
     return at;
+  }
+
+ private:
+  static inline void dots_of(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
+                             std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t r = 0; r < n; ++r, out += out_stride) {
+      int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+      const std::int8_t* columns = panel;
+      for (std::size_t g = 0; g < groups; ++g) {
+        std::uint32_t four = 0;
+        __builtin_memcpy(&four, rows[r] + 4 * g, 4);
+        // 255 * 128 fits 16 bits.
+        const int16x8_t row = vreinterpretq_s16_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+        for (std::size_t c = 0; c < 4; ++c, columns += 16) {
+          const int8x16_t four_columns = vld1q_s8(columns);
+          const int16x8_t low = vmulq_s16(row, vmovl_s8(vget_low_s8(four_columns)));
+          const int16x8_t high = vmulq_s16(row, vmovl_high_s8(four_columns));
+          sums[c] = vaddq_s32(sums[c], vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+        }
+      }
+      for (std::size_t c = 0; c < 4; ++c) vst1q_s32(out + 4 * c, sums[c]);
+    }
   }
 };
 

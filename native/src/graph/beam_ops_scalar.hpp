@@ -67,21 +67,34 @@ struct Ops {
     }
   }
 
-  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
-                          std::int32_t* out, std::size_t out_stride) noexcept {
-    for (std::size_t r = 0; r < n; ++r, out += out_stride) {
-      const auto* row = reinterpret_cast<const std::uint8_t*>(rows[r]);
-      std::int32_t sums[kPanel] = {};
-      for (std::size_t g = 0; g < groups; ++g) {
-        const std::int8_t* columns = panel + 4 * kPanel * g;
-        for (std::size_t c = 0; c < kPanel; ++c) {
-          for (std::size_t b = 0; b < 4; ++b) {
-            sums[c] += static_cast<std::int32_t>(row[4 * g + b]) * static_cast<std::int32_t>(columns[4 * c + b]);
+  static inline void dots(const std::byte* const* rows, std::size_t n, const std::int8_t* panels, std::size_t n_panels,
+                          std::size_t groups, std::int32_t* out, std::size_t out_stride) noexcept {
+    for (std::size_t p = 0; p < n_panels; ++p, panels += 4 * kPanel * groups) {
+      for (std::size_t r = 0; r < n; ++r) {
+        const auto* row = reinterpret_cast<const std::uint8_t*>(rows[r]);
+        std::int32_t sums[kPanel] = {};
+        for (std::size_t g = 0; g < groups; ++g) {
+          const std::int8_t* columns = panels + 4 * kPanel * g;
+          for (std::size_t c = 0; c < kPanel; ++c) {
+            for (std::size_t b = 0; b < 4; ++b) {
+              sums[c] += static_cast<std::int32_t>(row[4 * g + b]) * static_cast<std::int32_t>(columns[4 * c + b]);
+            }
           }
         }
+        std::memcpy(out + r * out_stride + p * kPanel, sums, sizeof sums);
       }
-      std::memcpy(out, sums, sizeof sums);
     }
+  }
+
+  // Writes kPanel keys, as BeamFns::near has them; returns a bit for each that is below one of its bounds.
+  static inline unsigned below(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
+                               const std::int32_t* bounds, std::int32_t bound, std::int32_t* keys) noexcept {
+    unsigned hits = 0;
+    for (std::size_t i = 0; i < kPanel; ++i) {
+      keys[i] = static_cast<std::int32_t>(base + norms[i] - 2 * static_cast<std::uint32_t>(dots[i]));
+      hits |= (keys[i] < (bounds[i] > bound ? bounds[i] : bound) ? 1U : 0U) << i;
+    }
+    return hits;
   }
 
   // Position of a smallest key, n >= 1. May write into the padding past n.

@@ -357,19 +357,66 @@ void run_beam(const GraphView& g, const BeamRequest& request, BeamTask* tasks, s
 }
 
 template <class Ops>
-std::size_t near(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots, const std::uint32_t* rows,
-                 std::size_t n, std::int32_t bound, std::int32_t* out_keys, std::uint32_t* out_rows,
-                 std::size_t at) noexcept {
-  constexpr std::size_t some = 64;
-  std::int32_t keys[some];
-  for (std::size_t i = 0; i < n; i += some) {
-    const std::size_t count = n - i < some ? n - i : some;
-    for (std::size_t j = 0; j < count; ++j) {
-      keys[j] = static_cast<std::int32_t>(base + norms[i + j] - 2 * static_cast<std::uint32_t>(dots[i + j]));
+std::size_t near(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots, const std::int32_t* bounds,
+                 std::size_t n, std::int32_t bound, std::int32_t* out_keys, std::uint32_t* out_places) noexcept {
+  std::int32_t keys[kPanel];
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < n; i += kPanel) {
+    unsigned hits = Ops::below(base, norms + i, dots + i, bounds + i, bound, keys);
+    if (n - i < kPanel) hits &= (1U << (n - i)) - 1;
+    for (; hits != 0; hits &= hits - 1) {
+      const auto at = static_cast<unsigned>(__builtin_ctz(hits));
+      out_keys[found] = keys[at];
+      out_places[found++] = static_cast<std::uint32_t>(i + at);
     }
-    at = Ops::append_below(out_keys, out_rows, at, keys, rows + i, count, bound);
   }
-  return at;
+  return found;
+}
+
+void least(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots, std::size_t n,
+           std::int32_t* out) noexcept {
+  std::int32_t best[kPanel];
+  for (std::int32_t& key : best) key = INT32_MAX;
+  for (std::size_t i = 0; i < n; i += kPanel) {
+    for (std::size_t j = 0; j < kPanel; ++j) {
+      const auto key = static_cast<std::int32_t>(base + norms[i + j] - 2 * static_cast<std::uint32_t>(dots[i + j]));
+      best[j] = key < best[j] ? key : best[j];
+    }
+  }
+  for (std::size_t j = 0; j < kPanel; ++j) out[j] = best[j];
+}
+
+// Plain loops, which the compiler widens for each instruction set.
+std::size_t keep(std::uint64_t* list, std::size_t size, std::size_t capacity, const std::uint64_t* more, std::size_t n,
+                 std::uint64_t* worst) noexcept {
+  std::uint64_t largest = UINT64_MAX;
+  std::size_t place = 0;
+  const auto find_largest = [&] {
+    std::uint64_t most = 0;
+    for (std::size_t i = 0; i < capacity; ++i) most = list[i] > most ? list[i] : most;
+    std::uint64_t at = 0;
+    for (std::size_t i = 0; i < capacity; ++i) at |= list[i] == most ? i : 0;
+    largest = most;
+    place = at;
+  };
+  if (size == capacity) find_largest();
+  for (std::size_t m = 0; m < n; ++m) {
+    const std::uint64_t candidate = more[m];
+    if (candidate >= largest) continue;
+    std::uint64_t apart = UINT64_MAX;
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < size; ++i) apart = (list[i] ^ candidate) < apart ? list[i] ^ candidate : apart;
+    if (apart == 0) continue;
+    if (size < capacity) {
+      list[size++] = candidate;
+      if (size < capacity) continue;
+    } else {
+      list[place] = candidate;
+    }
+    find_largest();
+  }
+  *worst = largest;
+  return size;
 }
 
 template <class Ops, CodeKind kind>

@@ -73,7 +73,7 @@ std::unique_ptr<GraphIndex> GraphIndex::compact(const std::vector<std::int64_t>&
     copy_graph(to, keep, places, n_linked, threads);
     to.choose_entries(n_linked);
     to.attach_unreachable(n_linked, threads);
-    to.attach_unfound(0, n_linked, threads);
+    to.attach_unfound(row_range(0, n_linked), n_linked, threads);
     to.pack(n_linked, threads);
     if (to.format() == format()) {  // as good a graph as before: what was measured holds, in the same units of ef
       to.packed_scale_.store(packed_scale_.load());

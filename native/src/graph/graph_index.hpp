@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <shared_mutex>
 #include <string>
@@ -78,6 +79,12 @@ struct Replay {
 
 // Told (done, total) now and then from the thread that called; returning false cancels with Error{cancelled}.
 using Progress = std::function<bool(std::size_t, std::size_t)>;
+
+[[nodiscard]] inline std::vector<std::uint32_t> row_range(std::size_t first, std::size_t last) {
+  std::vector<std::uint32_t> rows(last - first);
+  std::iota(rows.begin(), rows.end(), static_cast<std::uint32_t>(first));
+  return rows;
+}
 
 class GraphIndex {
  public:
@@ -177,7 +184,7 @@ class GraphIndex {
                   const std::function<void(std::size_t, const BeamTask&)>& take) const;
   void attach(const std::vector<std::uint32_t>& lost, std::size_t n, int round, unsigned threads);
   void attach_unreachable(std::size_t n, unsigned threads);
-  void attach_unfound(std::size_t first, std::size_t last, unsigned threads);
+  void attach_unfound(std::vector<std::uint32_t> asked, std::size_t last, unsigned threads);
 
   // An order of n queries in which those of one region follow one another; empty: as they come (graph_order.cpp).
   [[nodiscard]] std::vector<std::uint32_t> near_order(const float* queries, std::size_t n, std::size_t linked) const;

@@ -152,6 +152,7 @@ void GraphIndex::link_rows(std::size_t first, std::size_t last, unsigned threads
     std::iota(present.begin(), present.end(), 0U);
     std::shuffle(present.begin(), present.end(), random);
   }
+  std::vector<std::uint32_t> near;  // the same, near ones one after another
   std::vector<std::uint32_t> batch;
   std::vector<std::uint32_t> starts;
   for (std::size_t at = 0; at < order.size();) {
@@ -172,7 +173,9 @@ void GraphIndex::link_rows(std::size_t first, std::size_t last, unsigned threads
       leaves.find(present, present.size() - batch.size(), random, [&](double share) {
         tell(at + static_cast<std::size_t>(share * kLeavesShare * static_cast<double>(end - at)));
       });
-      linker.insert_from(g, batch, leaves, *sums, threads);
+      linker.insert_from(g, present, present.size() - batch.size(), leaves, *sums, threads);
+      near.clear();
+      for (const std::uint32_t place : leaves.order()) near.push_back(present[place]);
     } else {
       starts = entries;
       if (first == 0) starts.resize(std::min(starts.size(), inserted));
@@ -186,7 +189,9 @@ void GraphIndex::link_rows(std::size_t first, std::size_t last, unsigned threads
   }
   if (last >= 2 * entries_chosen_at_) choose_entries(last);
   if (bulk) attach_unreachable(last, threads);
-  attach_unfound(bulk ? 0 : first, last, threads);
+  // Searches for near rows follow one another; those kept back come last.
+  near.insert(near.end(), present.begin() + static_cast<std::ptrdiff_t>(near.size()), present.end());
+  attach_unfound(in_leaves ? std::move(near) : row_range(bulk ? 0 : first, last), last, threads);
   if (packed != nullptr) encode_changed(*packed, last, threads);
   if (pack_anew && held == 0) pack(last, threads);
   linked_.store(last, std::memory_order_release);

@@ -150,7 +150,10 @@ std::shared_ptr<qgraph::QGraph> GraphIndex::make_packed(std::size_t n, unsigned 
   q->train(n, [this](std::size_t row, float* out) { read_row(row, out); });
   q->grow(n);
   const std::vector<std::uint32_t> order = breadth_first(n);
-  for (std::size_t node = 0; node < n; ++node) q->place(order[node], static_cast<std::uint32_t>(node));
+  // Side by side, as this is where the memory of the rows is first touched.
+  ThreadPool::instance().parallel_for(n, threads, 8 * kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t node = begin; node < end; ++node) q->place(order[node], static_cast<std::uint32_t>(node));
+  });
   encode_own(*q, order.data(), 0, n, threads);
   ThreadPool::instance().parallel_for(n, threads, kGrain, [&](std::size_t begin, std::size_t end, unsigned) {
     std::uint32_t near[kDegreeMax];

@@ -5,6 +5,7 @@
 #include "base/thread_pool.hpp"
 #include "graph/constants.hpp"
 #include "graph/isa.hpp"
+#include "graph/panels.hpp"
 #include "graph/probe.hpp"
 #include "graph/prune.hpp"
 
@@ -29,6 +30,8 @@ GraphIndex::Probe GraphIndex::make_probe(const std::byte* queries, std::size_t n
   probe.truth.resize(n);
   const BeamFns& fns = beam_fns(best_isa());
   const std::size_t wanted = 2 * kCalibratedMax + 64;
+  const bool bytes = codec_.query_kind() == CodeKind::l2_u8;
+  const CodeSums sums(view(static_cast<std::uint32_t>(rows)), bytes ? rows : 0, threads);
   ThreadPool::instance().parallel_for(
       probe.kinds.size(), threads, 1, [&](std::size_t begin, std::size_t end, unsigned) {
         std::vector<float> floats(codec_.scratch_floats());
@@ -50,18 +53,41 @@ GraphIndex::Probe GraphIndex::make_probe(const std::byte* queries, std::size_t n
           probe.kinds[c] = inside ? codec_.query_kind() : CodeKind::l2_u8_wide;
           GraphView g = view(static_cast<std::uint32_t>(rows));
           g.kind = probe.kinds[c];
+          const bool products = g.kind == CodeKind::l2_u8;
+          GraphView asked = g;
+          asked.codes = probe.code(first);
+          asked.code_stride = stride;
+          const CodeSums asked_sums(asked, products ? m : 0, 1);
+          Panels panels(asked, fns, asked_sums);
+          if (products) panels.fill(row_range(0, m).data(), m);
           // Every row against every query of the chunk, block by block: a block of codes stays in the nearest cache.
           std::vector<Candidate> best[kChunk];
-          std::int32_t bounds[kChunk];
+          std::int32_t bounds[kChunk];  // of each query
           std::fill_n(bounds, kChunk, INT32_MAX);
           std::uint32_t block[kRowBlock];
           std::int32_t keys[kRowBlock + kSlotPad];
           std::size_t n_block = 0;
           const auto flush = [&] {
+            for (std::size_t r = 0; products && r < n_block; r += Panels::kRowsAtOnce) {
+              const std::size_t count = std::min(Panels::kRowsAtOnce, n_block - r);
+              const std::byte* codes[Panels::kRowsAtOnce];
+              for (std::size_t j = 0; j < count; ++j) codes[j] = g.code(block[r + j]);
+              std::int32_t dots[Panels::kRowsAtOnce * kChunk];
+              panels.dots(codes, count, 0, panels.width(), dots);
+              for (std::size_t j = 0; j < count; ++j) {
+                const std::uint32_t row = block[r + j];
+                std::uint32_t hits[kChunk];
+                const std::size_t n_hits = fns.near(sums.base(row), panels.squares(), dots + j * panels.width(), bounds,
+                                                    m, INT32_MIN, keys, hits);
+                for (std::size_t h = 0; h < n_hits; ++h) best[hits[h]].push_back({keys[h], row});
+              }
+            }
             for (std::size_t i = 0; i < m; ++i) {
-              fns.keys(g, probe.code(first + i), block, n_block, keys);
-              for (std::size_t r = 0; r < n_block; ++r) {
-                if (keys[r] < bounds[i]) best[i].push_back({keys[r], block[r]});
+              if (!products) {
+                fns.keys(g, probe.code(first + i), block, n_block, keys);
+                for (std::size_t r = 0; r < n_block; ++r) {
+                  if (keys[r] < bounds[i]) best[i].push_back({keys[r], block[r]});
+                }
               }
               if (best[i].size() < 2 * wanted) continue;
               std::nth_element(best[i].begin(), best[i].begin() + static_cast<std::ptrdiff_t>(wanted), best[i].end(),

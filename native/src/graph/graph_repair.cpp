@@ -51,7 +51,7 @@ std::size_t GraphIndex::repair(unsigned threads) {
   if (changed.load() != 0 || !entries_live) {
     choose_entries(n);
     attach_unreachable(n, threads);
-    attach_unfound(0, n, threads);
+    attach_unfound(row_range(0, n), n, threads);
   }
   if (const std::shared_ptr<qgraph::QGraph> q = packed()) encode_changed(*q, n, threads);
   return changed.load();
@@ -190,14 +190,10 @@ void GraphIndex::attach_unreachable(std::size_t n, unsigned threads) {
   }
 }
 
-// Makes the live rows [first, last) findable: one that a search for its own code does not meet, nor a twin of it, gets
-// an edge from where that search ends. A narrow beam finds nearly all of them for little.
-void GraphIndex::attach_unfound(std::size_t first, std::size_t last, unsigned threads) {
-  std::vector<std::uint32_t> asked;
-  asked.reserve(last - first);
-  for (std::size_t row = first; row < last; ++row) {
-    if (is_live(static_cast<std::uint32_t>(row))) asked.push_back(static_cast<std::uint32_t>(row));
-  }
+// Makes the listed rows findable, those of them that live: one that a search for its own code does not meet, nor a twin
+// of it, gets an edge from where that search ends. A narrow beam finds nearly all of them for little.
+void GraphIndex::attach_unfound(std::vector<std::uint32_t> asked, std::size_t last, unsigned threads) {
+  std::erase_if(asked, [&](std::uint32_t row) { return !is_live(row); });
   const auto unfound = [&](std::size_t ef) {
     std::vector<std::uint8_t> found(asked.size(), 0);
     search_own(asked, last, ef, false, threads, [&](std::size_t i, const BeamTask& task) {

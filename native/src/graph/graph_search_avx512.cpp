@@ -7,7 +7,7 @@
 namespace vicinal::graph::avx512 {
 
 const BeamFns& fns() noexcept {
-  static constexpr BeamFns table{&beam<Ops>, &keys<Ops>, &Ops::dots, &near<Ops>};
+  static constexpr BeamFns table{&beam<Ops>, &keys<Ops>, &Ops::dots, &near<Ops>, &least, &keep};
   return table;
 }
 

@@ -12,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "base/aligned_buffer.hpp"
 #include "graph/linker.hpp"
 #include "graph/panels.hpp"
 #include "graph/prune.hpp"
@@ -48,6 +49,9 @@ class Leaves {
   // Those of `row`, which is rows[first + i]: sorted by key, each once.
   void candidates(std::size_t i, std::uint32_t row, std::vector<Candidate>& out) const;
 
+  // Places in the list of rows, near ones one after another: what is done in this order finds codes in the cache.
+  [[nodiscard]] const std::vector<std::uint32_t>& order() const noexcept { return order_; }
+
   // Gives back the memory of all candidates.
   void clear() noexcept;
 
@@ -56,14 +60,16 @@ class Leaves {
     std::vector<std::uint32_t> members;  // places in the list of rows, ascending
     std::size_t overlap;                 // leaders that a member goes to
   };
+  // How many candidates a row has, and what further ones must be below.
   struct Found {
     std::uint32_t all = 0;
     std::uint32_t sample = 0;
+    std::int32_t all_bound = INT32_MAX;
+    std::int32_t sample_bound = INT32_MAX;
   };
-  class Nearest;
+  class Comparison;
   void divide(const std::vector<std::uint32_t>& rows, const Group& group, std::mt19937_64& random,
-              std::vector<Group>& parts) const;
-  void compare(const std::vector<std::uint32_t>& rows, std::size_t first, const std::vector<std::uint32_t>& members);
+              std::vector<Group>& parts);
 
   GraphView g_;
   const BeamFns& fns_;
@@ -72,8 +78,9 @@ class Leaves {
   LeafPlan plan_;
   RowLocks& locks_;
   unsigned threads_;
-  std::vector<std::uint64_t> candidates_;  // of each row plan_.all.keep, then plan_.sample.keep of the sample
+  AlignedBuffer<std::uint64_t> candidates_;  // of each row plan_.all.keep, then plan_.sample.keep of the sample
   std::vector<Found> found_;
+  std::vector<std::uint32_t> order_;
 };
 
 }  // namespace vicinal::graph

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/thread_pool.hpp"
+#include "distance/prefetch.hpp"
 #include "graph/constants.hpp"
 #include "graph/leaves.hpp"
 #include "graph/panels.hpp"
@@ -80,10 +81,8 @@ bool Linker::add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t fr
   }
   fns_.keys(g, g.code(from), rows, n, from_keys);
   fns_.keys(g, g.code(to.row), rows, n, to_keys);
-  std::uint32_t places[kDegreeMax];
-  std::iota(places, places + n, 0U);
   const bool needed = force || in_degree(to.row) < kInDegreeKept;
-  std::size_t victim = victim_of(pruner, to, needed, places, n, rows, from_keys, to_keys);
+  std::size_t victim = victim_of(pruner, to, needed, n, rows, from_keys, to_keys);
   if (victim == n) {
     if (!force) return false;
     victim = static_cast<std::size_t>(std::max_element(from_keys, from_keys + n) - from_keys);
@@ -143,131 +142,148 @@ void Linker::insert(const GraphView& g, const std::vector<std::uint32_t>& batch,
   });
 }
 
-void Linker::insert_from(const GraphView& g, const std::vector<std::uint32_t>& batch, Leaves& leaves,
+void Linker::insert_from(const GraphView& g, const std::vector<std::uint32_t>& rows, std::size_t first, Leaves& leaves,
                          const CodeSums& sums, unsigned threads) {
   const std::size_t degree = edges_.degree;
-  chosen_.resize(batch.size() * degree);
-  n_chosen_.assign(batch.size(), 0);
+  const std::size_t n = rows.size() - first;
+  const std::vector<std::uint32_t>& order = leaves.order();
+  chosen_.resize(n * degree);
+  n_chosen_.assign(n, 0);
   ThreadPool& pool = ThreadPool::instance();
   constexpr std::size_t grain = 64;
-  pool.parallel_for(batch.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
-    Pruner pruner(fns_, kind_);
+  pool.parallel_for(order.size(), threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
+    RowKeys keys(g, fns_, sums);
+    Pruner pruner(fns_, kind_, &keys);
     std::vector<Candidate> candidates;
-    for (std::size_t i = begin; i < end; ++i) {
-      leaves.candidates(i, batch[i], candidates);
+    std::vector<Candidate> next;  // whose codes are sent for while the neighbours of the row before are chosen
+    const auto find_next = [&](std::size_t at) {
+      while (at < end && order[at] < first) ++at;
+      next.clear();
+      if (at == end) return at;
+      leaves.candidates(order[at] - first, rows[order[at]], next);
+      for (const Candidate& c : next) prefetch_bytes(g.code(c.row), g.code_bytes);
+      return at;
+    };
+    for (std::size_t at = find_next(begin); at < end;) {
+      const std::size_t i = order[at] - first;
+      const std::uint32_t row = rows[order[at]];
+      std::swap(candidates, next);
+      at = find_next(at + 1);
       Candidate* out = chosen_.data() + i * degree;
-      n_chosen_[i] = pruner.choose(g, batch[i], candidates.data(), candidates.size(), degree, out);
-      write(batch[i], out, n_chosen_[i]);
+      n_chosen_[i] = pruner.choose(g, row, candidates.data(), candidates.size(), degree, out);
+      write(row, out, n_chosen_[i]);
     }
   });
   leaves.clear();
   // The edges back, by the row that they leave from: its offers end where the next row's begin.
   std::vector<std::size_t> ends(g.limit + 1, 0);
-  for (std::size_t i = 0; i < batch.size(); ++i) {
+  for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t c = 0; c < n_chosen_[i]; ++c) ++ends[chosen_[i * degree + c].row + 1];
   }
   std::partial_sum(ends.begin(), ends.end(), ends.begin());
   std::vector<Offer> offers(ends.back());
-  for (std::size_t i = 0; i < batch.size(); ++i) {
+  for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t c = 0; c < n_chosen_[i]; ++c) {
       const Candidate& to = chosen_[i * degree + c];
-      offers[ends[to.row]++] = {{to.key, batch[i]}, static_cast<std::uint32_t>(i)};
+      offers[ends[to.row]++] = {{to.key, rows[first + i]}, static_cast<std::uint32_t>(i)};
     }
   }
-  std::vector<std::uint8_t> reachable(batch.size(), 0);
+  std::vector<std::uint8_t> reachable(n, 0);
+  // By number, which is by chance: with near rows one after another, each would see the edges of those before it.
   pool.parallel_for(g.limit, threads, grain, [&](std::size_t begin, std::size_t end, unsigned) {
     const Pruner pruner(fns_, kind_);
-    Panels panels(g, fns_, sums);
+    RowKeys keys(g, fns_, sums);
     for (std::size_t row = begin; row < end; ++row) {
-      const std::size_t first = row == 0 ? 0 : ends[row - 1];
-      if (ends[row] == first) continue;
-      add_edges(pruner, static_cast<std::uint32_t>(row), offers.data() + first, ends[row] - first, panels,
+      if (row + 1 < end && ends[row + 1] != ends[row]) {
+        const std::uint32_t* words = edges_.row(static_cast<std::uint32_t>(row + 1));
+        for (std::size_t w = 0; w < degree; ++w) prefetch_bytes(g.code(load_edge(words[w])), g.code_bytes);
+      }
+      const std::size_t from = row == 0 ? 0 : ends[row - 1];
+      if (ends[row] == from) continue;
+      add_edges(pruner, static_cast<std::uint32_t>(row), offers.data() + from, ends[row] - from, keys,
                 reachable.data());
     }
   });
   const Pruner pruner(fns_, kind_);
-  for (std::size_t i = 0; i < batch.size(); ++i) {
+  for (std::size_t i = 0; i < n; ++i) {
     if (reachable[i] != 0 || n_chosen_[i] == 0) continue;
     const Candidate& nearest = chosen_[i * degree];
-    add_edge(g, pruner, nearest.row, {nearest.key, batch[i]}, true);
+    add_edge(g, pruner, nearest.row, {nearest.key, rows[first + i]}, true);
   }
 }
 
-// add_edge() for each offer in turn, nearest first, with distances from panels.
-void Linker::add_edges(const Pruner& pruner, std::uint32_t from, Offer* offers, std::size_t n_offers, Panels& panels,
+// add_edge() for each offer in turn, nearest first, with distances from products.
+void Linker::add_edges(const Pruner& pruner, std::uint32_t from, Offer* offers, std::size_t n_offers, RowKeys& keys,
                        std::uint8_t* reachable) {
-  constexpr std::size_t some = 64;  // offers at once
-  constexpr std::size_t rows_max = kDegreeMax + some;
+  constexpr std::size_t some = 8;  // neighbours compared at a time: the first few refuse most offers
   std::sort(offers, offers + n_offers, [](const Offer& a, const Offer& b) {
     return a.to.key < b.to.key || (a.to.key == b.to.key && a.to.row < b.to.row);
   });
   const RowLocks::Guard guard(locks_, from);
   std::uint32_t* words = edges_.row(from);
-  for (std::size_t at = 0; at < n_offers; at += some) {
-    const std::size_t count = std::min(some, n_offers - at);
-    std::uint32_t rows[rows_max];          // the neighbours, then those offered
-    std::uint32_t neighbours[kDegreeMax];  // places in `rows`
-    std::size_t n = 0;
-    for (; n < edges_.degree; ++n) {
-      rows[n] = load_edge(words[n]);
-      if (rows[n] == from) break;
-      neighbours[n] = static_cast<std::uint32_t>(n);
+  std::uint32_t rows[kDegreeMax];
+  std::int32_t from_keys[kDegreeMax];
+  std::int32_t to_keys[kDegreeMax];
+  std::size_t n = 0;
+  for (; n < edges_.degree; ++n) {
+    rows[n] = load_edge(words[n]);
+    if (rows[n] == from) break;
+  }
+  if (n + n_offers > edges_.degree || offers[0].to.key == 0) {  // else nothing is compared
+    keys.set(from);
+    keys.to(rows, n, from_keys);
+  }
+  for (Offer* offer = offers; offer != offers + n_offers; ++offer) {
+    const Candidate to = offer->to;
+    bool has = std::find(rows, rows + n, to.row) != rows + n;
+    if (!has && to.key == 0) {
+      const auto twins = std::count(from_keys, from_keys + n, 0);
+      if (static_cast<std::size_t>(twins) >= Pruner::twins_max(edges_.degree)) continue;
     }
-    const std::size_t first = n;
-    for (std::size_t i = 0; i < count; ++i) rows[first + i] = offers[at + i].to.row;
-    std::int32_t from_keys[round_up(rows_max, kPanel)];
-    std::int32_t to_keys[round_up(rows_max, kPanel)];
-    if (first + count > edges_.degree || offers[at].to.key == 0) {  // else nothing is compared
-      panels.fill(rows, first + count);
-      panels.keys(from, from_keys);
+    if (!has && n < edges_.degree) {
+      note_change(from);
+      count_in(to.row, 1);
+      store_edge(words[n], to.row);
+      rows[n] = to.row;
+      from_keys[n++] = to.key;
+      has = true;
     }
-    for (std::size_t i = 0; i < count; ++i) {
-      const Candidate to = offers[at + i].to;
-      const auto place = static_cast<std::uint32_t>(first + i);
-      const std::uint32_t* end = neighbours + n;
-      const auto is_neighbour = [&](std::uint32_t p) { return rows[p] == to.row; };
-      bool has = std::any_of(static_cast<const std::uint32_t*>(neighbours), end, is_neighbour);
-      if (!has && to.key == 0) {
-        const auto is_twin = [&](std::uint32_t p) { return from_keys[p] == 0; };
-        const auto twins = std::count_if(static_cast<const std::uint32_t*>(neighbours), end, is_twin);
-        if (static_cast<std::size_t>(twins) >= Pruner::twins_max(edges_.degree)) continue;
+    if (!has) {
+      const bool needed = in_degree(to.row) < kInDegreeKept;
+      bool refused = false;
+      keys.set(to.row);
+      for (std::size_t i = 0; i < n && !refused; i += some) {
+        const std::size_t end = std::min(n, i + some);
+        keys.to(rows + i, end - i, to_keys + i);
+        for (std::size_t j = i; j < end && !needed && !refused; ++j) {
+          refused = from_keys[j] <= to.key && pruner.occludes(to_keys[j], to.key);
+        }
       }
-      if (!has && n < edges_.degree) {
-        note_change(from);
-        count_in(to.row, 1);
-        store_edge(words[n], to.row);
-        neighbours[n++] = place;
-        has = true;
-      }
-      if (!has) {
-        panels.keys(to.row, to_keys);
-        const std::size_t victim =
-            victim_of(pruner, to, in_degree(to.row) < kInDegreeKept, neighbours, n, rows, from_keys, to_keys);
-        if (victim == n) continue;
-        replace(from, words[victim], rows[neighbours[victim]], to.row);
-        neighbours[victim] = place;
-      }
-      __atomic_store_n(&reachable[offers[at + i].place], 1, __ATOMIC_RELAXED);
+      if (refused) continue;
+      const std::size_t victim = victim_of(pruner, to, needed, n, rows, from_keys, to_keys);
+      if (victim == n) continue;
+      replace(from, words[victim], rows[victim], to.row);
+      rows[victim] = to.row;
+      from_keys[victim] = to.key;
     }
+    __atomic_store_n(&reachable[offer->place], 1, __ATOMIC_RELAXED);
   }
 }
 
 // Which of a full row's n neighbours gives way to `to`; n: none. The row is pruned already, so pruning it with one more
 // neighbour needs only that one's distances. A row to which few edges lead keeps them, and gets this one if `needed`:
 // it could not be found without.
-std::size_t Linker::victim_of(const Pruner& pruner, Candidate to, bool needed, const std::uint32_t* neighbours,
-                              std::size_t n, const std::uint32_t* rows, const std::int32_t* from_keys,
-                              const std::int32_t* to_keys) const noexcept {
+std::size_t Linker::victim_of(const Pruner& pruner, Candidate to, bool needed, std::size_t n, const std::uint32_t* rows,
+                              const std::int32_t* from_keys, const std::int32_t* to_keys) const noexcept {
   std::size_t victim = n;
   std::size_t heaviest = n;
   float burdens[kDegreeMax];
   for (std::size_t i = 0; i < n; ++i) {
-    const std::uint32_t p = neighbours[i];
-    if (!needed && from_keys[p] <= to.key && pruner.occludes(to_keys[p], to.key)) return n;
-    const std::uint16_t leading = in_degree(rows[p]);
+    if (!needed && from_keys[i] <= to.key && pruner.occludes(to_keys[i], to.key)) return n;
+    const std::uint16_t leading = in_degree(rows[i]);
     if (leading <= kInDegreeKept) continue;
-    burdens[i] = pruner.burden(from_keys[p], leading);
-    const bool occluded = from_keys[p] > to.key && pruner.occludes(to_keys[p], from_keys[p]);
+    burdens[i] = pruner.burden(from_keys[i], leading);
+    const bool occluded = from_keys[i] > to.key && pruner.occludes(to_keys[i], from_keys[i]);
     if (occluded && (victim == n || burdens[i] > burdens[victim])) victim = i;
     if (heaviest == n || burdens[i] > burdens[heaviest]) heaviest = i;
   }

@@ -37,9 +37,7 @@ class RowLocks {
   std::atomic_flag flags_[kLocks];
 };
 
-class CodeSums;
 class Leaves;
-class Panels;
 
 class Linker {
  public:
@@ -51,9 +49,9 @@ class Linker {
   void insert(const GraphView& g, const std::vector<std::uint32_t>& batch, const std::vector<std::uint32_t>& entries,
               unsigned threads, ScratchPool& scratches);
 
-  // The same for a batch whose candidates were found beforehand, in the order of its rows; they are gone then.
-  void insert_from(const GraphView& g, const std::vector<std::uint32_t>& batch, Leaves& leaves, const CodeSums& sums,
-                   unsigned threads);
+  // The same for rows[first..], whose candidates were found beforehand; they are gone then.
+  void insert_from(const GraphView& g, const std::vector<std::uint32_t>& rows, std::size_t first, Leaves& leaves,
+                   const CodeSums& sums, unsigned threads);
 
   // Adds the edge where pruning keeps it, or always with `force`; to.key is the key between the two.
   bool add_edge(const GraphView& g, const Pruner& pruner, std::uint32_t from, Candidate to, bool force);
@@ -65,10 +63,10 @@ class Linker {
     Candidate to;
     std::uint32_t place;  // of to.row in its batch
   };
-  void add_edges(const Pruner& pruner, std::uint32_t from, Offer* offers, std::size_t n_offers, Panels& panels,
+  void add_edges(const Pruner& pruner, std::uint32_t from, Offer* offers, std::size_t n_offers, RowKeys& keys,
                  std::uint8_t* reachable);
-  [[nodiscard]] std::size_t victim_of(const Pruner& pruner, Candidate to, bool needed, const std::uint32_t* neighbours,
-                                      std::size_t n, const std::uint32_t* rows, const std::int32_t* from_keys,
+  [[nodiscard]] std::size_t victim_of(const Pruner& pruner, Candidate to, bool needed, std::size_t n,
+                                      const std::uint32_t* rows, const std::int32_t* from_keys,
                                       const std::int32_t* to_keys) const noexcept;
   void count_in(std::uint32_t row, int change) noexcept;
   [[nodiscard]] std::uint16_t in_degree(std::uint32_t row) const noexcept {

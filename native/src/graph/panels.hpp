@@ -24,6 +24,23 @@ class CodeSums {
   std::vector<std::uint32_t> bases_;
 };
 
+// Keys of one row after another to listed rows, from products of their codes: a fraction of the instructions that
+// differences take.
+class RowKeys {
+ public:
+  RowKeys(const GraphView& g, const BeamFns& fns, const CodeSums& sums);
+  void set(std::uint32_t row);
+  // Of set()'s row to n others.
+  void to(const std::uint32_t* rows, std::size_t n, std::int32_t* out) const noexcept;
+
+ private:
+  GraphView g_;
+  const BeamFns& fns_;
+  const CodeSums& sums_;
+  std::uint32_t square_ = 0;
+  AlignedBuffer<std::byte> shifted_;  // its code, signed
+};
+
 class Panels {
  public:
   static constexpr std::size_t kRowsAtOnce = 8;
@@ -32,14 +49,14 @@ class Panels {
 
   // The codes of n rows, in place of what was here.
   void fill(const std::uint32_t* rows, std::size_t n);
-  // From one row's products to the next one's.
   [[nodiscard]] std::size_t width() const noexcept { return round_up(n_, kPanel); }
   [[nodiscard]] const std::uint32_t* squares() const noexcept { return squares_.data(); }
 
-  // Products of n <= kRowsAtOnce rows with all. A key is base(row) + squares()[i] - 2 out[row * width() + i].
-  void dots(const std::uint32_t* rows, std::size_t n, std::int32_t* out) const;
-  // Keys of one row to all; `out` holds width().
-  void keys(std::uint32_t row, std::int32_t* out) const;
+  // Products of n <= kRowsAtOnce codes with `width` codes from `first` on, both multiples of kPanel. A key is
+  // base(row) + squares()[first + i] - 2 out[row * width + i].
+  void dots(const std::byte* const* codes, std::size_t n, std::size_t first, std::size_t width,
+            std::int32_t* out) const noexcept;
+  void dots(const std::uint32_t* rows, std::size_t n, std::size_t first, std::size_t width, std::int32_t* out) const;
   [[nodiscard]] std::int32_t key(std::uint32_t base, std::size_t i, std::int32_t dot) const noexcept {
     return static_cast<std::int32_t>(base + squares_[i] - 2 * static_cast<std::uint32_t>(dot));
   }

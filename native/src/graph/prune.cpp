@@ -35,7 +35,12 @@ std::size_t Pruner::choose(const GraphView& g, std::uint32_t row, const Candidat
       const std::uint32_t next = left_rows_[at];
       out[chosen++] = {left_keys_[at], next};
       // What the new neighbour leads to by far is left out at once, so that fewer are compared with the next one.
-      fns_.keys(g, g.code(next), left_rows_.data() + at + 1, n - at - 1, between_.data());
+      if (keys_ != nullptr) {
+        keys_->set(next);
+        keys_->to(left_rows_.data() + at + 1, n - at - 1, between_.data());
+      } else {
+        fns_.keys(g, g.code(next), left_rows_.data() + at + 1, n - at - 1, between_.data());
+      }
       std::size_t kept = at;
       for (std::size_t i = at + 1; i < n; ++i) {
         const float between = value(between_[i - at - 1]);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graph/constants.hpp"
+#include "graph/panels.hpp"
 #include "graph/view.hpp"
 
 namespace vicinal::graph {
@@ -20,8 +21,10 @@ struct Candidate {
 
 class Pruner {
  public:
-  Pruner(const BeamFns& fns, CodeKind kind) noexcept
+  // With `keys`, which must be of the same graph, distances are taken from them.
+  Pruner(const BeamFns& fns, CodeKind kind, RowKeys* keys = nullptr) noexcept
       : fns_(fns),
+        keys_(keys),
         squared_(kind == CodeKind::l2_u8 || kind == CodeKind::l2_f32),
         floats_(kind == CodeKind::l2_f32 || kind == CodeKind::l1_f32),
         alpha_(slack(kAlpha)) {}
@@ -53,6 +56,7 @@ class Pruner {
   }
 
   const BeamFns& fns_;
+  RowKeys* keys_;
   bool squared_;
   bool floats_;
   float alpha_;

@@ -122,16 +122,22 @@ struct BeamFns {
   // Keys from one code to the listed rows.
   void (*keys)(const GraphView&, const std::byte* code, const std::uint32_t* rows, std::size_t n,
                std::int32_t* out) noexcept;
-  // Products of n rows of unsigned bytes with the kPanel codes of signed bytes of a panel, which holds `groups` times
-  // four bytes of each: out[row * out_stride + code], modulo 2^32.
-  void (*dots)(const std::byte* const* rows, std::size_t n, const std::int8_t* panel, std::size_t groups,
-               std::int32_t* out, std::size_t out_stride) noexcept;
-  // Appends (key, row) of what is nearer than `bound` at position `at`, the key of the i-th of n rows being
-  // base + norms[i] - 2 dots[i] modulo 2^32; returns the new end. The output has kSlotPad entries past it, `rows` has
-  // kPanel past n.
+  // Products of n rows of unsigned bytes with the kPanel codes of signed bytes of each panel, which holds `groups`
+  // times four bytes of each: out[row * out_stride + code], modulo 2^32.
+  void (*dots)(const std::byte* const* rows, std::size_t n, const std::int8_t* panels, std::size_t n_panels,
+               std::size_t groups, std::int32_t* out, std::size_t out_stride) noexcept;
+  // Key and place of each of n codes whose key is below `bound` or below its own one of `bounds`, the key of the i-th
+  // being base + norms[i] - 2 dots[i] modulo 2^32; returns how many. All that is read goes on to a multiple of kPanel.
   std::size_t (*near)(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots,
-                      const std::uint32_t* rows, std::size_t n, std::int32_t bound, std::int32_t* out_keys,
-                      std::uint32_t* out_rows, std::size_t at) noexcept;
+                      const std::int32_t* bounds, std::size_t n, std::int32_t bound, std::int32_t* out_keys,
+                      std::uint32_t* out_places) noexcept;
+  // The least of the keys of every kPanel-th code, for each of the first kPanel; n is a multiple of kPanel.
+  void (*least)(std::uint32_t base, const std::uint32_t* norms, const std::int32_t* dots, std::size_t n,
+                std::int32_t* out) noexcept;
+  // Adds n candidates to a list of the `capacity` least ones, each once and in no order; returns its new size, and in
+  // `worst` the largest where it is full, else UINT64_MAX.
+  std::size_t (*keep)(std::uint64_t* list, std::size_t size, std::size_t capacity, const std::uint64_t* more,
+                      std::size_t n, std::uint64_t* worst) noexcept;
 };
 
 // Open candidates a slot needs for a beam of ef; done entries it needs.
