@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import churn, datasets, duel, filters, kernels, micro, report, run, workload
+from bench import churn, datasets, duel, filters, kernels, micro, recall, report, run, workload
 from bench.__main__ import main
 from bench.targets import TARGETS
 
 from vicinal import native
+from vicinal.index import Beam
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--points", "2000", "--queries", "40"]
@@ -259,6 +260,20 @@ def test_each_stage_reaches_the_recall_that_is_asked_for(tmp_path: Path) -> None
     assert [row["stage"] for row in json.loads(out.read_text())["rows"]] == ["rabitq, by query"]
 
 
+def test_a_cell_of_recall_tells_chance_from_what_is_systematic() -> None:
+    def cell(*means: float) -> dict[str, Any]:
+        shares = [np.where(np.arange(1_000) < 1_000 * mean, 1.0, 0.0) for mean in means]
+        return recall.Cell(beams=[Beam(10, 0.9)] * len(means), shares=shares).describe(0.9)
+
+    inside = cell(0.91, 0.90)
+    assert (inside["outside"], inside["systematic"]) == (False, False)
+    assert inside["judges"] == pytest.approx((0.905 * 0.095 / 1_000) ** 0.5, rel=0.05)
+    chance = cell(0.93, 0.92)
+    assert (chance["outside"], chance["systematic"]) == (True, False)
+    assert cell(0.97, 0.98)["systematic"]
+    assert cell(0.85, 0.84)["systematic"]
+
+
 def test_opening_is_measured_with_files_in_memory_and_on_disk(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -441,17 +456,30 @@ def test_held_out_points_are_measured_in_three_ways_beside_real_queries(tmp_path
     assert main(["heldout", "--points", "2000", "--queries", "5", "--held-out", "2000"]) == 2
 
 
-def test_recall_asked_for_is_measured_beside_the_best_fixed_beam(tmp_path: Path) -> None:
+def test_recall_asked_for_is_measured_beside_the_best_fixed_beam(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "recall.json"
-    words = ["recall", "--points", "3000", "--queries", "60", "--passes", "1", "--out", str(out)]
-    assert main(words) == 0
+    words = ["recall", "--points", "3000", "--queries", "60", "--out", str(out)]
+    assert main([*words, "--passes", "1"]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert {(r["by"], r["k"]) for r in rows} == {
-        (by, k) for by in ("own", "given") for k in (1, 10, 100)
-    }
+    cells = {(r["by"], r["k"]) for r in rows}
+    assert cells == {(by, k) for by in ("own", "given") for k in (1, 10, 100)}
     assert all(r["best_ef"] >= r["k"] and r["us"] > 0 < r["best_us"] for r in rows)
-    assert all(0.5 < r["reached"] <= 1 and r["expected"] >= r["asked"] for r in rows)
+    assert all(0.5 < r["reached"][0] <= 1 and r["expected"] >= r["asked"] for r in rows)
+    assert all(r["builds"] is None and not r["systematic"] for r in rows)
+    assert main([*words, "--passes", "0", "--builds", "2"]) == 0
+    for row in json.loads(out.read_text())["rows"]:
+        assert row["off"] == pytest.approx(np.mean(row["reached"]) - row["asked"])
+        assert row["builds"] == pytest.approx(np.std(row["reached"], ddof=1))
+        assert "ratio" not in row
+    capsys.readouterr()
     assert main(["recall", "--points", "400", "--queries", "60"]) == 2
+    assert "400 points are too few" in capsys.readouterr().err
+    assert main(["recall", "--points", "3000", "--queries", "40"]) == 2
+    assert "40 queries are too few" in capsys.readouterr().err
+    assert main([*words, "--builds", "0"]) == 2
+    assert "--builds is 0" in capsys.readouterr().err
 
 
 def test_early_ends_are_measured_beside_beams_of_one_width(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def recall_at_k(found: Distances, truth: Distances) -> float:
     found : (n_queries, k or fewer) distances of what was found, infinity where nothing was.
     truth : (n_queries, k) exact distances, ascending, infinity where there are fewer.
     """
+    hits, wanted = hits_at_k(found, truth)
+    return float(hits.sum() / wanted.sum())
+
+
+def hits_at_k(found: Distances, truth: Distances) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """What `recall_at_k` counts, of each query: true neighbours that were found, and all of them."""
     if len(found) != len(truth):
         raise InvalidArgumentError(f"{len(found)} results for {len(truth)} queries")
     there = np.isfinite(truth)
@@ -108,8 +114,7 @@ def recall_at_k(found: Distances, truth: Distances) -> float:
         raise InvalidArgumentError("no query has a true neighbour; there is nothing to measure")
     last = np.where(there, truth, -np.inf).max(axis=1)
     limit = last + TIE_TOLERANCE * np.maximum(1.0, np.abs(last))
-    hits = np.minimum((np.isfinite(found) & (found <= limit[:, None])).sum(axis=1), wanted)
-    return float(hits.sum() / wanted.sum())
+    return np.minimum((np.isfinite(found) & (found <= limit[:, None])).sum(axis=1), wanted), wanted
 
 
 def time_batch(search: Search, queries: npt.NDArray[Any]) -> tuple[float, Distances]:
