@@ -23,8 +23,9 @@ BUCKETS_MAX = 10_000
 
 RETRY_AFTER_S = 1.0
 
-WAIT_S_MAX = 0.1
-"""What a search may wait in the server, beside WAIT_WORKS times the work of one native call."""
+WAIT_S_MAX = 0.03
+"""What a search may wait in the server, beside WAIT_WORKS times the work of one native call. A longer queue answers
+none the sooner, and each search that waits in it makes all others dearer: what they need of memory is cold by then."""
 
 WAIT_WORKS = 4.0
 INTERVAL_S = 0.1

@@ -165,6 +165,9 @@ class _Connection(HttpToolsProtocol):
     """A connection whose request headers are bounded in size and time, so that strangers cannot hold memory or
     sockets, and whose answers are written in one piece."""
 
+    # With these in its dictionary too, which then has more than 30 names, each connection would have keys of its own.
+    __slots__ = ("_came_s", "_head_bytes", "_held", "_in_head", "_lane", "_stopping", "_until_s")
+
     read_s_max = 20.0
 
     @staticmethod
