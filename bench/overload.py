@@ -33,7 +33,7 @@ of which so much is not answered in time: one may be the machine's."""
 TURN_S = 3
 """Of the phases at and below saturation."""
 
-PIECE_RATES, PIECE_TURNS, PIECE_S = (0.85, 0.95, 1.05, 1.15, 1.3), 3, 2
+PIECE_RATES, PIECE_TURNS, PIECE_S = (0.9, 1.0, 1.1, 1.25), 3, 2
 """The most is measured at these shares of about where saturation is, in turns. Of a piece, as of the overload, count
 the good answers that came in its whole seconds: what a full server still has under way at the end, up to a thousand
 searches, would make short pieces look a tenth better than long ones."""
