@@ -6,14 +6,15 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from serving import SEARCH, answer, connect, http_call, metric, raw
 
 import vicinal
+from vicinal.server import admission
 
 QUERY = {"vector": [1, 2]}
 
@@ -94,8 +95,11 @@ def test_a_client_is_told_overloaded_and_does_it_when_there_is_room(
         assert db.collection("docs").count() == 20
 
 
-@pytest.fixture
-def slow(local: vicinal.Database) -> Iterator[tuple[Any, threading.Event, list[socket.socket]]]:
+Slow = tuple[Any, threading.Event, list[socket.socket]]
+
+
+@contextmanager
+def held_up(local: vicinal.Database) -> Generator[Slow]:
     """A server of which two searches are under way and three are held until the event is set, and the connections of
     the five, in their order."""
     go = threading.Event()
@@ -115,8 +119,18 @@ def slow(local: vicinal.Database) -> Iterator[tuple[Any, threading.Event, list[s
             connections.append(stack.enter_context(connect(server)))
             connections[-1].sendall(raw(json.dumps({"vector": [place, 0], "k": 1}).encode()))
             until_waiting(server, place)
-        yield server, go, connections
-        go.set()
+        try:
+            yield server, go, connections
+        finally:
+            go.set()
+
+
+@pytest.fixture
+def slow(local: vicinal.Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """`held_up`, however long it takes."""
+    monkeypatch.setattr(admission, "HELD_S_MAX", 60.0)
+    with held_up(local) as found:
+        yield found
 
 
 def until_waiting(server: Any, count: int) -> None:
@@ -125,7 +139,7 @@ def until_waiting(server: Any, count: int) -> None:
         assert time.monotonic() < end
 
 
-def test_searches_that_are_held_are_answered_in_their_turn(slow: tuple[Any, Any, Any]) -> None:
+def test_searches_that_are_held_are_answered_in_their_turn(slow: Slow) -> None:
     server, go, connections = slow
     assert metric(server.url, "vicinal_requests_under_way") == 5
     assert http_call(server.url, "GET", "/v1/collections/docs")[0] == 200, "others are not held"
@@ -136,7 +150,7 @@ def test_searches_that_are_held_are_answered_in_their_turn(slow: tuple[Any, Any,
     assert metric(server.url, "vicinal_requests_under_way") == 0
 
 
-def test_what_comes_behind_a_held_search_is_answered_after_it(slow: tuple[Any, Any, Any]) -> None:
+def test_what_comes_behind_a_held_search_is_answered_after_it(slow: Slow) -> None:
     server, go, connections = slow
     last = connections[-1]
     for place in (7, 9):
@@ -154,7 +168,7 @@ def test_what_comes_behind_a_held_search_is_answered_after_it(slow: tuple[Any, A
     assert metric(server.url, "vicinal_requests_under_way") == 0
 
 
-def test_a_held_search_whose_client_leaves_is_forgotten(slow: tuple[Any, Any, Any]) -> None:
+def test_a_held_search_whose_client_leaves_is_forgotten(slow: Slow) -> None:
     server, go, connections = slow
     connections[3].close()
     go.set()
@@ -163,7 +177,7 @@ def test_a_held_search_whose_client_leaves_is_forgotten(slow: tuple[Any, Any, An
     assert http_call(server.url, "POST", SEARCH, QUERY)[0] == 200
 
 
-def test_a_held_search_that_is_no_http_leaves_its_place(slow: tuple[Any, Any, Any]) -> None:
+def test_a_held_search_that_is_no_http_leaves_its_place(slow: Slow) -> None:
     server, go, connections = slow
     with connect(server) as wrong:
         body = json.dumps(QUERY).encode()
@@ -176,7 +190,7 @@ def test_a_held_search_that_is_no_http_leaves_its_place(slow: tuple[Any, Any, An
         assert http_call(server.url, "POST", SEARCH, QUERY)[0] == 200
 
 
-def test_held_searches_are_told_that_the_server_stops(slow: tuple[Any, Any, Any]) -> None:
+def test_held_searches_are_told_that_the_server_stops(slow: Slow) -> None:
     server, go, connections = slow
     closing = threading.Thread(target=server.close)
     closing.start()
@@ -188,3 +202,11 @@ def test_held_searches_are_told_that_the_server_stops(slow: tuple[Any, Any, Any]
     assert [answer(connection)[0] for connection in connections[:2]] == [200, 200]
     closing.join(20)
     assert not closing.is_alive()
+
+
+def test_a_search_that_is_held_long_is_told_when_its_time_is_over(local: vicinal.Database) -> None:
+    with held_up(local) as (server, _, _), connect(server) as connection:
+        request = raw(json.dumps(QUERY).encode())
+        connection.sendall(request.replace(b"Host:", b"Vicinal-Timeout-Ms: 50\r\nHost:"))
+        status, _, body = answer(connection)
+    assert (status, body["error"]["code"]) == (504, "deadline")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from vicinal.model.errors import OverloadedError
+from vicinal.server import admission as admission_module
 from vicinal.server.admission import (
     INTERVAL_S,
     LANE_BATCHES,
@@ -199,6 +200,24 @@ def test_searches_of_a_lane_beyond_the_next_batches_are_held_and_begin_as_others
 
     assert asyncio.run(come()) == [4, 1]
     assert begun[2 * LANE_BATCHES :] == ["a", "b", "b"], "lanes take turns"
+
+
+def test_what_was_held_too_long_begins_though_its_lane_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission_module, "HELD_S_MAX", 0.01)
+
+    async def come() -> list[int]:
+        admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
+        for number in range(9):
+            assert admission.room()
+            admission.start(b"docs", lambda number=number: begun.append(number))
+        assert len(begun) == LANE_BATCHES
+        while admission.held:
+            await asyncio.sleep(0.01)
+        return begun
+
+    assert asyncio.run(asyncio.wait_for(come(), 20)) == list(range(9))
 
 
 def test_what_is_held_begins_when_the_server_closes() -> None:

@@ -36,6 +36,10 @@ STARTS_MAX, RUSH_STARTS_MAX = 64, 16
 """Held searches that begin in one turn of the event loop, and while connections rush in; each takes it about 0.1 ms.
 Longer turns read, and refuse, more at a time, which makes a refusal cheaper; shorter ones answer it sooner."""
 
+HELD_S_MAX = 0.25
+"""A search that was held so long begins though its lane is full: those before it are slow, and its time may be short,
+which nobody knows before it is parsed."""
+
 LANE_BATCHES = 2
 """Of batches that searches of a lane may be under way: one is searched while the next is made ready."""
 
@@ -50,10 +54,12 @@ WORK_SHARE = 0.05
 
 @dataclass(slots=True)
 class _Lane:
-    """Searches that begin in their order: how many are under way, and what begins those that are held."""
+    """Searches that begin in their order: how many are under way, and since when which are held."""
 
     under_way: int = 0
-    held: deque[Callable[[], object]] = field(default_factory=deque[Callable[[], object]])
+    held: deque[tuple[float, Callable[[], object]]] = field(
+        default_factory=deque[tuple[float, Callable[[], object]]]
+    )
 
 
 class Admission:
@@ -67,7 +73,7 @@ class Admission:
         self._lanes: dict[bytes, _Lane] = {}
         self._holds: deque[_Lane] = deque()
         """Lanes that hold requests; whose turn it is comes first."""
-        self._turning, self._rush_until = False, 0.0
+        self._turning, self._watching, self._rush_until = False, False, 0.0
         self.begun: Callable[[], None] = lambda: None
         """Called when nothing is `holding` any more."""
         self.together = 0
@@ -135,7 +141,9 @@ class Admission:
         self.held += 1
         if not found.held:
             self._holds.append(found)
-        found.held.append(begin)
+        found.held.append((self._clock(), begin))
+        if not self._watching:
+            self._watch()
 
     def close(self) -> None:
         """Let nothing in from now on; what is held is told so."""
@@ -165,7 +173,17 @@ class Admission:
         return self._starting > 0 or (self.held > 0 and any(map(self._open, self._holds)))
 
     def _open(self, lane: _Lane) -> bool:
-        return self.closing or lane.under_way < self._lane_max
+        """Whether the first that it holds may begin."""
+        if self.closing or lane.under_way < self._lane_max:
+            return True
+        return self._clock() - lane.held[0][0] >= HELD_S_MAX
+
+    def _watch(self) -> None:
+        """Look for what was held too long, as long as anything is held."""
+        self._watching = self.held > 0
+        if self._watching:
+            self._turn_soon()
+            asyncio.get_running_loop().call_later(HELD_S_MAX, self._watch)
 
     def _turn_soon(self) -> None:
         if not self._turning:
@@ -200,7 +218,7 @@ class Admission:
                 continue
             closed = 0
             lane.under_way += 1
-            taken.append(lane.held.popleft())
+            taken.append(lane.held.popleft()[1])
             if lane.held:
                 self._holds.append(lane)
         self.held -= len(taken)
