@@ -81,7 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "db"
         if a.protocols:
-            found = protocols(path, a.data, start, a.seconds or 1.5, a.chroma, a.chroma_store)
+            found = protocols(
+                path, a.data, start, a.seconds or 1.5, a.chroma, a.chroma_store, pinned=PINNED
+            )
             text = json.dumps(found, indent=2)
             print(text)
             if a.out is not None:

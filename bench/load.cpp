@@ -81,6 +81,7 @@ struct Tally {
   double seconds = 0;
   std::vector<std::pair<size_t, std::string>> different;
   std::vector<double> good_s, refused_s;
+  std::vector<uint64_t> good_in;  // by the second in which they were answered
   uint64_t answered() const { return good + late + refused + failed; }
 };
 
@@ -137,6 +138,7 @@ class Load {
     std::mt19937_64 random(seed);
     std::exponential_distribution<double> gap(per_s);
     const double began = now();
+    began_ = began;
     double next = began + gap(random);
     while (next < began + seconds) {
       const double time = now();
@@ -302,7 +304,14 @@ class Load {
     c.busy = false;
     if (reply.outcome == Outcome::GOOD) {
       (time - c.due <= options_.deadline_s ? tally_.good : tally_.late)++;
-      if (time - c.due <= options_.deadline_s) tally_.good_s.push_back(time - c.due);
+      if (time - c.due <= options_.deadline_s) {
+        tally_.good_s.push_back(time - c.due);
+        const auto second = static_cast<size_t>(std::max(0.0, time - began_));
+        if (until_ == 0 && !asking_) {
+          tally_.good_in.resize(std::max(tally_.good_in.size(), second + 1));
+          ++tally_.good_in[second];
+        }
+      }
       if (asking_)
         expected_[c.which] = std::move(reply.body);
       else if (!expected_[c.which].empty() && expected_[c.which] != reply.body &&
@@ -340,6 +349,7 @@ class Load {
   Options options_;
   int poll_ = -1;
   double until_ = 0;  // of a closed loop
+  double began_ = 0;  // of an open one
   bool asking_ = false;
   std::vector<Connection> connections_;
   std::vector<Call> calls_;
@@ -361,9 +371,11 @@ void print(Tally& t, const std::string& path) {
   std::printf(
       "{\"due\": %lu, \"good\": %lu, \"late\": %lu, \"refused\": %lu, \"failed\": %lu, \"waited\": %lu, "
       "\"seconds\": %.3f, \"good_p50_us\": %.0f, \"good_p99_us\": %.0f, \"refused_p50_us\": %.0f, "
-      "\"refused_p99_us\": %.0f}\n",
+      "\"refused_p99_us\": %.0f, \"good_in\": [",
       t.due, t.good, t.late, t.refused, t.failed, t.waited, t.seconds, percentile(t.good_s, 0.5),
       percentile(t.good_s, 0.99), percentile(t.refused_s, 0.5), percentile(t.refused_s, 0.99));
+  for (size_t i = 0; i < t.good_in.size(); ++i) std::printf(i == 0 ? "%lu" : ", %lu", t.good_in[i]);
+  std::printf("]}\n");
   std::fflush(stdout);
 }
 

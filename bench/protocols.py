@@ -31,6 +31,7 @@ import numpy as np
 import uvloop
 
 import vicinal
+from bench.batches import batches_in_turns
 from bench.load import Load, line_of
 from vicinal.wire import messages as m
 from vicinal.wire import operations as ops
@@ -50,7 +51,9 @@ ASKED = 200
 """Searches whose answers are looked at, and compared with those under load."""
 
 PYTHON_CONNECTIONS = (1, 64)
-BATCH = 2_000
+SHARED_CONNECTIONS, STREAMS = 4, 16
+"""64 requests under way over few connections, as clients of gRPC have them."""
+
 CHROMA_FILL = """
 import sys, time, numpy as np, chromadb
 client = chromadb.HttpClient(port=int(sys.argv[1]))
@@ -74,8 +77,13 @@ def protocols(
     seconds: float,
     chroma: Path | None,
     chroma_store: Path | None,
+    *,
+    pinned: bool,
 ) -> dict[str, Any]:
-    """Everything, on a database made at path. start(path, options) is a server's process and addresses."""
+    """Everything, on a database made at path. start(path, options) is a server's process and addresses.
+
+    pinned : the server has core 0, and so have those that are measured beside it.
+    """
     base, queries = np.load(data / "base.npy"), np.load(data / "query.npy").astype(np.float32)
     truth, metric = np.load(data / "gt.npy"), json.loads((data / "meta.json").read_text())["metric"]
     results = _Told(data=data.name)
@@ -83,7 +91,6 @@ def protocols(
     with vicinal.open(path) as db:
         docs = db.collection("docs")
         docs.optimize()
-        results["embedded batch"] = _batches(docs, queries, threads=1)
         expected = [[hit.id for hit in docs.search(query, k=K)] for query in queries[:ASKED]]
     for name, options, with_payload, connections in (
         ("batching, no payload", {}, False, CONNECTIONS),
@@ -108,6 +115,10 @@ def protocols(
                         **_single(load, connections, seconds),
                     }
                 if path_of is not None and not with_payload and not options:
+                    results[f"{protocol}, {name}, {STREAMS} streams a connection"] = _shared(
+                        partial(Load, port, requests, path=path_of, server=server.pid, ids=ids),
+                        seconds,
+                    )
                     results[f"{protocol}, {name}, gRPC's client in Python"] = {
                         f"{n} connections": uvloop.run(
                             _by_python(port, path_of, requests, n, seconds)
@@ -115,12 +126,7 @@ def protocols(
                         for n in PYTHON_CONNECTIONS
                     }
             if not with_payload and not options:
-                with vicinal.open(urls[2]) as db:
-                    found = _batches(db.collection("docs"), queries, threads=None)
-                results["flight batch"] = found
-                results["flight batch, of embedded"] = round(
-                    found["queries_per_s"] / results["embedded batch"]["queries_per_s"], 2
-                )
+                results["flight batch"] = batches_in_turns(path, urls[2], queries, pinned=pinned)
         finally:
             server.terminate()
             server.wait()
@@ -164,17 +170,6 @@ def _ingest(path: Path, base: Any, metric: str, start: Callable[..., Any]) -> di
     return found
 
 
-def _batches(docs: Any, queries: Any, threads: int | None) -> dict[str, Any]:
-    """Batches of many queries, without payload, through `vicinal`; the best of three."""
-    many = np.resize(queries, (BATCH, queries.shape[1]))
-    best = float("inf")
-    for _ in range(4):
-        began = time.perf_counter()
-        docs.search(many, k=K, with_payload=False, **({} if threads is None else {"threads": 1}))
-        best = min(best, time.perf_counter() - began)
-    return {"queries_per_s": round(BATCH / best)}
-
-
 def _requests(protocol: str, queries: Any, with_payload: bool) -> tuple[str | None, list[bytes]]:
     """A request for each query, and the method's path where they are messages of gRPC."""
     requests = [m.Search(vector=q.tobytes(), k=K, with_payload=with_payload) for q in queries]
@@ -214,6 +209,15 @@ def _single(load: Load, connections: tuple[int, ...], seconds: float) -> dict[st
                 found["open loop, p99 within 10 ms"] = line
                 break
     return found
+
+
+def _shared(make: Callable[..., Load], seconds: float) -> dict[str, Any]:
+    """A closed loop of requests that share connections."""
+    with make(streams=STREAMS) as load:
+        load.ask(ASKED)
+        load.closed(SHARED_CONNECTIONS, seconds)
+        line = line_of(load.closed(SHARED_CONNECTIONS, seconds))
+    return {f"{SHARED_CONNECTIONS * STREAMS} over {SHARED_CONNECTIONS} connections": line}
 
 
 async def _by_python(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from serving import SEARCH, answer, connect, http_call, metric, raw
 
 import vicinal
+from vicinal.server import admission
 
 QUERY = {"vector": [1, 2]}
 
@@ -89,3 +93,120 @@ def test_a_client_is_told_overloaded_and_does_it_when_there_is_room(
     assert answer(slow)[0] == 200
     with vicinal.open(server.url) as db:
         assert db.collection("docs").count() == 20
+
+
+Slow = tuple[Any, threading.Event, list[socket.socket]]
+
+
+@contextmanager
+def held_up(local: vicinal.Database) -> Generator[Slow]:
+    """A server of which two searches are under way and three are held until the event is set, and the connections of
+    the five, in their order."""
+    go = threading.Event()
+
+    def watch(_: object) -> None:
+        go.wait(20)
+
+    local.engine.watchers.add(watch)
+    with (
+        local.serve(
+            http_port=0, search_threads=1, batch_max=1, cache_bytes_max=0, recall_share=0.0
+        ) as server,
+        ExitStack() as stack,
+    ):
+        connections = list[socket.socket]()
+        for place in range(5):
+            connections.append(stack.enter_context(connect(server)))
+            connections[-1].sendall(raw(json.dumps({"vector": [place, 0], "k": 1}).encode()))
+            until_waiting(server, place)
+        try:
+            yield server, go, connections
+        finally:
+            go.set()
+
+
+@pytest.fixture
+def slow(local: vicinal.Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """`held_up`, however long it takes."""
+    monkeypatch.setattr(admission, "HELD_S_MAX", 60.0)
+    with held_up(local) as found:
+        yield found
+
+
+def until_waiting(server: Any, count: int) -> None:
+    end = time.monotonic() + 20
+    while metric(server.url, "vicinal_searches_waiting") != count:
+        assert time.monotonic() < end
+
+
+def test_searches_that_are_held_are_answered_in_their_turn(slow: Slow) -> None:
+    server, go, connections = slow
+    assert metric(server.url, "vicinal_requests_under_way") == 5
+    assert http_call(server.url, "GET", "/v1/collections/docs")[0] == 200, "others are not held"
+    go.set()
+    nearest = [answer(connection)[2]["hits"][0]["id"] for connection in connections]
+    assert nearest == [0, 1, 2, 3, 4]
+    until_waiting(server, 0)
+    assert metric(server.url, "vicinal_requests_under_way") == 0
+
+
+def test_what_comes_behind_a_held_search_is_answered_after_it(slow: Slow) -> None:
+    server, go, connections = slow
+    last = connections[-1]
+    for place in (7, 9):
+        last.sendall(raw(json.dumps({"vector": [place, 0], "k": 1}).encode()))
+        time.sleep(0.05)  # so that each is read by itself
+    go.set()
+    whole, found = last.makefile("rb"), list[int]()
+    while len(found) < 3:
+        length = 0
+        while (line := whole.readline().lower()) != b"\r\n":
+            if line.startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+        found.append(json.loads(whole.read(length))["hits"][0]["id"])
+    assert found == [4, 7, 9]
+    assert metric(server.url, "vicinal_requests_under_way") == 0
+
+
+def test_a_held_search_whose_client_leaves_is_forgotten(slow: Slow) -> None:
+    server, go, connections = slow
+    connections[3].close()
+    go.set()
+    assert [answer(connections[place])[0] for place in (0, 1, 2, 4)] == [200] * 4
+    until_waiting(server, 0)
+    assert http_call(server.url, "POST", SEARCH, QUERY)[0] == 200
+
+
+def test_a_held_search_that_is_no_http_leaves_its_place(slow: Slow) -> None:
+    server, go, connections = slow
+    with connect(server) as wrong:
+        body = json.dumps(QUERY).encode()
+        wrong.sendall(raw(body).replace(b"Host: localhost", b"Host\x00: localhost"))
+        until_waiting(server, 5)
+        go.set()
+        assert wrong.recv(65_536).startswith(b"HTTP/1.1 400")
+    assert [answer(connection)[0] for connection in connections] == [200] * 5
+    for _ in range(5):
+        assert http_call(server.url, "POST", SEARCH, QUERY)[0] == 200
+
+
+def test_held_searches_are_told_that_the_server_stops(slow: Slow) -> None:
+    server, go, connections = slow
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    for connection in connections[2:]:
+        status, _, body = answer(connection)
+        assert (status, body["error"]["code"]) == (503, "overloaded")
+        assert connection.recv(65_536) == b"", "and the connection is closed"
+    go.set()
+    assert [answer(connection)[0] for connection in connections[:2]] == [200, 200]
+    closing.join(20)
+    assert not closing.is_alive()
+
+
+def test_a_search_that_is_held_long_is_told_when_its_time_is_over(local: vicinal.Database) -> None:
+    with held_up(local) as (server, _, _), connect(server) as connection:
+        request = raw(json.dumps(QUERY).encode())
+        connection.sendall(request.replace(b"Host:", b"Vicinal-Timeout-Ms: 50\r\nHost:"))
+        status, _, body = answer(connection)
+    assert (status, body["error"]["code"]) == (504, "deadline")

@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from vicinal.model.errors import OverloadedError
+from vicinal.server import admission as admission_module
 from vicinal.server.admission import (
     INTERVAL_S,
+    LANE_BATCHES,
     REQUESTS_MIN,
-    STARTS_MAX,
+    RUSH_STARTS_MAX,
     WAIT_S_MAX,
     WAIT_WORKS,
     Admission,
@@ -50,14 +52,14 @@ class Server:
 def test_a_standing_queue_lets_in_what_is_done_in_the_longest_wait() -> None:
     server = Server()
     assert server.fill() == 1000
-    server.interval(WAIT_S_MAX * 1.1, done=400)
-    assert server.admission.requests_max == pytest.approx(400 * WAIT_S_MAX / INTERVAL_S, abs=1)
+    server.interval(WAIT_S_MAX * 1.1, done=1_500)
+    assert server.admission.requests_max == pytest.approx(1_500 * WAIT_S_MAX / INTERVAL_S, abs=1)
 
 
 def test_a_standing_queue_never_lets_in_fewer_than_the_least_nor_more_than_before() -> None:
     server = Server()
     server.fill()
-    server.interval(10.0, done=2_000)
+    server.interval(10.0, done=5_000)
     assert server.admission.requests_max == 1000
     server.interval(10.0, done=1)
     assert server.admission.requests_max == REQUESTS_MIN
@@ -69,8 +71,8 @@ def test_what_was_done_before_an_idle_time_is_not_counted() -> None:
     server.admission.leave(0)
     server.now += 1_000.0
     server.fill()
-    server.interval(WAIT_S_MAX * 1.1, done=400)
-    assert server.admission.requests_max == pytest.approx(400 * WAIT_S_MAX / INTERVAL_S, abs=1)
+    server.interval(WAIT_S_MAX * 1.1, done=1_500)
+    assert server.admission.requests_max == pytest.approx(1_500 * WAIT_S_MAX / INTERVAL_S, abs=1)
 
 
 def test_one_search_that_did_not_wait_shows_that_no_queue_stands() -> None:
@@ -139,7 +141,7 @@ def test_what_is_read_in_one_turn_of_the_loop_takes_its_room_before_it_enters() 
 def test_while_connections_rush_in_some_requests_begin_in_each_turn_and_all_have_their_room() -> (
     None
 ):
-    begun, under_way, held, places = list[int](), list[int](), list[int](), 3 * STARTS_MAX
+    begun, under_way, held, places = list[int](), list[int](), list[int](), 3 * RUSH_STARTS_MAX
 
     async def read_together() -> list[bool]:
         admission = Admission(ServerConfig(requests_max=places))
@@ -157,7 +159,7 @@ def test_while_connections_rush_in_some_requests_begin_in_each_turn_and_all_have
         refused: list[bool] = []
         for number in range(places):
             assert admission.room()
-            admission.start(lambda number=number: begin(number))
+            admission.start(b"docs", lambda number=number: begin(number))
         for _ in range(6):
             refused.append(not admission.room())
             under_way.append(len(begun))
@@ -168,18 +170,79 @@ def test_while_connections_rush_in_some_requests_begin_in_each_turn_and_all_have
     assert asyncio.run(read_together()) == [True] * 6
     assert begun == list(range(places)), "in the order in which they came"
     assert held == [places], "searches are let go once, when all have entered"
-    assert under_way[:4] == [STARTS_MAX, STARTS_MAX * 2, places, places]
+    assert under_way[:4] == [RUSH_STARTS_MAX, RUSH_STARTS_MAX * 2, places, places]
+
+
+def test_searches_of_a_lane_beyond_the_next_batches_are_held_and_begin_as_others_end() -> None:
+    begun = list[str]()
+
+    async def come() -> list[int]:
+        admission = Admission(ServerConfig(search_threads=1, batch_max=1, requests_max=8))
+        held = list[int]()
+        for lane in (b"a", b"a", b"a", b"a", b"b", b"b", b"b", b"b"):
+            assert admission.room()
+            name = lane.decode()
+            admission.start(lane, lambda name=name: begun.append(name))
+        assert begun == ["a"] * LANE_BATCHES + ["b"] * LANE_BATCHES
+        for _ in range(LANE_BATCHES):  # those that began have entered
+            admission.enter(None)
+            admission.enter(None)
+        held.append(admission.held)
+        await asyncio.sleep(0)
+        assert not admission.room(), "what is held has its room"
+        assert not admission.holding, "batches do not wait for what may not begin"
+        for lane in (b"b", b"a", b"b"):
+            admission.leave(0)
+            admission.ended(lane)
+        await asyncio.sleep(0)
+        held.append(admission.held)
+        return held
+
+    assert asyncio.run(come()) == [4, 1]
+    assert begun[2 * LANE_BATCHES :] == ["a", "b", "b"], "lanes take turns"
+
+
+def test_what_was_held_too_long_begins_though_its_lane_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission_module, "HELD_S_MAX", 0.01)
+
+    async def come() -> list[int]:
+        admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
+        for number in range(9):
+            assert admission.room()
+            admission.start(b"docs", lambda number=number: begun.append(number))
+        assert len(begun) == LANE_BATCHES
+        while admission.held:
+            await asyncio.sleep(0.01)
+        return begun
+
+    assert asyncio.run(asyncio.wait_for(come(), 20)) == list(range(9))
+
+
+def test_what_is_held_begins_when_the_server_closes() -> None:
+    async def come() -> list[int]:
+        admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
+        for number in range(9):
+            assert admission.room()
+            admission.start(b"docs", lambda number=number: begun.append(number))
+        assert len(begun) == LANE_BATCHES
+        admission.close()
+        await asyncio.sleep(0)
+        return begun
+
+    assert asyncio.run(come()) == list(range(9))
 
 
 def test_where_no_connections_rush_in_all_that_is_read_begins_at_once() -> None:
     async def come() -> list[int]:
         admission, begun = Admission(ServerConfig()), list[int]()
-        for number in range(3 * STARTS_MAX):
+        for number in range(3 * RUSH_STARTS_MAX):
             assert admission.room()
-            admission.start(lambda number=number: begun.append(number))
+            admission.start(b"docs", lambda number=number: begun.append(number))
         return begun
 
-    assert asyncio.run(come()) == list(range(3 * STARTS_MAX))
+    assert asyncio.run(come()) == list(range(3 * RUSH_STARTS_MAX))
 
 
 @pytest.mark.parametrize(

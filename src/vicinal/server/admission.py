@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from vicinal.model.errors import OverloadedError, RequestTooLargeError
 from vicinal.server.config import ServerConfig
@@ -22,16 +23,25 @@ BUCKETS_MAX = 10_000
 
 RETRY_AFTER_S = 1.0
 
-WAIT_S_MAX = 0.1
-"""What a search may wait in the server, beside WAIT_WORKS times the work of one native call."""
+WAIT_S_MAX = 0.03
+"""What a search may wait in the server, beside WAIT_WORKS times the work of one native call. A longer queue answers
+none the sooner, and each search that waits in it makes all others dearer: what they need of memory is cold by then."""
 
 WAIT_WORKS = 4.0
 INTERVAL_S = 0.1
 RUSH_S = 0.1
 """How long connections are said to rush in after several were made at once."""
 
-STARTS_MAX = 16
-"""Requests that begin in one turn of the event loop meanwhile; each takes it about 0.1 ms."""
+STARTS_MAX, RUSH_STARTS_MAX = 64, 16
+"""Held searches that begin in one turn of the event loop, and while connections rush in; each takes it about 0.1 ms.
+Longer turns read, and refuse, more at a time, which makes a refusal cheaper; shorter ones answer it sooner."""
+
+HELD_S_MAX = 0.25
+"""A search that was held so long begins though its lane is full: those before it are slow, and its time may be short,
+which nobody knows before it is parsed."""
+
+LANE_BATCHES = 2
+"""Of batches that searches of a lane may be under way: one is searched while the next is made ready."""
 
 REQUESTS_MIN = 256
 """The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
@@ -42,6 +52,16 @@ WORK_SHARE = 0.05
 """Of the newest native call in the mean."""
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Searches that begin in their order: how many are under way, and since when which are held."""
+
+    under_way: int = 0
+    held: deque[tuple[float, Callable[[], object]]] = field(
+        default_factory=deque[tuple[float, Callable[[], object]]]
+    )
+
+
 class Admission:
     """Counts what is under way. Used from the event loop's thread only, so it needs no lock."""
 
@@ -49,8 +69,11 @@ class Admission:
         self._config, self._clock = config, clock
         self.requests, self.body_bytes = 0, 0
         self._read, self._starting = 0, 0
-        self._later: deque[Callable[[], object]] = deque()
-        self._turning, self._rush_until = False, 0.0
+        self.held, self._lane_max = 0, LANE_BATCHES * config.threads * config.batch_max
+        self._lanes: dict[bytes, _Lane] = {}
+        self._holds: deque[_Lane] = deque()
+        """Lanes that hold requests; whose turn it is comes first."""
+        self._turning, self._watching, self._rush_until = False, False, 0.0
         self.begun: Callable[[], None] = lambda: None
         """Called when nothing is `holding` any more."""
         self.together = 0
@@ -90,33 +113,77 @@ class Admission:
         """Whether a request that was read just now may go on to `enter`. It takes its room at once: what comes in one
         turn of the event loop enters in the next, and as much of it as there is no room for would be refused only then,
         when that is dear."""
-        coming = self._read + self._starting + len(self._later)
-        if self.requests + coming >= self.requests_max:
+        if self.requests + self._read + self._starting + self.held >= self.requests_max:
             self._refused = True
             return False
         self._read += 1
         self._turn_soon()
         return True
 
-    def start(self, begin: Callable[[], object]) -> None:
-        """Begin a request that found room, now or in a later turn of the event loop: while connections rush in,
-        STARTS_MAX begin in each, so that what comes meanwhile is read, and refused, before all of them have begun.
-        Searches that did wait for the others: they go together, and the event loop has the core."""
-        rushes = self._read > STARTS_MAX and self._clock() < self._rush_until
-        if self.closing or not (rushes or self._later):
+    def start(self, lane: bytes, begin: Callable[[], object]) -> None:
+        """Begin a search that found room, now or in a later turn of the event loop; `ended` when it is over.
+
+        It is held while connections rush in, when RUSH_STARTS_MAX begin in each turn, so that what comes meanwhile is
+        read, and refused, before all of them have begun; and while as many of its lane are under way as the next
+        batches take. What is held is the bytes that came and no more: with hundreds of half-done requests in memory
+        each step of each finds its memory cold, and a search takes a third longer. Batches wait for those that may
+        begin: they go together, and the event loop has the core.
+        """
+        found = self._lanes.get(lane)
+        if found is None:
+            found = self._lanes[lane] = _Lane()
+        rushes = self._read > RUSH_STARTS_MAX and self._rushes
+        if self.closing or not (rushes or found.held or found.under_way >= self._lane_max):
+            found.under_way += 1
             begin()
             return
         self._read -= 1
-        self._later.append(begin)
+        self.held += 1
+        if not found.held:
+            self._holds.append(found)
+        found.held.append((self._clock(), begin))
+        if not self._watching:
+            self._watch()
+
+    def close(self) -> None:
+        """Let nothing in from now on; what is held is told so."""
+        self.closing = True
+        self._turn_soon()
+
+    def ended(self, lane: bytes) -> None:
+        """A search that was begun is over, however it ended."""
+        found = self._lanes[lane]
+        found.under_way -= 1
+        if found.held:
+            self._turn_soon()
+        elif not found.under_way:
+            del self._lanes[lane]
 
     def rushed(self) -> None:
         """Several connections were made at once."""
         self._rush_until = self._clock() + RUSH_S
 
     @property
+    def _rushes(self) -> bool:
+        return self._clock() < self._rush_until
+
+    @property
     def holding(self) -> bool:
-        """Whether requests that came together are still to begin."""
-        return bool(self._later) or self._starting > 0
+        """Whether requests are still to begin that may."""
+        return self._starting > 0 or (self.held > 0 and any(map(self._open, self._holds)))
+
+    def _open(self, lane: _Lane) -> bool:
+        """Whether the first that it holds may begin."""
+        if self.closing or lane.under_way < self._lane_max:
+            return True
+        return self._clock() - lane.held[0][0] >= HELD_S_MAX
+
+    def _watch(self) -> None:
+        """Look for what was held too long, as long as anything is held."""
+        self._watching = self.held > 0
+        if self._watching:
+            self._turn_soon()
+            asyncio.get_running_loop().call_later(HELD_S_MAX, self._watch)
 
     def _turn_soon(self) -> None:
         if not self._turning:
@@ -127,16 +194,35 @@ class Admission:
         """What was read or begun in the turn before has entered by the end of this one."""
         self._turning, held = False, self.holding
         if self._read:
-            self.together = self._read + len(self._later)
-        self._read, self._starting = 0, min(STARTS_MAX, len(self._later))
+            self.together = self._read + self.held
+        self._read = self._starting = 0
+        begins = self._take(RUSH_STARTS_MAX if self._rushes else STARTS_MAX) if self.held else []
+        self._starting = len(begins)
         try:
-            for _ in range(self._starting):
-                self._later.popleft()()
+            for begin in begins:
+                begin()
         finally:
             if self._starting:
                 self._turn_soon()
             elif held:
                 self.begun()
+
+    def _take(self, most: int) -> list[Callable[[], object]]:
+        """Held requests that begin now: each lane's first, in turns."""
+        taken, closed = list[Callable[[], object]](), 0
+        while len(taken) < most and closed < len(self._holds):
+            lane = self._holds.popleft()
+            if not self._open(lane):
+                self._holds.append(lane)
+                closed += 1
+                continue
+            closed = 0
+            lane.under_way += 1
+            taken.append(lane.held.popleft()[1])
+            if lane.held:
+                self._holds.append(lane)
+        self.held -= len(taken)
+        return taken
 
     def refusal(self) -> OverloadedError:
         """What a request is refused with while the server is full."""

@@ -19,6 +19,7 @@ from vicinal.model.errors import (
 )
 from vicinal.server.config import LOOPBACK
 from vicinal.server.gateway import Call, Gateway
+from vicinal.server.http import HELD_S
 from vicinal.server.observing import new_request_id
 from vicinal.server.openapi import openapi_json
 from vicinal.server.page import Page
@@ -91,7 +92,10 @@ class RestApp:
         path = path.partition(b"?")[0]
         request_id = new_request_id(_text(headers, b"x-request-id"))
         client = scope.get("client")
-        came = _Came(request_id, client[0] if client else None, time.perf_counter())
+        held_s: float = scope.get(HELD_S, 0.0)
+        came = _Came(
+            request_id, client[0] if client else None, time.perf_counter() - held_s, held_s
+        )
         status, content_type, body, extra = await self._answer(
             scope["method"], path, headers, receive, came
         )
@@ -153,7 +157,8 @@ class RestApp:
         if key is None:
             self._check_host(headers)
         operation, collection = _route(method, path)
-        deadline = time.monotonic() + _timeout_s(headers, gateway.config.timeout_s_max)
+        timeout_s = _timeout_s(headers, gateway.config.timeout_s_max)
+        deadline = time.monotonic() + timeout_s - came.held_s
         admission = gateway.admission
         admission.enter(key)
         taken = 0
@@ -200,6 +205,7 @@ class RestApp:
                 came.source,
                 _text(headers, b"traceparent"),
                 came.at_s,
+                held_s=came.held_s,
             )
             came.handed_over = True
             return await gateway.handle(call)
@@ -265,11 +271,13 @@ class RestApp:
 
 @dataclass(slots=True)
 class _Came:
-    """A request as it came: its id, from which address, when, and whether the gateway has it."""
+    """A request as it came: its id, from which address, when, for how long it was held since, and whether the gateway
+    has it."""
 
     request_id: str
     source: str | None
     at_s: float
+    held_s: float
     handed_over: bool = False
 
 

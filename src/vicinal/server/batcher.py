@@ -50,7 +50,7 @@ class Waiting:
     encode : makes the answer of (found, its place in it); runs in the search thread.
     keep : called with the version that the answer belongs to, where it may be kept; None where nothing keeps it.
     trace : the request's, where it is traced.
-    came_s : by `time.perf_counter`.
+    came_s : when its request was whole, by `time.perf_counter`.
     """
 
     query: npt.NDArray[Any]

@@ -84,6 +84,7 @@ class Call:
     source : the address that it came from, as far as it is known.
     traceparent : the trace that its sender says it belongs to.
     came_s : when its head came, by `time.perf_counter`.
+    held_s : for how long it waited to be begun since it was whole.
     trace : its spans, where it is traced.
     details : what the audit log is told beside.
     among_many : whether it is one of the searches of a request, rather than a request of its own.
@@ -104,6 +105,7 @@ class Call:
     trace: Trace | None = None
     details: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
     among_many: bool = False
+    held_s: float = 0.0
 
 
 class Gateway:
@@ -131,7 +133,11 @@ class Gateway:
         )
         self.admission.begun = self._batcher.dispatch
         self.observer = Observer(
-            database, config, self.admission, self._cache, lambda: self._batcher.waiting
+            database,
+            config,
+            self.admission,
+            self._cache,
+            lambda: self._batcher.waiting + self.admission.held,
         )
         self.metrics = self.observer.metrics
         self._shared: SharedCache | None = None
@@ -200,7 +206,7 @@ class Gateway:
 
     async def _observed(self, call: Call, answer: Callable[[Call], Awaitable[T]]) -> T:
         """The answer, allowed, counted and timed."""
-        began = time.perf_counter()
+        began = time.perf_counter() - call.held_s
         code = "ok"
         REQUEST_ID.set(call.request_id)
         call = self.observer.begin(call, began)
@@ -418,6 +424,7 @@ class Gateway:
                 future,
                 call.request_id,
                 call.trace,
+                time.perf_counter() - call.held_s,
             )
             admission = self.admission
             alone = admission.requests <= 1 and admission.together <= 1 and not call.among_many

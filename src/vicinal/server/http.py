@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any, Protocol, cast
@@ -36,6 +37,15 @@ KNOWN_HEAD_BYTES_MAX = 2 * 1024
 REFUSABLE = b"POST /v1/"
 """How a request begins that may be refused unparsed: searches and bulk work, not health checks."""
 
+SEARCH = b"/search HTTP/1.1"
+"""How the first line of one ends that may be held unparsed: it goes with others in a batch."""
+
+
+HELD_S = "vicinal.held_s"
+"""Seconds that went by since a request was whole, before it was begun."""
+
+HELD_BYTES_MAX = 64 * 1024
+"""A longer request is not held, so that bodies that nothing counts yet stay few."""
 
 Headers = list[tuple[bytes, bytes]]
 Message = dict[str, Any]
@@ -46,9 +56,9 @@ class App(Protocol):
     """What requests are handed to."""
 
     async def respond(self, scope: Any, receive: Receive) -> tuple[int, Headers, bytes]:
-        """(status, headers, body) of the answer to a request. scope and receive are those of ASGI, and receive
-        raises TimeoutError where no part of the body comes for `read_s_max`. The headers have its length, and
-        no byte that would end a line."""
+        """(status, headers, body) of the answer to a request. scope and receive are those of ASGI; scope has HELD_S too
+        where the request was held, and receive raises TimeoutError where no part of the body comes for `read_s_max`.
+        The headers have its length, and no byte that would end a line."""
         ...
 
 
@@ -57,7 +67,8 @@ class HttpServer:
 
     refusal : the whole response that a request, read just now, gets for want of room; None where there is room, which
         it takes.
-    start : begins what found room, soon.
+    start : begins a search that found room, soon, in the order of its lane.
+    ended : told the lane of each that was begun when it is over.
     rushed : told when several connections are made at once.
     """
 
@@ -67,13 +78,15 @@ class HttpServer:
         listener: socket.socket,
         options: ServerConfig,
         refusal: Callable[[], bytes | None],
-        start: Callable[[Callable[[], object]], None],
+        start: Callable[[bytes, Callable[[], object]], None],
+        ended: Callable[[bytes], None],
         rushed: Callable[[], None],
     ) -> None:
         class Connection(_Connection):
             read_s_max = options.read_s_max
             refusal_now = staticmethod(refusal)
             start_soon = staticmethod(start)
+            search_ended = staticmethod(ended)
             made = staticmethod(self._made)
 
         self._connection = Connection
@@ -152,6 +165,9 @@ class _Connection(HttpToolsProtocol):
     """A connection whose request headers are bounded in size and time, so that strangers cannot hold memory or
     sockets, and whose answers are written in one piece."""
 
+    # With these in its dictionary too, which then has more than 30 names, each connection would have keys of its own.
+    __slots__ = ("_came_s", "_head_bytes", "_held", "_in_head", "_lane", "_stopping", "_until_s")
+
     read_s_max = 20.0
 
     @staticmethod
@@ -160,9 +176,13 @@ class _Connection(HttpToolsProtocol):
         return None
 
     @staticmethod
-    def start_soon(begin: Callable[[], object], /) -> None:
+    def start_soon(_: bytes, begin: Callable[[], object], /) -> None:
         """See HttpServer."""
         begin()
+
+    @staticmethod
+    def search_ended(lane: bytes, /) -> None:
+        """See HttpServer."""
 
     @staticmethod
     def made() -> None:
@@ -171,7 +191,12 @@ class _Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_bytes = 0
-        self._in_head, self._has_room = True, False
+        self._in_head = True
+        self._held, self._came_s = b"", 0.0
+        """A search that is whole and not begun, with what came behind it; and when it came."""
+        self._lane: bytes | None = None
+        """Of the search that is being begun."""
+        self._stopping = False
         self._until_s = self.loop.time() + self.read_s_max
         """When it is ended for its silence, by the loop's clock; the first request's headers have from now on."""
 
@@ -181,7 +206,11 @@ class _Connection(HttpToolsProtocol):
         self.made()
 
     def data_received(self, data: bytes) -> None:
-        """Refuse or parse, and end a connection whose headers grow beyond their bound."""
+        """Refuse, hold or parse, and end a connection whose headers grow beyond their bound."""
+        if self._held:
+            self._held += data
+            self.flow.pause_reading()
+            return
         if (
             self._head_bytes == 0
             and data.startswith(REFUSABLE)
@@ -192,12 +221,38 @@ class _Connection(HttpToolsProtocol):
                 self.transport.write(refusal)
                 self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
                 return
-            self._has_room = True
+            lane = data[: data.index(b"\r")]
+            if lane.endswith(SEARCH) and len(data) <= HELD_BYTES_MAX:
+                self._held, self._came_s = data, time.perf_counter()
+                self._in_head, self._until_s = False, float("inf")
+                self.start_soon(lane, partial(self._begin_held, lane))
+                return
+        self._parse(data)
+
+    def _begin_held(self, lane: bytes) -> None:
+        """The search that was held, and what came behind it."""
+        data, self._held = self._held, b""
+        if self.parser is not None and data:  # else the connection is gone
+            self._lane = lane
+            self.flow.resume_reading()
+            self._parse(data)
+            if self._lane is not lane:
+                return  # it is under way
+            self._lane = None
+        self.search_ended(lane)
+
+    def _parse(self, data: bytes) -> None:
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: what is held is told so in its turn, before the connection is closed."""
+        self._stopping = True
+        if not self._held:
+            super().shutdown()
 
     def end_if_silent(self, now_s: float) -> None:
         """End it where it was silent for too long: at once in the middle of headers, else in order."""
@@ -231,12 +286,20 @@ class _Connection(HttpToolsProtocol):
             self._until_s = self.loop.time() + KEEP_ALIVE_S
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        begin = partial(super()._start_asgi_task, cycle, partial(self._answer, app, cycle))
-        if self._has_room:
-            self._has_room = False
-            self.start_soon(begin)
-        else:
-            begin()
+        lane, self._lane = self._lane, None
+        if self._stopping:
+            cycle.keep_alive = False
+        if lane is None:
+            super()._start_asgi_task(cycle, partial(self._answer, app, cycle))
+            return
+        cycle.scope[HELD_S] = time.perf_counter() - self._came_s
+        super()._start_asgi_task(cycle, partial(self._search, lane, app, cycle))
+
+    async def _search(self, lane: bytes, respond: Any, cycle: Any, *asgi: Any) -> None:
+        try:
+            await self._answer(respond, cycle, *asgi)
+        finally:
+            self.search_ended(lane)
 
     async def _answer(self, respond: Any, cycle: Any, scope: Any, *_: Any) -> None:
         """One request, in the place of an ASGI application's messages."""

@@ -120,7 +120,7 @@ class Metrics:
             (
                 "vicinal_requests_under_way",
                 "Requests let in and not answered",
-                lambda: admission.requests,
+                lambda: admission.requests + admission.held,
             ),
             (
                 "vicinal_request_bytes_under_way",

@@ -177,6 +177,7 @@ class Running:
                 self._config,
                 rest.refusal,
                 gateway.admission.start,
+                gateway.admission.ended,
                 gateway.admission.rushed,
             )
         ]
@@ -203,7 +204,7 @@ class Running:
             await self._stop.wait()
         finally:
             event(_log, logging.INFO, "stopping", under_way=gateway.admission.requests)
-            gateway.admission.closing = True
+            gateway.admission.close()
             await asyncio.gather(*[s.stop(self._config.shutdown_s_max) for s in servers])
             await gateway.stop()
             event(_log, logging.INFO, "stopped")
