@@ -89,7 +89,8 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
   };
   const double share = static_cast<double>(matches) / static_cast<double>(size);
   const std::size_t beam = std::max(p.k, packed_beam_for(p.ef_search, scale, 1, 1));
-  const std::size_t ef = watched ? nodes_for(beam, share) : packed_beam_for(p.ef_search, scale, matches, size);
+  const std::size_t ef =
+      watched ? nodes_for(beam, share) : std::max(p.k, packed_beam_for(p.ef_search, scale, matches, size));
   Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};
   answers.keys.resize(ef + ef / 2 + 64);
   answers.short_of.reserve(n);

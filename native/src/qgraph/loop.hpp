@@ -301,7 +301,10 @@ struct SearchLoop : Candidates<V> {
     const auto* steps = reinterpret_cast<const std::uint8_t*>(row + layout.step);
     const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
     for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
-      if (l.size + kBlock > l.room) tighten(sizes, l, ef > l.hops + kWantMin ? ef - l.hops : kWantMin);
+      if (l.size + kBlock > l.room) {
+        const std::uint32_t want = sizes.kept * (ef > l.hops ? ef - l.hops : 0);
+        tighten(sizes, l, want > kWantMin ? want : kWantMin);
+      }
       const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
       constexpr std::size_t N = kBlock / W;
       F sums[N];
@@ -450,7 +453,7 @@ struct SearchLoop : Candidates<V> {
   }
 
   static void run(const Context& c, const Batch& b, Lane* lanes, std::size_t begin, std::size_t end) noexcept {
-    const Sizes sizes = Sizes::of(b.ef, c.graph.nodes);
+    const Sizes sizes = Sizes::of(b.ef, c.graph.nodes, b.results);
     const auto ef = static_cast<std::uint32_t>(b.ef);
     std::size_t next = begin;
     std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;

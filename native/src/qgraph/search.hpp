@@ -131,9 +131,13 @@ struct Sizes {
   bool bitmap = false;
   std::uint32_t word_mask = 0;
   std::uint32_t hops_max = 0;  // expanded nodes at most
-  static Sizes of(std::size_t ef, std::uint32_t nodes) noexcept {
+  // Candidates kept for each node left to expand. Some are copies, met from several rows: a walk that keeps one for
+  // each may run out of them early. Where nearly all its nodes are results that costs a second walk, elsewhere little.
+  std::uint32_t kept = 1;
+  static Sizes of(std::size_t ef, std::uint32_t nodes, std::size_t results) noexcept {
     Sizes s;
-    s.capacity = static_cast<std::uint32_t>((ef + (ef / 2 > 64 ? ef / 2 : 64) + 31) / 32 * 32);
+    s.kept = 4 * results > 3 * ef ? 2 : 1;
+    s.capacity = static_cast<std::uint32_t>((s.kept * ef + (ef / 2 > 64 ? ef / 2 : 64) + 31) / 32 * 32);
     s.hops_max = static_cast<std::uint32_t>(ef + ef / 2 + 32);
     s.slots = 256;
     while (s.slots < 32 * ef) s.slots *= 2;
