@@ -21,7 +21,7 @@ def rows(n: int, seed: int, dim: int = DIM) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
 
 
-Q = rows(400, 2)
+Q = rows(2_000, 2)
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> float:
@@ -41,12 +41,13 @@ def index(request: pytest.FixtureRequest) -> GraphIndex:
 def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float) -> None:
     exact = index.search(Q, k=k, recall=1.0)[0]
     found = index.search(Q, k=k, recall=asked)[0]
-    assert recall(found, exact) >= asked - 0.03
     beam = index.choose_beam(k, asked)
-    # What to expect was measured with a sample: within two of its standard errors.
+    # What to expect was measured with a sample, of 100 points here. The bound is one of its standard errors above what
+    # was asked, so less is reached by one at most where it was off by two.
     table = index.calibration
     assert table is not None
     error = (asked * (1 - asked) / table.n_queries) ** 0.5
+    assert recall(found, exact) >= asked - max(0.03, error)
     assert recall(found, exact) == pytest.approx(beam.recall, abs=max(0.05, 2 * error))
     assert beam.ef_search == k or beam.ef_search < 3_000
 

@@ -36,15 +36,16 @@ class Rotation {
   std::size_t rounds_ = 0;
 };
 
-// Levels of a transform that one pass over the vector does: three keep eight vectors in registers, and two passes of two
-// are better than one of three and one of one.
+// Levels of a transform that one pass over the vector does: three keep eight vectors in registers, and two passes of
+// two are better than one of three and one of one.
 constexpr unsigned levels_a_pass(unsigned left) noexcept { return left == 4 ? 2 : left < 3 ? left : 3; }
 
 // How often rotate() calls between().
 template <class V>
 constexpr std::size_t passes(const RotationView& r) noexcept {
   std::size_t n = r.power != r.padded ? 1 : 0;
-  for (auto left = static_cast<unsigned>(__builtin_ctzll(r.power / V::kWidth)); left != 0; left -= levels_a_pass(left)) {
+  for (auto left = static_cast<unsigned>(__builtin_ctzll(r.power / V::kWidth)); left != 0;
+       left -= levels_a_pass(left)) {
     ++n;
   }
   return 1 + r.rounds * n;
