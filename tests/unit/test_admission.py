@@ -202,16 +202,22 @@ def test_searches_of_a_lane_beyond_the_next_batches_are_held_and_begin_as_others
     assert begun[2 * LANE_BATCHES :] == ["a", "b", "b"], "lanes take turns"
 
 
+def _nine_searches() -> tuple[Admission, list[int]]:
+    """They came for a lane in which fewer may be under way; which of them began."""
+    admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
+    for number in range(9):
+        assert admission.room()
+        admission.start(b"docs", lambda number=number: begun.append(number))
+    return admission, begun
+
+
 def test_what_was_held_too_long_begins_though_its_lane_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(admission_module, "HELD_S_MAX", 0.01)
 
     async def come() -> list[int]:
-        admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
-        for number in range(9):
-            assert admission.room()
-            admission.start(b"docs", lambda number=number: begun.append(number))
+        admission, begun = _nine_searches()
         assert len(begun) == LANE_BATCHES
         while admission.held:
             await asyncio.sleep(0.01)
@@ -222,10 +228,7 @@ def test_what_was_held_too_long_begins_though_its_lane_is_full(
 
 def test_what_is_held_begins_when_the_server_closes() -> None:
     async def come() -> list[int]:
-        admission, begun = Admission(ServerConfig(search_threads=1, batch_max=1)), list[int]()
-        for number in range(9):
-            assert admission.room()
-            admission.start(b"docs", lambda number=number: begun.append(number))
+        admission, begun = _nine_searches()
         assert len(begun) == LANE_BATCHES
         admission.close()
         await asyncio.sleep(0)
