@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from bench import churn, datasets, duel, filters, kernels, micro, recall, report, run, workload
 from bench.__main__ import main
+from bench.overload import most, share_of
 from bench.targets import TARGETS
 
 from vicinal import native
@@ -492,3 +493,10 @@ def test_early_ends_are_measured_beside_beams_of_one_width(tmp_path: Path) -> No
         recalls = [point["recall"] for point in made["points"]]
         assert recalls[-1] >= max(recalls) - 0.02 > 0.9
         assert all(len(point["qps"]) == 2 and min(point["qps"]) > 0 for point in made["points"])
+
+
+def test_goodput_is_held_against_the_peaks_next_to_it() -> None:
+    assert most({0.9: [90, 91, 10], 1.1: [110, 105, 20], 1.25: [99, 120, 1]}) == 105
+    assert share_of([90, 90, 60, 60], 100, 80) == pytest.approx((0.9 + 0.75) / 2)
+    with pytest.raises(ValueError, match="--seconds 2 or more"):
+        share_of([90], 100, 80)
