@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from descriptors import open_below
 from inside import engine_of
 
 import vicinal
@@ -17,10 +17,6 @@ import vicinal
 ROUNDS = 6
 ROWS = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
 PAYLOAD = [{"year": 2000 + i % 9} for i in range(60)]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,34 +36,36 @@ def test_segments_that_were_replaced_hold_no_descriptors(tmp_path: Path) -> None
     with vicinal.open(tmp_path / "db") as db:
         docs = db.collection("c", dim=8)
         use(docs)
-        before = descriptors()
+        before = open_below(tmp_path)
+        assert before > 0
         for _ in range(ROUNDS):
             use(docs)
-        assert descriptors() <= before
+        assert open_below(tmp_path) <= before
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_closed_database_holds_no_descriptors(tmp_path: Path, read_only: bool) -> None:
     with vicinal.open(tmp_path / "db") as db:
         use(db.collection("c", dim=8))
-    before = descriptors()
+    assert open_below(tmp_path) == 0
     for _ in range(ROUNDS):
         with vicinal.open(tmp_path / "db", read_only=read_only) as db:
             docs = db.collection("c")
             docs.search(ROWS[0], where="year > 2003")
+            assert open_below(tmp_path) > 0
         # The handles `db` and `docs` still live, and hold nothing.
-        assert descriptors() == before
+        assert open_below(tmp_path) == 0
 
 
 def test_a_dropped_collection_holds_no_descriptors(tmp_path: Path) -> None:
     with vicinal.open(tmp_path / "db") as db:
         use(db.collection("c", dim=8))
         db.drop("c")
-        before = descriptors()
+        before = open_below(tmp_path)
         for _ in range(ROUNDS):
             use(db.collection("c", dim=8))
             db.drop("c")
-            assert descriptors() == before
+            assert open_below(tmp_path) == before
 
 
 def test_a_replaced_segment_goes_without_the_garbage_collector(tmp_path: Path) -> None:

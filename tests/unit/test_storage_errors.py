@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from descriptors import open_below
 
 from vicinal.model.errors import (
     ClosedError,
@@ -370,10 +371,9 @@ def test_a_root_file_that_names_no_manifest_is_damage(tmp_path: Path, text: str)
 
 def test_a_mark_without_its_manifest_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text("MANIFEST-000007\n")
-    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
         mark.MarkFile(REAL, tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == 0
 
 
 class Unlinkable(FileSystem):
@@ -420,7 +420,7 @@ def test_a_lock_that_cannot_be_had_or_written_is_given_back(
 ) -> None:
     with open_database_dir(tmp_path / "db", read_only=False):
         pass
-    before = len(os.listdir("/proc/self/fd"))
+    assert open_below(tmp_path) == 0
 
     def refuse(fd: int, how: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -433,7 +433,7 @@ def test_a_lock_that_cannot_be_had_or_written_is_given_back(
         patched.setattr("vicinal.storage.lock.write_at", refuse)
         with pytest.raises((StorageError, TypeError)):
             open_database_dir(tmp_path / "db", read_only=False)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == 0
     with open_database_dir(tmp_path / "db", read_only=False):
         pass
 
