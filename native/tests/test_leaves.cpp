@@ -244,6 +244,21 @@ void equal_rows_choose_different_ones() {
         *std::max_element(chosen.begin(), chosen.end()));
 }
 
+// Rows of few dimensions share leaves with what is near them, rows of many do not.
+void rows_are_in_as_many_leaves_as_their_data_need() {
+  const std::size_t n = 6000;
+  std::mt19937 random(9);
+  for (const std::size_t dim : {4, 96}) {
+    const Codes codes(n, dim, [&](std::size_t, std::size_t) { return static_cast<std::uint8_t>(random()); });
+    const CodeSums sums(codes.view, n, 2);
+    RowLocks locks;
+    std::mt19937_64 same(10);
+    Leaves leaves(codes.view, beam_fns(best_isa()), sums, 32, locks, 2);
+    leaves.find(numbers(n), 0, same, [](double) {});
+    CHECK(leaves.overlap() == (dim == 4 ? kLeafOverlapMin : kLeafOverlap), dim, leaves.overlap());
+  }
+}
+
 // Recall of 10 over clustered rows that came in two loads, the second one the larger.
 double recall_of(GraphIndex& index, const std::vector<float>& rows, std::size_t n, std::size_t dim) {
   SearchParameters p;
@@ -319,6 +334,7 @@ int main() {
   keep_has_the_least_each_once_on_every_instruction_set();
   leaves_find_the_nearest();
   equal_rows_choose_different_ones();
+  rows_are_in_as_many_leaves_as_their_data_need();
   graphs_of_one_load_and_of_two_find_their_rows();
   a_cancelled_bulk_load_leaves_nothing();
   return vicinal::test::failures();

@@ -108,8 +108,10 @@ inline constexpr std::size_t kLeavesFrom = 512;
 inline constexpr std::size_t kLeavesGrowth = 4;
 inline constexpr std::size_t kLeavesMax = std::size_t{1} << 20;
 // Leaves that a row is in, and leaders that leaves form around. Rows with their nearest ones in another leaf are what
-// recall suffers from.
+// recall suffers from: where fewer leaves bring so many of near rows together, fewer will do.
 inline constexpr std::size_t kLeafOverlap = 16;
+inline constexpr std::size_t kLeafOverlapMin = 8;
+inline constexpr double kLeafTogether = 0.98;
 inline constexpr std::size_t kLeadersMax = 8192;
 // The more rows, the larger the leaves, up to a bound: else too many rows have their nearest in another one.
 inline constexpr std::size_t kLeavesSpan = 24;

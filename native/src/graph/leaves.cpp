@@ -34,7 +34,8 @@ void Leaves::find(const std::vector<std::uint32_t>& rows, std::size_t first, std
   std::vector<Group> open(1);
   open[0].members.resize(rows.size());
   std::iota(open[0].members.begin(), open[0].members.end(), 0U);
-  open[0].overlap = kLeafOverlap;
+  overlap_ = overlap_for(rows);
+  open[0].overlap = overlap_;
   order_.clear();
   std::vector<std::vector<std::uint32_t>> leaves;
   while (!open.empty()) {
@@ -62,13 +63,16 @@ void Leaves::find(const std::vector<std::uint32_t>& rows, std::size_t first, std
   }
 }
 
+// Groups turn out uneven: half of the most on average.
+std::size_t Leaves::leaders_for(std::size_t overlap, std::size_t n) const noexcept {
+  return std::clamp<std::size_t>(2 * overlap * n / plan_.members_max, 2, std::min(n, kLeadersMax));
+}
+
 // Each member goes to the leaders nearest to it.
 void Leaves::divide(const std::vector<std::uint32_t>& rows, const Group& group, std::mt19937_64& random,
                     std::vector<Group>& parts) {
   const std::size_t n = group.members.size();
-  // Groups turn out uneven: half of the most on average.
-  const std::size_t n_leaders =
-      std::clamp<std::size_t>(2 * group.overlap * n / plan_.members_max, 2, std::min(n, kLeadersMax));
+  const std::size_t n_leaders = leaders_for(group.overlap, n);
   const std::size_t overlap = std::min(group.overlap, n_leaders);
   std::vector<std::uint32_t> leaders = group.members;
   for (std::size_t i = 0; i < n_leaders; ++i) {

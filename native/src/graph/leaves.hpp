@@ -52,6 +52,9 @@ class Leaves {
   // Places in the list of rows, near ones one after another: what is done in this order finds codes in the cache.
   [[nodiscard]] const std::vector<std::uint32_t>& order() const noexcept { return order_; }
 
+  // The leaves that each row was in, at most.
+  [[nodiscard]] std::size_t overlap() const noexcept { return overlap_; }
+
   // Gives back the memory of all candidates.
   void clear() noexcept;
 
@@ -68,6 +71,11 @@ class Leaves {
     std::int32_t sample_bound = INT32_MAX;
   };
   class Comparison;
+  [[nodiscard]] std::size_t leaders_for(std::size_t overlap, std::size_t n) const noexcept;
+  [[nodiscard]] std::size_t overlap_for(const std::vector<std::uint32_t>& rows) const;
+  [[nodiscard]] std::vector<std::uint32_t> nearest_rows(const std::vector<std::uint32_t>& rows,
+                                                        const std::uint32_t* asked, std::size_t n,
+                                                        std::size_t near) const;
   void divide(const std::vector<std::uint32_t>& rows, const Group& group, std::mt19937_64& random,
               std::vector<Group>& parts);
 
@@ -78,6 +86,7 @@ class Leaves {
   LeafPlan plan_;
   RowLocks& locks_;
   unsigned threads_;
+  std::size_t overlap_ = 0;
   AlignedBuffer<std::uint64_t> candidates_;  // of each row plan_.all.keep, then plan_.sample.keep of the sample
   std::vector<Found> found_;
   std::vector<std::uint32_t> order_;
