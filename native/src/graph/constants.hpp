@@ -98,6 +98,8 @@ inline constexpr float kAlphaMax = 1.2F;
 inline constexpr float kAlphaStep = 1.1F;
 // Edges to a row that no other row's pruning takes away: with fewer, a row is hard to find or cannot be.
 inline constexpr std::uint16_t kInDegreeKept = 8;
+// For each inserted row so many old ones are looked for, whether the graph still leads to them.
+inline constexpr std::size_t kFindOld = 2;
 // Rows inserted side by side, as a share of those already there: they do not see one another.
 inline constexpr std::size_t kBatchShare = 50;
 inline constexpr std::size_t kBatchMax = 4096;

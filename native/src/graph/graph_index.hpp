@@ -247,6 +247,7 @@ class GraphIndex {
   std::atomic<std::size_t> linked_{0};
   std::atomic<std::size_t> live_count_{0};
   std::size_t entries_chosen_at_ = 0;  // linked rows when the entry points were chosen
+  std::size_t looked_for_ = 0;         // old rows that loads made sure to be found, over and over
 
   mutable std::mutex packed_mutex_;  // for the two pointers alone
   std::shared_ptr<qgraph::QGraph> packed_;

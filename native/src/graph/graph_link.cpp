@@ -191,7 +191,14 @@ void GraphIndex::link_rows(std::size_t first, std::size_t last, unsigned threads
   if (bulk) attach_unreachable(last, threads);
   // Searches for near rows follow one another; those kept back come last.
   near.insert(near.end(), present.begin() + static_cast<std::ptrdiff_t>(near.size()), present.end());
-  attach_unfound(in_leaves ? std::move(near) : row_range(bulk ? 0 : first, last), last, threads);
+  if (!in_leaves) near = row_range(bulk ? 0 : first, last);
+  if (!bulk) {
+    // What new rows push out may have been the way to others, so that each load looks for some of those too, in turn.
+    for (std::size_t i = std::min(first, kFindOld * (last - first)); i > 0; --i) {
+      near.push_back(static_cast<std::uint32_t>(looked_for_++ % first));
+    }
+  }
+  attach_unfound(std::move(near), last, threads);
   if (packed != nullptr) encode_changed(*packed, last, threads);
   if (pack_anew && held == 0) pack(last, threads);
   linked_.store(last, std::memory_order_release);
