@@ -111,6 +111,28 @@ def test_updates_in_turn_with_compaction_keep_recall_memory_and_every_row_findab
     assert not near.any(), np.flatnonzero(near[:, 0])
 
 
+def test_new_rows_do_not_cut_off_old_ones() -> None:
+    """Rows of all lengths: those of some small clusters have few ways in, and new edges push these out."""
+    rng = np.random.default_rng(1)
+    n, dim = 4_000, 64
+    directions = rng.standard_normal((n, dim)) * np.arange(1, dim + 1) ** -0.5
+    X = (directions * np.exp(rng.normal(0, 0.8, (n, 1)))).astype(np.float32)
+    index = GraphIndex(dim=dim, metric="l2", format="sq8", seed=0)
+    index.build(X, threads=1)
+    row = np.arange(n)
+    for _ in range(2):
+        chosen = rng.choice(n, n // 2, replace=False)
+        index.remove(row[chosen])
+        compacted, kept = index.compact(threads=1)
+        place = np.full(n + n // 2, -1)
+        place[kept] = np.arange(len(kept))
+        index.close()
+        index, row = compacted, place[row]
+        row[chosen] = index.add(X[chosen], threads=1)
+        found = index.search(X, k=1, ef_search=48)[1][:, 0]
+        assert (found > 1e-4).sum() <= 2
+
+
 def test_a_copy_can_be_saved_loaded_and_grown(tmp_path: Path) -> None:
     index, X = churned()
     copy, _ = index.compact()
