@@ -32,7 +32,7 @@ INTERVAL_S = 0.1
 RUSH_S = 0.1
 """How long connections are said to rush in after several were made at once."""
 
-STARTS_MAX, RUSH_STARTS_MAX = 64, 16
+STARTS_MAX, RUSH_STARTS_MAX = 64, 4
 """Held searches that begin in one turn of the event loop, and while connections rush in; each takes it about 0.1 ms.
 Longer turns read, and refuse, more at a time, which makes a refusal cheaper; shorter ones answer it sooner."""
 

@@ -41,9 +41,9 @@ SEARCH = b"/search HTTP/1.1"
 """How the first line of one ends that may be held unparsed: it goes with others in a batch."""
 
 
-REFUSE_S = 0.01
+REFUSE_S = 0.005
 """How long a refusal waits for others, which go with it: what asks again at once, whatever `Retry-After` says, is
-refused a hundred times a second then, and not as often as a full server can. That would leave it no time for more."""
+refused two hundred times a second then, and not as often as a full server can. That would leave it no time for more."""
 
 REFUSED = b"\0"
 """In the place of a request that is refused and not told so yet."""
