@@ -14,7 +14,7 @@ import pytest
 from serving import SEARCH, answer, connect, http_call, metric, raw
 
 import vicinal
-from vicinal.server import admission
+from vicinal.server import admission, http
 
 QUERY = {"vector": [1, 2]}
 
@@ -81,6 +81,50 @@ def test_two_requests_at_once_are_both_answered_in_their_order(full: tuple[Any, 
             part = connection.recv(65_536)
             assert part
             got += part
+
+
+def test_what_comes_behind_a_refused_request_before_it_is_told_waits_for_its_turn(
+    full: tuple[Any, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "REFUSE_S", 0.2)
+    server, slow = full
+    body = json.dumps(QUERY).encode()
+    told = 'vicinal_refused_total{code="overloaded",protocol="http"}'
+    before = metric(server.url, told)
+    with connect(server) as connection, connect(server) as gone:
+        gone.sendall(raw(body))
+        connection.sendall(raw(body))
+        while metric(server.url, told) < before + 2:
+            continue  # until both are refused, and neither is told
+        gone.close()
+        slow.sendall(body)
+        assert answer(slow)[0] == 200
+        connection.sendall(raw(body))
+        assert [answer(connection)[0] for _ in range(2)] == [503, 200]
+
+
+def test_a_server_that_stops_tells_those_who_were_refused(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "REFUSE_S", 0.5)
+    body = json.dumps(QUERY).encode()
+    with local.serve(http_port=0, requests_max=1, recall_share=0.0) as server:
+        with connect(server) as slow, connect(server) as refused:
+            slow.sendall(raw(body)[: -len(body)])
+            while metric(server.url, "vicinal_requests_under_way") < 1:
+                continue
+            refused.sendall(raw(body))
+            told = 'vicinal_refused_total{code="overloaded",protocol="http"}'
+            while metric(server.url, told) < 1:
+                continue
+            stopping = threading.Thread(target=server.close)
+            stopping.start()
+            assert answer(refused)[0] == 503
+            assert refused.recv(1) == b"", "its connection is closed"
+            slow.sendall(body)
+            assert answer(slow)[0] == 200
+        stopping.join(30)
+        assert not stopping.is_alive()
 
 
 def test_a_client_is_told_overloaded_and_does_it_when_there_is_room(

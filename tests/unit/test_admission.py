@@ -11,6 +11,7 @@ from vicinal.server import admission as admission_module
 from vicinal.server.admission import (
     INTERVAL_S,
     LANE_BATCHES,
+    LANE_ONE_CORE_MAX,
     REQUESTS_MIN,
     RUSH_STARTS_MAX,
     WAIT_S_MAX,
@@ -235,6 +236,49 @@ def test_what_is_held_begins_when_the_server_closes() -> None:
         return begun
 
     assert asyncio.run(come()) == list(range(9))
+
+
+def test_on_one_core_few_searches_of_a_lane_are_under_way_whatever_a_batch_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ServerConfig, "one_core", True)
+
+    async def come() -> tuple[int, int]:
+        admission, begun = Admission(ServerConfig(search_threads=4, batch_max=64)), list[int]()
+        for number in range(2 * LANE_ONE_CORE_MAX):
+            assert admission.room()
+            admission.start(b"docs", lambda number=number: begun.append(number))
+        return len(begun), admission.held
+
+    assert asyncio.run(come()) == (LANE_ONE_CORE_MAX, LANE_ONE_CORE_MAX)
+
+
+def test_a_queue_that_is_held_stands_though_all_that_was_under_way_is_done() -> None:
+    now = [0.0]
+
+    async def come() -> int:
+        config = ServerConfig(search_threads=1, batch_max=1, requests_max=1000)
+        admission = Admission(config, lambda: now[0])
+
+        def begin() -> None:
+            admission.enter(None)
+            admission.leave(0)
+
+        for _ in range(LANE_BATCHES):
+            admission.start(b"docs", begin)
+        assert admission.requests == 0
+        for _ in range(10):
+            assert admission.room()
+            admission.start(b"docs", begin)
+        for _ in range(10):
+            now[0] += INTERVAL_S / 5
+            admission.ended(b"docs")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            admission.answered(10 * WAIT_S_MAX)
+        return admission.requests_max
+
+    assert asyncio.run(come()) == REQUESTS_MIN
 
 
 def test_where_no_connections_rush_in_all_that_is_read_begins_at_once() -> None:

@@ -14,6 +14,7 @@ import pytest
 from vicinal.model.search import SearchOptions
 from vicinal.server import batcher
 from vicinal.server.batcher import SearchBatcher, Waiting
+from vicinal.telemetry.log import REQUEST_ID
 
 OPTIONS = SearchOptions(k=10)
 
@@ -34,6 +35,17 @@ class Fake:
         if self.fault is not None:
             raise self.fault
         return "found"
+
+
+class Clock:
+    """Each look at it is so much later than the one before."""
+
+    def __init__(self) -> None:
+        self.now, self.step_s = 0.0, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
 
 
 def waiting(kept: list[bytes] | None = None) -> Waiting:
@@ -154,3 +166,77 @@ def test_while_others_are_to_begin_no_batch_does_and_then_they_go_together() -> 
     assert held == 3
     assert len(found) == 3
     assert len(fake.calls) == 1, "one native call"
+
+
+@pytest.mark.parametrize(
+    ("pressed", "at_once_s_max", "here"),
+    [(True, 60.0, [False, True, True]), (True, 0.0, [False] * 3), (False, 60.0, [False] * 3)],
+)
+def test_a_batch_stays_in_its_thread_where_the_one_core_is_pressed_and_its_like_was_quick(
+    monkeypatch: pytest.MonkeyPatch, pressed: bool, at_once_s_max: float, here: list[bool]
+) -> None:
+    monkeypatch.setattr(batcher, "INLINE_BATCHES_S_MAX", at_once_s_max)
+    fake, hold, ids = Fake(), [False], list[str]()
+
+    async def search() -> list[list[bytes]]:
+        made = SearchBatcher(
+            1,
+            64,
+            lambda taken: None,
+            lambda: None,
+            lambda seconds: None,
+            lambda: hold[0],
+            lambda: pressed,
+        )
+        try:
+            found = list[list[bytes]]()
+            for _ in range(3):
+                several, hold[0] = [waiting() for _ in range(3)], True
+                for one in several:
+                    made.submit(fake, OPTIONS, one)  # type: ignore[arg-type]
+                hold[0] = False
+                made.dispatch()
+                ids.append(REQUEST_ID.get())
+                futures = [one.future for one in several]
+                found.append(await asyncio.wait_for(asyncio.gather(*futures), 30))
+            return found
+        finally:
+            made.close()
+
+    REQUEST_ID.set("mine")
+    assert asyncio.run(search()) == [[b"found 0", b"found 1", b"found 2"]] * 3
+    assert fake.calls == [(is_here, 3) for is_here in here]
+    assert ids == ["mine"] * 3, "the log goes on with the id of whose turn it is"
+
+
+def test_of_batches_at_the_same_time_as_many_stay_in_their_thread_as_are_quick_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "INLINE_BATCHES_S_MAX", 1.0)
+    monkeypatch.setattr(batcher.time, "perf_counter", clock := Clock())
+    fake, hold = Fake(), [False]
+
+    async def search() -> None:
+        made = SearchBatcher(
+            1,
+            64,
+            lambda taken: None,
+            lambda: None,
+            lambda seconds: None,
+            lambda: hold[0],
+            lambda: True,
+        )
+        try:
+            for _ in range(2):
+                several, hold[0] = [waiting() for _ in range(6)], True
+                for place, one in enumerate(several):
+                    made.submit(fake, SearchOptions(k=1 + place // 2), one)  # type: ignore[arg-type]
+                hold[0] = False
+                made.dispatch()
+                await asyncio.wait_for(asyncio.gather(*(one.future for one in several)), 30)
+        finally:
+            made.close()
+
+    clock.step_s = 0.12  # a batch looks three times
+    asyncio.run(search())
+    assert [is_here for is_here, _ in fake.calls] == [False, False, False, True, True, False]

@@ -32,7 +32,7 @@ INTERVAL_S = 0.1
 RUSH_S = 0.1
 """How long connections are said to rush in after several were made at once."""
 
-STARTS_MAX, RUSH_STARTS_MAX = 64, 16
+STARTS_MAX, RUSH_STARTS_MAX = 64, 4
 """Held searches that begin in one turn of the event loop, and while connections rush in; each takes it about 0.1 ms.
 Longer turns read, and refuse, more at a time, which makes a refusal cheaper; shorter ones answer it sooner."""
 
@@ -42,6 +42,10 @@ which nobody knows before it is parsed."""
 
 LANE_BATCHES = 2
 """Of batches that searches of a lane may be under way: one is searched while the next is made ready."""
+
+LANE_ONE_CORE_MAX = 32
+"""Searches of a lane that may be under way where the server has one core: nothing is made ready there while something
+is searched, and so many stay in its caches from their parsing to their answers."""
 
 REQUESTS_MIN = 256
 """The bound on requests never adapts to less (that many connections of clients that wait for each answer are a usual
@@ -70,6 +74,8 @@ class Admission:
         self.requests, self.body_bytes = 0, 0
         self._read, self._starting = 0, 0
         self.held, self._lane_max = 0, LANE_BATCHES * config.threads * config.batch_max
+        if config.one_core:
+            self._lane_max = min(self._lane_max, LANE_ONE_CORE_MAX)
         self._lanes: dict[bytes, _Lane] = {}
         self._holds: deque[_Lane] = deque()
         """Lanes that hold requests; whose turn it is comes first."""
@@ -105,7 +111,7 @@ class Admission:
             rate = key.requests_per_s or self._config.key_requests_per_s_max
             if rate:
                 self._spend(key.id, rate)
-        if self.requests == 0:
+        if not (self.requests or self.held or self._starting):
             self._begin_interval(self._clock())  # how much is done in an idle time says nothing
         self.requests += 1
 

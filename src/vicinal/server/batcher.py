@@ -5,12 +5,15 @@ are busy are there together when one becomes free, and go as one batch. So the w
 longer than the calls under way, and batches grow with the load by themselves.
 
 A search that is the only request under way or read, and whose like took less than INLINE_S_MAX, does not even go to a
-thread: the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search.
+thread: the event loop has nothing else to do meanwhile, and two hand-overs cost as much as the search. Nor does a quick
+batch of a server with one core that has more to do than it can: a thread and the event loop would take that core from
+each other many times a batch, and find their memory cold each time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -30,8 +33,11 @@ from vicinal.server.tracing import Trace
 from vicinal.telemetry.log import REQUEST_ID
 
 INLINE_S_MAX = 0.0003
-USUAL_MAX = 256
-"""Options of searches whose usual time is known, the latest."""
+INLINE_BATCHES_S_MAX = 0.005
+"""Of batches that are carried out on the event loop at once; all others wait for it."""
+
+USUAL_MAX = 512
+"""Options of searches whose usual time is known, alone or in batches, the latest."""
 
 USUAL_SHARE = 0.2
 """Of the newest time in the usual one."""
@@ -80,15 +86,18 @@ class SearchBatcher:
         last_search: Callable[[], SearchRecord | None],
         worked: Callable[[float], None],
         holding: Callable[[], bool] = lambda: False,
+        pressed: Callable[[], bool] = lambda: False,
     ) -> None:
         """observe is told of each batch that begins, worked of the seconds that its native call and answers took;
-        last_search knows what the thread searched, for traces. While holding() no batch begins, until `dispatch`."""
+        last_search knows what the thread searched, for traces. While holding() no batch begins, until `dispatch`.
+        While pressed() there is one core and more to do than it can, so that nothing is gained by threads."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vicinal-search")
         self._free, self._batch_max = threads, batch_max
         self._observe, self._last_search, self._worked = observe, last_search, worked
-        self._threads, self._holding = threads, holding
+        self._threads, self._holding, self._pressed = threads, holding, pressed
         self._groups: OrderedDict[Like, _Group] = OrderedDict()
-        self._usual_s: OrderedDict[Like, float] = OrderedDict()
+        self._usual_s: OrderedDict[tuple[Like, bool], float] = OrderedDict()
+        """Of each search, alone or (True) in a batch."""
 
     @property
     def waiting(self) -> int:
@@ -108,7 +117,7 @@ class SearchBatcher:
         if (
             alone
             and self._free == self._threads
-            and self._usual_s.get(like, INLINE_S_MAX) < INLINE_S_MAX
+            and self._usual_s.get((like, False), INLINE_S_MAX) < INLINE_S_MAX
         ):
             self._free -= 1
             self._observe([waiting])
@@ -126,7 +135,7 @@ class SearchBatcher:
 
     def dispatch(self) -> None:
         """Begin what threads are free for."""
-        loop = asyncio.get_running_loop()
+        loop, inline_s = asyncio.get_running_loop(), 0.0
         while self._free and self._groups and not self._holding():
             like, group = next(iter(self._groups.items()))
             taken = group.waiting[: self._batch_max]
@@ -137,7 +146,17 @@ class SearchBatcher:
                 del self._groups[like]
             self._free -= 1
             self._observe(taken)
-            self._executor.submit(self._run, loop, group.collection, like, taken)
+            usual_s = self._usual_s.get((like, len(taken) > 1), INLINE_BATCHES_S_MAX)
+            inline_s += usual_s * len(taken)
+            if inline_s < INLINE_BATCHES_S_MAX and self._pressed():
+                # In a context of its own: this one may be a request's, whose id the log has.
+                found = contextvars.copy_context().run(
+                    self._carry_out, group.collection, like[1], taken
+                )
+                self._note(like, len(taken), found[1])
+                _settle(taken, found[0])
+            else:
+                self._executor.submit(self._run, loop, group.collection, like, taken)
 
     def _run(
         self,
@@ -169,21 +188,19 @@ class SearchBatcher:
         results: list[bytes | BaseException],
         seconds: float,
     ) -> None:
+        self._note(like, len(taken), seconds)
+        self.dispatch()
+        _settle(taken, results)
+
+    def _note(self, like: Like, count: int, seconds: float) -> None:
+        """A thread, or the event loop in its place, is done with so many searches."""
         self._free += 1
         self._worked(seconds)
-        if len(taken) == 1:
-            usual_s = self._usual_s.pop(like, seconds)
-            self._usual_s[like] = usual_s + USUAL_SHARE * (seconds - usual_s)
-            if len(self._usual_s) > USUAL_MAX:
-                self._usual_s.popitem(last=False)
-        self.dispatch()
-        for waiting, result in zip(taken, results, strict=True):
-            if waiting.future.done():
-                continue  # its deadline was over, or its client went away
-            if isinstance(result, bytes):
-                waiting.future.set_result(result)
-            else:
-                waiting.future.set_exception(result)
+        key, each_s = (like, count > 1), seconds / count
+        usual_s = self._usual_s.pop(key, each_s)
+        self._usual_s[key] = usual_s + USUAL_SHARE * (each_s - usual_s)
+        if len(self._usual_s) > USUAL_MAX:
+            self._usual_s.popitem(last=False)
 
     def _search(
         self, collection: LocalCollection, options: SearchOptions, taken: list[Waiting]
@@ -217,3 +234,14 @@ class SearchBatcher:
                 if settled and keep is not None:
                     keep(body, version)
         return [results[i] for i in range(len(taken))]
+
+
+def _settle(taken: list[Waiting], results: list[bytes | BaseException]) -> None:
+    """Give each its answer or its error."""
+    for waiting, result in zip(taken, results, strict=True):
+        if waiting.future.done():
+            continue  # its deadline was over, or its client went away
+        if isinstance(result, bytes):
+            waiting.future.set_result(result)
+        else:
+            waiting.future.set_exception(result)

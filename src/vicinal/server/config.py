@@ -132,9 +132,12 @@ class ServerConfig:
         """search_threads, counted."""
         if self.search_threads:
             return self.search_threads
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))  # the cores that this process may use
-        return os.cpu_count() or 1
+        return _cores()
+
+    @property
+    def one_core(self) -> bool:
+        """Whether the process may use no more."""
+        return _cores() == 1
 
 
 def server_config(options: dict[str, Any]) -> ServerConfig:
@@ -146,3 +149,10 @@ def server_config(options: dict[str, Any]) -> ServerConfig:
     config = ServerConfig(**options)
     config.check()
     return config
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -41,6 +41,13 @@ SEARCH = b"/search HTTP/1.1"
 """How the first line of one ends that may be held unparsed: it goes with others in a batch."""
 
 
+REFUSE_S = 0.005
+"""How long a refusal waits for others, which go with it: what asks again at once, whatever `Retry-After` says, is
+refused two hundred times a second then, and not as often as a full server can. That would leave it no time for more."""
+
+REFUSED = b"\0"
+"""In the place of a request that is refused and not told so yet."""
+
 HELD_S = "vicinal.held_s"
 """Seconds that went by since a request was whole, before it was begun."""
 
@@ -88,6 +95,7 @@ class HttpServer:
             start_soon = staticmethod(start)
             search_ended = staticmethod(ended)
             made = staticmethod(self._made)
+            refuse_soon = staticmethod(self._refuse_soon)
 
         self._connection = Connection
         config = uvicorn.Config(
@@ -113,6 +121,7 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._rush: Rush | None = None
+        self._refused: list[_Connection] = []
 
     async def start(self) -> None:
         """Return when requests are answered."""
@@ -132,6 +141,16 @@ class HttpServer:
         self._server.should_exit = True
         await self._task
         self._watch.cancel()
+
+    def _refuse_soon(self, connection: _Connection) -> None:
+        if not self._refused:
+            asyncio.get_running_loop().call_later(REFUSE_S, self._refuse)
+        self._refused.append(connection)
+
+    def _refuse(self) -> None:
+        refused, self._refused = self._refused, []
+        for connection in refused:
+            connection.refuse()
 
     def _made(self) -> None:
         """A connection was."""
@@ -166,7 +185,16 @@ class _Connection(HttpToolsProtocol):
     sockets, and whose answers are written in one piece."""
 
     # With these in its dictionary too, which then has more than 30 names, each connection would have keys of its own.
-    __slots__ = ("_came_s", "_head_bytes", "_held", "_in_head", "_lane", "_stopping", "_until_s")
+    __slots__ = (
+        "_came_s",
+        "_head_bytes",
+        "_held",
+        "_in_head",
+        "_lane",
+        "_refusal",
+        "_stopping",
+        "_until_s",
+    )
 
     read_s_max = 20.0
 
@@ -188,12 +216,18 @@ class _Connection(HttpToolsProtocol):
     def made() -> None:
         """Told of each connection."""
 
+    @staticmethod
+    def refuse_soon(connection: _Connection, /) -> None:
+        """`refuse` it, with others."""
+        connection.refuse()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_bytes = 0
         self._in_head = True
         self._held, self._came_s = b"", 0.0
         """A search that is whole and not begun, with what came behind it; and when it came."""
+        self._refusal = b""
         self._lane: bytes | None = None
         """Of the search that is being begun."""
         self._stopping = False
@@ -218,8 +252,9 @@ class _Connection(HttpToolsProtocol):
             and is_whole_request(data)
         ):
             if (refusal := self.refusal_now()) is not None:
-                self.transport.write(refusal)
-                self._in_head, self._until_s = False, self.loop.time() + KEEP_ALIVE_S
+                self._held, self._refusal = REFUSED, refusal
+                self._in_head, self._until_s = False, float("inf")
+                self.refuse_soon(self)
                 return
             lane = data[: data.index(b"\r")]
             if lane.endswith(SEARCH) and len(data) <= HELD_BYTES_MAX:
@@ -228,6 +263,19 @@ class _Connection(HttpToolsProtocol):
                 self.start_soon(lane, partial(self._begin_held, lane))
                 return
         self._parse(data)
+
+    def refuse(self) -> None:
+        """Tell it what was refused, and go on with what came behind."""
+        more, self._held = self._held[len(REFUSED) :], b""
+        if self.parser is None:
+            return  # the connection is gone
+        self.transport.write(self._refusal)
+        self._until_s = self.loop.time() + KEEP_ALIVE_S
+        if self._stopping:
+            super().shutdown()
+        elif more:
+            self.flow.resume_reading()
+            self.data_received(more)
 
     def _begin_held(self, lane: bytes) -> None:
         """The search that was held, and what came behind it."""

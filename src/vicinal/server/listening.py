@@ -15,8 +15,8 @@ BACKLOG = 65_535
 """Connections that wait to be accepted; the system takes fewer (net.core.somaxconn). One that finds no room is told
 nothing and tries again after a second."""
 
-OTHERS_MAX = 64
-"""Connections that are accepted beside one."""
+OTHERS_MAX = 16
+"""Connections that are accepted beside one. The sooner those that are made are answered, the fewer more are made."""
 
 KEEPALIVE_S = 60
 """Of silence, after which the system asks whether the other side is still there; accepted sockets inherit it."""
