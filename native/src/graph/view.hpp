@@ -100,6 +100,9 @@ struct BeamRequest {
   std::size_t ef = 0;
   std::size_t keep = 0;                 // rows wanted per task, <= ef
   const std::uint64_t* pass = nullptr;  // rows that may be returned; null: all
+  // With `pass`: ends with as many rows as ef, returned or not, once so many of those that may be are done; 0: these
+  // alone count, as many as ef.
+  std::size_t enough = 0;
   bool two_hop = false;                 // step over rows that do not pass; needs `pass`
   std::size_t hops_max = SIZE_MAX;      // gives up after so many expansions
   float near_part = 0.0F;               // 1 / the stretch of an early end, see ends_early(); 0: none
