@@ -198,7 +198,9 @@ std::optional<double> RecallTable::hops_of(std::size_t k, float near_part) const
   const Between b = around(k);
   if (rules_[b.low].empty() || rules_[b.high].empty()) return std::nullopt;
   const auto at = [&](std::size_t bucket) {
-    return along(rules_[bucket], -static_cast<double>(near_part), [](const Rule& r) { return -static_cast<double>(r.near_part); }, log_hops);
+    return along(
+        rules_[bucket], -static_cast<double>(near_part),
+        [](const Rule& r) { return -static_cast<double>(r.near_part); }, log_hops);
   };
   return std::exp(at(b.low) + b.part * (at(b.high) - at(b.low)));
 }

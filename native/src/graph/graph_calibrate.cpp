@@ -192,9 +192,7 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
     return static_cast<std::size_t>(std::find_if_not(kEfs.begin(), kEfs.end(), fits) - kEfs.begin());
   };
   const float scale = packed_scale_.load();
-  const auto fits_packed = [&](std::uint32_t ef) {
-    return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax;
-  };
+  const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
   const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
   const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
   const std::size_t hard = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfHard; }));

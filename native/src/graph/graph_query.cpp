@@ -88,9 +88,8 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
     }
   };
   const double share = static_cast<double>(matches) / static_cast<double>(size);
-  const std::size_t ef =
-      std::max(p.k, watched ? packed_beam_for(p.ef_search, scale, 1, 1)
-                            : packed_beam_for(p.ef_search, scale, matches, size));
+  const std::size_t ef = std::max(
+      p.k, watched ? packed_beam_for(p.ef_search, scale, 1, 1) : packed_beam_for(p.ef_search, scale, matches, size));
   const std::size_t enough = watched ? packed_beam_for(matches_for(p.k, p.ef_search), scale, 1, 1) : 0;
   const std::size_t nodes_max = watched ? nodes_for(ef, enough, share) : 0;
   Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};

@@ -47,7 +47,8 @@ struct WalkRules {
   std::size_t (*rerank)(std::size_t k) = nullptr;  // rows whose exact distances are taken
   double hops_per_beam = 0.0;                      // most nodes that are expanded, by the beam; 0: no limit
   double hops_besides = 0.0;
-  // Of a walk that keeps matches: their share of the rows. It goes on until enough of them are nearer, see matches_for().
+  // Of a walk that keeps matches: their share of the rows. It goes on until enough of them are nearer, see
+  // matches_for().
   double kept_share = 0.0;
 };
 

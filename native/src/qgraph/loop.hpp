@@ -27,6 +27,7 @@ inline constexpr float kMargin = 3.0F;             // standard deviations that a
 inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
 inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
 inline constexpr std::size_t kPageBytes = 4096;
+inline constexpr float kCopies = 2.0F;          // candidates for a node that looking for matches will expand
 inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
 inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
@@ -222,13 +223,18 @@ struct SearchLoop : Candidates<V> {
     return static_cast<float>(l.returnable) < b.share_min * static_cast<float>(l.hops);
   }
 
+  // Whether candidates that were dropped are missing: others were thought to be enough, but hardly any of them match.
+  static VICINAL_INLINE bool ran_dry(const Batch& b, const Lane& l) noexcept {
+    return l.returnable < b.enough / 2 && l.tau < l.stop;
+  }
+
   // Nodes that a walk will go on to expand, as far as one can tell.
   static VICINAL_INLINE std::uint32_t still_to_expand(const Batch& b, std::uint32_t ef, const Lane& l) noexcept {
     const std::uint32_t rows = ef > l.hops ? ef - l.hops : 0;
     if (l.returnable >= b.enough) return rows;
     const float seen = static_cast<float>(l.hops) / static_cast<float>(l.returnable + 1);
     const float each = seen > b.rows_per_match ? seen : b.rows_per_match;
-    const float more = each * static_cast<float>(b.enough - l.returnable);
+    const float more = kCopies * each * static_cast<float>(b.enough - l.returnable);
     const float most = static_cast<float>(b.nodes_max);
     const auto for_matches = static_cast<std::uint32_t>(more < most ? more : most);
     return rows > for_matches ? rows : for_matches;
@@ -242,8 +248,7 @@ struct SearchLoop : Candidates<V> {
     std::size_t nearer = 0;
     for (std::uint32_t i = 0; i < l.hops; i += W) {
       const M may = V::lt(V::loadf(l.ed + i), empty);  // chosen as near, and not one that may not be returned
-      nearer +=
-          static_cast<std::size_t>(__builtin_popcount(V::bits(V::both(may, V::lt(V::loadf(l.ek + i), limit)))));
+      nearer += static_cast<std::size_t>(__builtin_popcount(V::bits(V::both(may, V::lt(V::loadf(l.ek + i), limit)))));
     }
     return nearer >= b.enough;
   }
@@ -450,7 +455,7 @@ struct SearchLoop : Candidates<V> {
       l.er[n] = row;
       n += may_return(b, row) ? 1 : 0;
     }
-    if (b.look != 0 && l.hops >= b.look && astray(b, l)) n = 0;
+    if (b.look != 0 && l.hops >= b.look && (astray(b, l) || ran_dry(b, l))) n = 0;
     V::storef(l.ed + n, V::setf(kInfinity));  // the lanes behind the last
     const auto results = static_cast<std::uint32_t>(b.results);
     const auto most = static_cast<std::uint32_t>(b.rerank);

@@ -54,8 +54,8 @@ struct Batch {
   // not.
   float near_part = 0.0F;
   // The part where all rows near the query may be returned: they lie nearer than as many of some, and no more is known
-  // of what is still to be found. A walk goes by the share of its own nodes that may be, and rows_per_match. 0: there is
-  // one part for all.
+  // of what is still to be found. A walk goes by the share of its own nodes that may be, and rows_per_match. 0: there
+  // is one part for all.
   float near_part_all = 0.0F;
   std::size_t near = 0;  // so many nearest are kept track of, at most ef; 0: none; SIZE_MAX: none, see Lane::ed
   // Where only some rows may be returned (near is not 0 then), a walk of ef nodes goes on until so many of those are
@@ -64,8 +64,8 @@ struct Batch {
   std::size_t enough = 0;
   std::size_t nodes_max = 0;
   float rows_per_match = 0.0F;
-  // And when of its first `look` nodes, or at its end of all, a smaller share may be returned: it is in the wrong
-  // place, and proposes nothing. 0: nowhere is wrong.
+  // And when of its first `look` nodes, or at its end of all, a smaller share may be returned, or it has no candidates
+  // left and not even half of enough: it is in the wrong place, and proposes nothing. 0: nowhere is wrong.
   std::uint32_t look = 0;
   float share_min = 0.0F;
   Reranker reranker;

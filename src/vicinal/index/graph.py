@@ -326,8 +326,8 @@ class GraphIndex:
         """The cheapest walk that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
 
         share : of the rows that match a filter, of which it is assumed that it has nothing to do with the query; None
-            is no filter. Where nothing was measured for it, the walk is that without a filter, over as many matches, and recall
-            is None.
+            is no filter. Where nothing was measured for it, the walk is that without a filter, over as many
+            matches, and recall is None.
 
         Where the index is not calibrated, it is the default beam, wider for a recall above 0.98.
         """
@@ -363,9 +363,7 @@ class GraphIndex:
         """
         return self._open.scan_matches_max(k, ef_search, share)
 
-    def filtered_walk(
-        self, k: int, ef_search: int, share: float
-    ) -> Literal["filter", "gate"]:
+    def filtered_walk(self, k: int, ef_search: int, share: float) -> Literal["filter", "gate"]:
         """The strategy of the walk that is faster where that share of the rows match."""
         return self._open.filtered_walk(k, ef_search, share)
 
