@@ -256,8 +256,11 @@ struct SearchLoop : Candidates<V> {
   // Between the part of all rows and that of a filter, by how many of the nodes may not be returned.
   static VICINAL_INLINE float near_part_of(const Batch& b, const Lane& l) noexcept {
     if (!(b.near_part_all > 0.0F)) return b.near_part;
-    const float others = 1.0F - static_cast<float>(l.returnable) / static_cast<float>(l.hops + 1);
+    const auto nodes = static_cast<float>(l.hops + 1);
     const float usual = 1.0F - 1.0F / b.rows_per_match;
+    // A standard deviation is left to chance.
+    const float others =
+        1.0F - static_cast<float>(l.returnable) / nodes + __builtin_sqrtf(usual * (1.0F - usual) / nodes);
     if (!(others < usual)) return b.near_part;
     return b.near_part_all + (b.near_part - b.near_part_all) * others / usual;
   }
