@@ -9,6 +9,9 @@ and then the best exactly; `exact` compares them all exactly; `filter` walks ove
 and keeps matches; `more` is a search without the filter for twice as many results as that takes on average, at most
 MORE_MAX, of which the matches are kept. `x best` is the time of auto to that of the fastest of those that reach a
 recall of 0.95.
+
+Recalls differ, so `--reach 0.95 0.98` compares `auto` with `more` where both find as much: the narrowest beam of EFS
+with which each reaches the recall, and their times with it; `-` where none does.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ KINDS = ("random", "correlated", "anti")
 STRATEGIES = ("auto", "scan", "exact", "filter", "gate", "more")
 RECALL_MIN = 0.95
 MORE_MAX = 1_000
+EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640)
+REACHING = ("auto", "more")
 QUERIES = 200
 
 
@@ -39,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `filters`."""
     datasets.add_arguments(parser)
     parser.add_argument("--ef", type=int, default=100)
+    parser.add_argument("--reach", type=float, nargs="*", default=[], help="recalls to compare at")
     machine.add_arguments(parser, passes=3, which="the fastest of each call counts")
 
 
@@ -55,6 +61,7 @@ def main(options: argparse.Namespace) -> int:
     rng = np.random.default_rng(options.seed)
     order = [by_distance(data, q).astype(np.uint32) for q in range(len(data.queries))]
     rows: list[dict[str, Any]] = []
+    reached: list[dict[str, Any]] = []
     for selectivity in SELECTIVITIES:
         for kind in KINDS:
             masks = [matches(near, kind, selectivity, rng) for near in order]
@@ -65,6 +72,10 @@ def main(options: argparse.Namespace) -> int:
                 ]
             )
             packed = [filter_words(mask, len(mask)) for mask in masks]
+            cell_of = {"selectivity": selectivity, "kind": kind}
+            reached += [
+                cell_of | row for row in _reach(index, data, packed, selectivity, truth, options)
+            ]
             measured = _search(index, data, packed, selectivity, STRATEGIES, options)
             cell = {
                 strategy: row | {"recall": recall_at_k(row.pop("distances"), truth)}
@@ -75,7 +86,8 @@ def main(options: argparse.Namespace) -> int:
                 default=None,
             )
             rows += [
-                {"selectivity": selectivity, "kind": kind, "strategy": strategy}
+                cell_of
+                | {"strategy": strategy}
                 | row
                 | {"time_of_best": row["p50_us"] / best if best else None}
                 for strategy, row in cell.items()
@@ -88,9 +100,52 @@ def main(options: argparse.Namespace) -> int:
         ["#matches", "which", *(f"#{name}, us" for name in STRATEGIES), "#x best"],
         [_line(rows[i : i + len(STRATEGIES)]) for i in range(0, len(rows), len(STRATEGIES))],
     )
+    if reached:
+        machine.table(
+            ["#matches", "which", "#recall", *(f"#{name}, ef, us" for name in REACHING), "#x more"],
+            [_reached_line(row) for row in reached],
+        )
     result = {"machine": machine.describe(), "dataset": data.describe(), "ef": options.ef}
-    machine.write(result | {"plain": unfiltered, "rows": rows}, "filters", options.out)
+    result |= {"plain": unfiltered, "rows": rows, "reached": reached}
+    machine.write(result, "filters", options.out)
     return 0
+
+
+def _reach(
+    index: GraphIndex,
+    data: datasets.Dataset,
+    filters: list[Any],
+    share: float,
+    truth: np.ndarray,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """For each recall asked for the narrowest beam of each strategy that reaches it, and its time."""
+    found: dict[tuple[str, float], tuple[int, float]] = {}
+    for ef in (ef for ef in EFS if ef >= data.k):
+        left = [s for s in REACHING if any((s, asked) not in found for asked in options.reach)]
+        if not left:
+            break
+        at = argparse.Namespace(**vars(options) | {"ef": ef})
+        for name, row in _search(index, data, filters, share, left, at).items():
+            recall = recall_at_k(row["distances"], truth)
+            for asked in options.reach:
+                if recall >= asked:
+                    found.setdefault((name, asked), (ef, row["p50_us"]))
+    return [
+        {"recall": asked} | {name: found.get((name, asked)) for name in REACHING}
+        for asked in options.reach
+    ]
+
+
+def _reached_line(row: dict[str, Any]) -> list[str]:
+    ours, theirs = (row[name] for name in REACHING)
+    return [
+        f"{row['selectivity']:.1%}",
+        row["kind"],
+        f"{row['recall']:.2f}",
+        *("-" if way is None else f"{way[0]}, {way[1]:.0f}" for way in (ours, theirs)),
+        "" if ours is None or theirs is None else f"{ours[1] / theirs[1]:.2f}",
+    ]
 
 
 def _rivals(strategy: str, recall: float) -> bool:

@@ -28,10 +28,9 @@ from bench import datasets, machine
 from vicinal.cli.measuring import hits_at_k, recall_at_k
 from vicinal.index import FlatIndex, GraphIndex
 from vicinal.index.calibration import Beam
-from vicinal.index.graph import Strategy
 from vicinal.model.limits import CALIBRATION_QUERIES_MAX, CALIBRATION_QUERIES_MIN
 
-FILTERED: tuple[tuple[float, Strategy], ...] = ((0.5, "gate"), (0.1, "filter"))
+FILTERED = (0.5, 0.1)
 FILTERS = 10
 KS = (10, 1, 100)
 ASKED = (0.90, 0.95, 0.99)
@@ -113,7 +112,7 @@ def main(options: argparse.Namespace) -> int:
     flat.add(data.base)
     truth = flat.search(data.queries, k=min(max(KS), len(data.base)))[1]
     rng = np.random.default_rng(options.seed)
-    filtered = [Filtered(flat, data.queries, share, way, rng) for share, way in FILTERED]
+    filtered = [Filtered(flat, data.queries, share, rng) for share in FILTERED]
     halves = [np.arange(half, len(data.queries), 2) for half in (0, 1)]
     cells: Cells = defaultdict(Cell)
     builds_s: list[float] = []
@@ -185,12 +184,10 @@ class Filtered:
         flat: FlatIndex,
         queries: np.ndarray,
         share: float,
-        strategy: Strategy,
         rng: np.random.Generator,
     ) -> None:
         n = len(flat)
         self.share = share
-        self.strategy: Strategy = strategy
         self.masks = [rng.random(n) < share for _ in range(FILTERS)]
         self.parts = [p for p in np.array_split(queries, FILTERS) if len(p)]
         self.truth = np.concatenate(
@@ -207,8 +204,9 @@ class Filtered:
                 beam = index.choose_beam(k, asked, self.share)
                 if beam.recall is None or beam.ef_search == 0:
                     continue
+                walk = index.filtered_walk(k, beam.ef_search, self.share)
                 found = [
-                    index.search(q, k=k, recall=asked, filter=m, strategy=self.strategy)[1]
+                    index.search(q, k=k, recall=asked, filter=m, strategy=walk)[1]
                     for q, m in zip(self.parts, self.masks, strict=False)
                 ]
                 hits, wanted = hits_at_k(np.concatenate(found), self.truth[:, :k])

@@ -258,24 +258,18 @@ void calibrate(Graph& self, const AnyArray& queries, unsigned threads) {
   self.index.calibrate(q.data, q.rows, threads);
 }
 
-const graph::FilteredTable* table_for(const graph::Calibration& table, double share) {
-  return table.filtered(share < graph::kGateShareMin, share);
-}
-
 // (ef_search, recall to expect, near_part) for a recall asked for, ef_search 0 where no beam is known to reach it; None
 // where nothing was measured. share: of the rows that match a filter; None: there is no filter.
 nb::object choose(const Graph& self, std::size_t k, double recall, std::optional<double> share) {
   const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
-  if (table == nullptr) return nb::none();
-  graph::Beam beam;
+  std::optional<graph::Beam> beam;
   if (share.has_value()) {
-    const graph::FilteredTable* filtered = table_for(*table, *share);
-    if (filtered == nullptr) return nb::none();
-    beam = table->choose_filtered(*filtered, k, recall);
-  } else {
+    beam = self.index.choose_filtered(k, recall, *share);
+  } else if (table != nullptr) {
     beam = table->choose(k, recall);
   }
-  return nb::make_tuple(beam.ef, beam.recall, beam.near_part);
+  if (!beam.has_value()) return nb::none();
+  return nb::make_tuple(beam->ef, beam->recall, beam->near_part);
 }
 
 // (ef_search, recall to expect, near_part) of a search that does the work of a beam, share as for choose().
@@ -346,9 +340,8 @@ nb::object expected(const Graph& self, std::size_t k, std::size_t ef_search, std
   const std::shared_ptr<const graph::Calibration> table = self.index.calibration();
   if (table == nullptr || k > graph::kCalibratedMax) return nb::none();
   if (!share.has_value()) return nb::cast(table->expected(k, ef_search));
-  const graph::FilteredTable* filtered = table_for(*table, *share);
-  if (filtered == nullptr) return nb::none();
-  return nb::cast(filtered->table.expected(k, ef_search));
+  const std::optional<double> recall = self.index.expected_filtered(k, ef_search, *share);
+  return recall.has_value() ? nb::cast(*recall) : nb::none();
 }
 
 // (rows, given, [(ef, queries, recall of each k, standard error of each k)]); None where there is no table.
@@ -441,10 +434,16 @@ void init_graph(nb::module_& m) {
       .def("expected", &expected, "k"_a, "ef_search"_a, "share"_a.none() = nb::none())
       .def(
           "scan_matches_max",
-          [](const Graph& self, std::size_t ef_search, double share) {
-            return self.index.scan_matches_max(ef_search, share);
+          [](const Graph& self, std::size_t k, std::size_t ef_search, double share) {
+            return self.index.scan_matches_max(k, ef_search, share);
           },
-          "ef_search"_a, "share"_a)
+          "k"_a, "ef_search"_a, "share"_a)
+      .def(
+          "filtered_walk",
+          [](const Graph& self, std::size_t k, std::size_t ef_search, double share) {
+            return self.index.filtered_walk(k, ef_search, share) == Strategy::gate ? "gate" : "filter";
+          },
+          "k"_a, "ef_search"_a, "share"_a)
       .def("calibration_bytes", &calibration_bytes)
       .def("set_calibration", &set_calibration, "table"_a)
       .def_prop_ro("calibration", &calibration)

@@ -133,12 +133,44 @@ void walks_with_a_filter_have_tables_of_their_own() {
   CHECK(table.filtered(false, 0.9)->share == 0.5F);
   CHECK(table.filtered(true, 0.05)->share == 0.1F);
   CHECK(table.filtered(true, 0.02)->share == 0.01F);
-  CHECK(table.choose_filtered(*table.filtered(false, 0.5), 10, 0.9).near_part > 0.89F);
+  const FilteredTable& half = *table.filtered(false, 0.5);
+  const Beam beam = table.choose_filtered(half, 0.5, 10, 0.9);
+  CHECK(beam.near_part > 0.89F);
+  CHECK(table.choose_filtered(half, 0.25, 10, 0.9).ef == 2 * beam.ef);  // to hold as many matches
+  CHECK(table.choose_filtered(half, 0.75, 10, 0.9).ef == beam.ef);
+  CHECK(table.choose_filtered(*table.filtered(true, 0.1), 0.05, 10, 0.7).ef == plain.choose(10, 0.7, 10000).ef);
   const std::vector<std::byte> good = table.bytes();
   const Calibration again = Calibration::parse(good.data(), good.size());
   CHECK(again.bytes() == good);
   CHECK(again.given() && again.filtered().size() == 3 && again.filtered()[0].table.rules(3).size() == 2);
   CHECK(halving().filtered(false, 0.5) == nullptr);
+}
+
+// Before beams counted rows, a beam of 80 matches held 160 rows where half of them match.
+void beams_of_matches_in_older_tables_become_beams_of_rows() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const RecallTable plain = RecallTable(halving().points(), {});
+  const Calibration table(100000, true, plain, {{false, 0.5F, {halving().points(), rules}}, {true, 0.1F, plain}});
+  std::vector<std::byte> old = table.bytes();
+  CHECK(old[8] == std::byte{7});
+  old[8] = std::byte{3};
+  const Calibration read = Calibration::parse(old.data(), old.size());
+  CHECK(read.filtered(false, 0.5)->table.rules(3).back().ef == 160);
+  CHECK(read.filtered(false, 0.5)->table.points()[0].ef == 2 * plain.points()[0].ef);
+  CHECK(read.filtered(true, 0.1)->table.points()[0].ef == plain.points()[0].ef);
+  CHECK(read.plain().points()[0].ef == plain.points()[0].ef);
+}
+
+void an_early_end_tells_how_many_nodes_it_takes_and_the_other_way_round() {
+  std::array<std::vector<Rule>, kCalibratedKs.size()> rules;
+  rules[3] = two_rules();
+  const RecallTable table(halving().points(), rules);
+  CHECK(std::abs(*table.hops_of(10, 0.9F) - std::sqrt(30.0 * 60.0)) < 0.01, *table.hops_of(10, 0.9F));
+  CHECK(std::abs(*table.near_part_of(10, std::sqrt(30.0 * 60.0)) - 0.9F) < 1e-4F);
+  CHECK(std::abs(*table.hops_of(10, 1.2F) - 30.0) < 0.01);  // as far as rules tell
+  CHECK(std::abs(*table.near_part_of(10, 500.0) - 0.8F) < 1e-4F);
+  CHECK(!table.hops_of(1, 0.9F).has_value() && !table.near_part_of(50, 40.0).has_value());
 }
 
 // What releases before the early end wrote: a head and the points, nothing else.
@@ -307,6 +339,8 @@ int main() {
   rules_are_preferred_and_interpolated();
   the_work_of_a_beam_is_spent_on_an_early_end_where_that_finds_more();
   walks_with_a_filter_have_tables_of_their_own();
+  beams_of_matches_in_older_tables_become_beams_of_rows();
+  an_early_end_tells_how_many_nodes_it_takes_and_the_other_way_round();
   tables_of_beams_alone_are_read();
   bytes_come_back_and_lies_are_refused();
   what_an_index_measured_of_itself_holds_for_unseen_queries();

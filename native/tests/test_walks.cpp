@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "graph/constants.hpp"
 #include "graph/walks.hpp"
 
 namespace {
@@ -96,6 +97,26 @@ void what_may_not_be_returned_does_not_count() {
   CHECK(ends.of_part[place(1.00F)][kTen].hops == 30, ends.of_part[place(1.00F)][kTen].hops);
 }
 
+void a_walk_that_keeps_matches_ends_with_its_rows_once_it_has_enough_of_them() {
+  const Straight walk(300);
+  std::vector<float> own = walk.distances;
+  WalkRules rules = plain();
+  rules.kept_share = 0.5;
+  const auto ends = [&] {
+    return ends_of({walk.rows.data(), walk.distances.data(), walk.distances.data(), own.data(), 300}, walk.truth, rules,
+                   0, kEfs.size());
+  };
+  CHECK(ends().of_ef[width(66)][kTen].hops == 66);  // all match
+  for (std::size_t i = 0; i < 300; i += 2) own[i] = kInfinity;
+  const Ends half = ends();
+  CHECK(half.of_ef[width(66)][kTen].hops == 66);
+  CHECK(half.of_ef[width(30)][kTen].hops == 50, half.of_ef[width(30)][kTen].hops);  // 25 matches for ten results
+  CHECK(half.of_ef[width(30)][0].hops == 30);                                       // and 2 for one
+  CHECK(half.of_ef[width(16)][kTen].hops == 32);                                    // but no more than the beam is wide
+  own.assign(300, kInfinity);
+  CHECK(ends().of_ef[width(30)][kTen].hops == nodes_for(30, 25, 0.5));  // it gives up
+}
+
 void what_is_not_compared_exactly_is_not_found() {
   // Row 0, the nearest, has an own distance that quantisation spoilt: it comes eleventh.
   Straight walk(300);
@@ -152,6 +173,7 @@ int main() {
   a_beam_ends_when_so_many_nodes_were_nearer();
   an_early_end_comes_where_k_nodes_are_near_enough();
   what_may_not_be_returned_does_not_count();
+  a_walk_that_keeps_matches_ends_with_its_rows_once_it_has_enough_of_them();
   what_is_not_compared_exactly_is_not_found();
   ties_count_where_they_are_said_to();
   the_cheapest_rules_make_the_table();

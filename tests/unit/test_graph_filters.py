@@ -86,10 +86,48 @@ def test_a_filtered_walk_does_the_work_of_a_beam(packed) -> None:
 
 
 def test_fewer_matches_are_compared_where_a_walk_is_cheap(packed) -> None:
-    index = packed[0]
-    assert index.scan_matches_max(20, 0.5) < index.scan_matches_max(40, 0.5)
-    assert index.scan_matches_max(40, 0.9) < index.scan_matches_max(40, 0.5)
-    assert index.scan_matches_max(40, 0.5) < index.scan_matches_max(
-        40, 0.1
-    )  # that walk is one of codes
-    assert GraphIndex(8, format="sq8").scan_matches_max(40, 0.5) == index.scan_matches_max(40, 0.1)
+    index, codes = packed[0], GraphIndex(8, format="sq8")
+    assert index.scan_matches_max(10, 20, 0.5) < index.scan_matches_max(10, 40, 0.5)
+    assert index.scan_matches_max(10, 40, 0.9) < index.scan_matches_max(10, 40, 0.5)
+    assert index.scan_matches_max(10, 400, 0.9) == index.scan_matches_max(10, 400, 0.5)
+    # Where a walk over all rows would be longer, it is one of codes, over matches alone.
+    assert index.scan_matches_max(10, 40, 0.5) < index.scan_matches_max(10, 40, 0.02)
+    assert codes.scan_matches_max(10, 40, 0.5) == index.scan_matches_max(10, 40, 0.02)
+    assert index.filtered_walk(10, 40, 0.1) == codes.filtered_walk(10, 40, 0.5) == "gate"
+    assert index.filtered_walk(10, 40, 0.02) == codes.filtered_walk(10, 40, 0.1) == "filter"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+@pytest.mark.parametrize("lie", ["everywhere", "near", "far"])
+def test_recall_holds_for_few_and_many_matches(packed, lie: str, share: float) -> None:
+    index, queries, _ = packed
+    count = int(share * N)
+    found = {"auto": 0, "gate": 0} if share >= 0.1 else {"auto": 0}
+    for i, query in enumerate(queries):
+        match = np.zeros(N, np.bool_)
+        if lie == "everywhere":
+            match[np.random.default_rng(i).permutation(N)[:count]] = True
+        else:
+            order = index.search(query, k=10_000, exact=True)[0].reshape(-1)
+            match[order[:count] if lie == "near" else order[-count:]] = True
+        exact = index.search(query, k=10, exact=True, filter=match)[0].reshape(-1)
+        for strategy in found:
+            got = index.search(query, k=10, ef_search=100, filter=match, strategy=strategy)[0]
+            assert match[got.reshape(-1)].all()  # and none is missing
+            found[strategy] += len(np.intersect1d(exact, got))
+    assert min(found.values()) >= 0.95 * 10 * len(queries), found
+
+
+@pytest.mark.parametrize("format", ["rabitq", "sq8"])
+def test_more_results_than_a_beam_of_rows_holds_are_all_found(packed, format: Any) -> None:
+    """A beam of 100 rows holds 50 matches where half of them match."""
+    index, queries, _ = packed
+    if format == "sq8":
+        X, index = index.vectors(np.arange(N)), GraphIndex(DIM, format="sq8")
+        index.build(X, threads=1)
+    match = np.random.default_rng(6).random(N) < 0.5
+    exact = index.search(queries, k=100, exact=True, filter=match)[0]
+    got = index.search(queries, k=100, ef_search=100, filter=match, strategy="gate")[0]
+    shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(got, exact, strict=True)])
+    assert match[got].all()
+    assert shared >= 0.85 * 100

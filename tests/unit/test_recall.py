@@ -66,10 +66,12 @@ def test_a_search_by_recall_ends_early(index: GraphIndex) -> None:
         index.search(Q, near_part=-1.0)
 
 
-@pytest.mark.parametrize(("share", "strategy"), [(0.5, "gate"), (0.1, "filter")])
-def test_walks_with_a_filter_are_calibrated_by_themselves(share: float, strategy: Any) -> None:
+@pytest.mark.parametrize(
+    ("format", "share"), [("rabitq", 0.5), ("rabitq", 0.1), ("sq8", 0.5), ("sq8", 0.1)]
+)
+def test_walks_with_a_filter_are_calibrated_by_themselves(format: Any, share: float) -> None:
     n = 24_000
-    made = GraphIndex(12)
+    made = GraphIndex(12, format=format)
     made.build(np.random.default_rng(5).normal(size=(n, 12)).astype(np.float32))
     queries = np.random.default_rng(6).normal(size=(300, 12)).astype(np.float32)
     mask = np.random.default_rng(7).random(n) < share
@@ -77,7 +79,8 @@ def test_walks_with_a_filter_are_calibrated_by_themselves(share: float, strategy
     for asked in (0.9, 0.97):
         beam = made.choose_beam(10, asked, share)
         assert beam.recall is not None
-        found = made.search(queries, k=10, recall=asked, filter=mask, strategy=strategy)[0]
+        walk = made.filtered_walk(10, beam.ef_search, share)
+        found = made.search(queries, k=10, recall=asked, filter=mask, strategy=walk)[0]
         assert recall(found, exact) >= asked - 0.03
         assert recall(found, exact) == pytest.approx(beam.recall, abs=0.04)
     assert made.expected_recall(10, 20, share) != made.expected_recall(10, 20)
@@ -111,7 +114,7 @@ def test_a_beam_is_spent_where_it_finds_more(format: Any, dim: int) -> None:
 
 
 def test_small_graphs_know_nothing_of_filters(index: GraphIndex) -> None:
-    assert index.choose_beam(10, 0.9, 0.5) == (index.choose_beam(10, 0.9).ef_search, None, 0.0)
+    assert index.choose_beam(10, 0.9, 0.5) == (2 * index.choose_beam(10, 0.9).ef_search, None, 0.0)
     assert index.expected_recall(10, 50, 0.5) is None
 
 

@@ -197,7 +197,8 @@ class Flight {
     if (n_open_ == 0 || task_->hops >= request.hops_max) return false;
     const std::size_t at = Ops::argmin(slot_->open_keys, n_open_);
     const std::int32_t key = slot_->open_keys[at];
-    if (n_done_ >= request.ef && Ops::count_below(slot_->done_keys, n_done_, key + 1) >= request.ef) return false;
+    const std::size_t wanted = done_wanted(request);
+    if (n_done_ >= wanted && Ops::count_below(slot_->done_keys, n_done_, key + 1) >= wanted) return false;
     if constexpr (ends_early(kind)) {
       if (request.near_part > 0.0F && n_done_ >= request.near &&
           Ops::count_below(slot_->done_keys, n_done_, scaled<kind>(key, request.near_part)) >= request.near) {
@@ -221,6 +222,14 @@ class Flight {
       ++n_done_;
     }
     return true;
+  }
+
+  // Done rows that end the walk. Where all rows count, those not kept lie as the kept ones do: as large a share of both
+  // is nearer than the next candidate.
+  std::size_t done_wanted(const BeamRequest& request) const noexcept {
+    if (request.enough == 0 || task_->hops <= request.ef) return request.ef;
+    const std::size_t part = request.ef * n_done_ / task_->hops;
+    return part > request.enough ? part : request.enough;
   }
 
   // A key bound with at least `wanted` of the listed entries below it, and not many more.

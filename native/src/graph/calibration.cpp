@@ -176,6 +176,45 @@ Beam RecallTable::same_work(std::size_t k, std::size_t ef, double hops, std::siz
           static_cast<float>(low->near_part + b.part * (high->near_part - low->near_part))};
 }
 
+namespace {
+
+// y at x by rules of ascending x, between two of them in a straight line.
+template <class X, class Y>
+double along(const std::vector<Rule>& rules, double x, const X& x_of, const Y& y_of) {
+  const auto above = std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) { return x_of(rule) >= x; });
+  if (above == rules.end()) return y_of(rules.back());
+  if (above == rules.begin()) return y_of(rules.front());
+  const Rule& below = *(above - 1);
+  const double gap = x_of(*above) - x_of(below);
+  const double part = gap > 0.0 ? (x - x_of(below)) / gap : 1.0;
+  return y_of(below) + part * (y_of(*above) - y_of(below));
+}
+
+double log_hops(const Rule& rule) { return std::log(std::max(static_cast<double>(rule.hops), 1.0)); }
+
+}  // namespace
+
+std::optional<double> RecallTable::hops_of(std::size_t k, float near_part) const {
+  const Between b = around(k);
+  if (rules_[b.low].empty() || rules_[b.high].empty()) return std::nullopt;
+  const auto at = [&](std::size_t bucket) {
+    return along(
+        rules_[bucket], -static_cast<double>(near_part),
+        [](const Rule& r) { return -static_cast<double>(r.near_part); }, log_hops);
+  };
+  return std::exp(at(b.low) + b.part * (at(b.high) - at(b.low)));
+}
+
+std::optional<float> RecallTable::near_part_of(std::size_t k, double hops) const {
+  const Between b = around(k);
+  if (rules_[b.low].empty() || rules_[b.high].empty()) return std::nullopt;
+  const auto at = [&](std::size_t bucket) {
+    return along(rules_[bucket], std::log(hops), log_hops,
+                 [](const Rule& r) { return static_cast<double>(r.near_part); });
+  };
+  return static_cast<float>(at(b.low) + b.part * (at(b.high) - at(b.low)));
+}
+
 double RecallTable::expected(std::size_t k, std::size_t ef) const {
   const Between b = around(k);
   const double log_ef = std::log(static_cast<double>(ef));
@@ -208,8 +247,12 @@ const FilteredTable* Calibration::filtered(bool two_hop, double share) const noe
   return best;
 }
 
-Beam Calibration::choose_filtered(const FilteredTable& table, std::size_t k, double recall) const {
-  return table.table.choose(k, recall, std::min<std::size_t>(kBeamMax, rows_ / kScanPerEf));
+Beam Calibration::choose_filtered(const FilteredTable& table, double share, std::size_t k, double recall) const {
+  const auto widest = static_cast<double>(std::min<std::size_t>(kBeamMax, rows_ / kScanPerEf));
+  const double wider = table.wider(share);
+  Beam beam = table.table.choose(k, recall, static_cast<std::size_t>(widest / wider));
+  beam.ef = static_cast<std::size_t>(std::ceil(static_cast<double>(beam.ef) * wider));
+  return beam;
 }
 
 }  // namespace vicinal::graph

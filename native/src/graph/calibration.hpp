@@ -54,6 +54,9 @@ class RecallTable {
   // A search with an early end that expands about `hops` nodes, as a beam of width ef does, where it finds so much more
   // that it is worth its own cost; else, and where it would be wider than `widest`, that beam.
   [[nodiscard]] Beam same_work(std::size_t k, std::size_t ef, double hops, std::size_t widest) const;
+  // Nodes expanded with such an early end, and the end for so many, as far as rules tell; none where there are none.
+  [[nodiscard]] std::optional<double> hops_of(std::size_t k, float near_part) const;
+  [[nodiscard]] std::optional<float> near_part_of(std::size_t k, double hops) const;
   // The recall to expect of a beam with no early end; k past the table counts as its last.
   [[nodiscard]] double expected(std::size_t k, std::size_t ef) const;
 
@@ -82,6 +85,11 @@ struct FilteredTable {
   bool two_hop = false;
   float share = 0.0F;  // of the rows that match
   RecallTable table;
+
+  // Of a share: how many times as wide a beam holds as many matches. A walk that steps over all others holds no others.
+  [[nodiscard]] double wider(double of) const noexcept {
+    return two_hop || of >= static_cast<double>(share) ? 1.0 : static_cast<double>(share) / of;
+  }
 };
 
 class Calibration {
@@ -95,8 +103,8 @@ class Calibration {
   [[nodiscard]] Beam same_work(std::size_t k, std::size_t ef, double nodes_per_ef) const;
   // The table of the share nearest to this one that was walked in this way; null: none was measured.
   [[nodiscard]] const FilteredTable* filtered(bool two_hop, double share) const noexcept;
-  // As choose(), where only a share of the rows match; ef 0 also where no such walk was measured.
-  [[nodiscard]] Beam choose_filtered(const FilteredTable& table, std::size_t k, double recall) const;
+  // As choose(), by such a table, where that share of the rows match.
+  [[nodiscard]] Beam choose_filtered(const FilteredTable& table, double share, std::size_t k, double recall) const;
 
   [[nodiscard]] const std::vector<CalibrationPoint>& points() const noexcept { return plain_.points(); }
   [[nodiscard]] const RecallTable& plain() const noexcept { return plain_; }

@@ -1,5 +1,6 @@
 // Tables of calibration as bytes: behind the head the plain walk's points, which is all that older releases wrote, then
 // its rules, then the filtered walks. Nothing read is believed before it is checked.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <type_traits>
@@ -15,6 +16,8 @@ constexpr std::size_t kBuckets = kCalibratedKs.size();
 constexpr std::uint32_t kCountMax = 64;  // of points, of rules, of filtered walks
 constexpr std::uint32_t kGiven = 1;
 constexpr std::uint32_t kRules = 2;  // rules and filtered walks follow
+// Beams of walks that keep matches are of rows, not of matches as in older releases.
+constexpr std::uint32_t kBeamsOfRows = 4;
 
 struct Head {
   std::uint64_t rows = 0;
@@ -101,11 +104,23 @@ std::array<std::vector<Rule>, kBuckets> take_rules(Reader& in) {
   return rules;
 }
 
+// Beams of so many matches as the beams of rows that hold them.
+void hold_as_many(std::vector<CalibrationPoint>& points, std::array<std::vector<Rule>, kBuckets>& rules, float share) {
+  const auto rows_of = [&](std::uint32_t matches) {
+    return static_cast<std::uint32_t>(
+        std::min(static_cast<double>(matches) / static_cast<double>(share), static_cast<double>(kBeamMax)));
+  };
+  for (CalibrationPoint& point : points) point.ef = rows_of(point.ef);
+  for (std::vector<Rule>& of_k : rules) {
+    for (Rule& rule : of_k) rule.ef = rows_of(rule.ef);
+  }
+}
+
 }  // namespace
 
 std::vector<std::byte> Calibration::bytes() const {
   std::vector<std::byte> out;
-  put(out, Head{rows_, (given_ ? kGiven : 0U) | kRules, static_cast<std::uint32_t>(points().size())});
+  put(out, Head{rows_, (given_ ? kGiven : 0U) | kRules | kBeamsOfRows, static_cast<std::uint32_t>(points().size())});
   put_all(out, points());
   put_rules(out, plain_);
   put(out, static_cast<std::uint32_t>(filtered_.size()));
@@ -122,7 +137,7 @@ Calibration Calibration::parse(const std::byte* data, std::size_t n) {
   static_assert(sizeof(CalibrationPoint) == 8 + 8 * kBuckets && sizeof(Rule) == 24);
   Reader in{data, n};
   const auto head = in.take<Head>();
-  require((head.flags & ~(kGiven | kRules)) == 0);
+  require((head.flags & ~(kGiven | kRules | kBeamsOfRows)) == 0);
   std::vector<CalibrationPoint> points = take_points(in, head.points);
   std::array<std::vector<Rule>, kBuckets> rules;
   std::vector<FilteredTable> filtered;
@@ -133,7 +148,9 @@ Calibration Calibration::parse(const std::byte* data, std::size_t n) {
       const auto way = in.take<FilteredHead>();
       require(way.two_hop <= 1 && is_share(way.share) && way.share > 0.0F);
       std::vector<CalibrationPoint> walk_points = take_points(in, in.count());
-      filtered.push_back({way.two_hop == 1, way.share, {std::move(walk_points), take_rules(in)}});
+      std::array<std::vector<Rule>, kBuckets> walk_rules = take_rules(in);
+      if (way.two_hop == 0 && (head.flags & kBeamsOfRows) == 0) hold_as_many(walk_points, walk_rules, way.share);
+      filtered.push_back({way.two_hop == 1, way.share, {std::move(walk_points), std::move(walk_rules)}});
     }
   }
   if (in.left != 0) throw std::invalid_argument("the calibration's size does not fit its counts");

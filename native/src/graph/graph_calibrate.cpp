@@ -37,19 +37,15 @@ constexpr std::uint32_t kEfHard = 900;
 constexpr std::size_t kQueriesFirst = 100;
 constexpr std::size_t kWideShare = 8;
 
-// Filters that have nothing to do with the query: the shares of rows that match, and whether the walk steps over the
-// others. Few queries: such walks are chosen for collections so large that they are seldom measured.
-struct FilterClass {
-  bool two_hop;
-  double share;
-};
-constexpr std::array<FilterClass, 3> kFilterClasses{{{false, 0.5}, {true, 0.1}, {true, 0.01}}};
+// Filters that have nothing to do with the query: the shares of rows that match. Few queries: half of all that these
+// walks could take are enough to tell their recall to a hundredth.
+constexpr std::array<double, 3> kFilterShares{0.5, 0.1, 0.01};
 constexpr std::size_t kFilterQueries = 500;
+// A recorded walk ends with so many times its widest beam, however few matches it has met by then.
+constexpr std::size_t kRecordedBeams = 2;
 
 // As many as a walk of codes may expand before it is cut off.
-std::size_t hops_for(std::size_t ef, double share) {
-  return static_cast<std::size_t>(2.0 * static_cast<double>(ef) / share) + 256;
-}
+std::size_t hops_for(std::size_t ef) { return 2 * ef + 256; }
 
 std::size_t rerank_codes(std::size_t k) { return rerank_for(k, SIZE_MAX); }
 std::size_t rerank_packed(std::size_t k) { return qgraph::rerank_for(k); }
@@ -81,13 +77,14 @@ WalkRules GraphIndex::rules_of(const Kind& kind) const {
   if (kind.form != nullptr) {
     rules.beam_scale = packed_scale_.load();
     rules.rerank = &rerank_packed;
-    rules.hops_per_beam = 1.5 / kind.share;  // qgraph::Sizes::of
+    rules.hops_per_beam = 1.5;  // qgraph::Sizes::of
     rules.hops_besides = 32.0;
   } else {
     rules.ends_early = ends_early(codec_.query_kind());
     rules.ties_count = true;
     rules.rerank = &rerank_codes;
   }
+  if (kind.share < 1.0 && !kind.two_hop) rules.kept_share = kind.share;
   return rules;
 }
 
@@ -101,28 +98,24 @@ std::vector<Ends> GraphIndex::record_packed(const Probe& probe, const Kind& kind
     std::size_t from;
     std::size_t first;
     std::size_t last;
-    bool filtered;
     Ends* ends;
     static void rerank(const void*, std::size_t, const std::uint32_t*, std::size_t) noexcept {}
     static void visited(const void* context, std::size_t i, const std::uint32_t* rows, const float* estimates,
                         const float* own, std::size_t count) noexcept {
       const auto& to = *static_cast<const Recorder*>(context);
-      std::vector<float> counted(estimates, estimates + count);
-      for (std::size_t hop = 0; to.filtered && hop < count; ++hop) {
-        if (own[hop] == std::numeric_limits<float>::infinity()) counted[hop] = own[hop];
-      }
-      const Walk walk{rows, estimates, counted.data(), own, count};
+      const Walk walk{rows, estimates, estimates, own, count};
       to.ends[to.from + i] = ends_of(walk, to.probe.truth[to.from + i], to.rules, to.first, to.last);
     }
   };
   ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
-    const Recorder recorder{probe, rules_of(kind), begin, first, last, kind.share < 1.0, ends.data()};
+    const Recorder recorder{probe, rules_of(kind), begin, first, last, ends.data()};
     qgraph::SearchOptions options;
     options.k = kCalibratedMax;
     options.ef = packed_beam_for(kEfs[last - 1], packed_scale_.load(), 1, 1);
-    if (recorder.filtered) {
-      options.enough = options.ef;
-      options.ef = nodes_for(options.ef, kind.share);
+    if (kind.share < 1.0) {
+      options.enough = packed_beam_for(matches_for(kCalibratedMax, kEfs[last - 1]), packed_scale_.load(), 1, 1);
+      options.nodes_max = std::min(nodes_for(options.ef, options.enough, kind.share), kRecordedBeams * options.ef);
+      options.rows_per_match = static_cast<float>(1.0 / kind.share);
     }
     options.entries = entries.data();
     options.n_entries = entries.size();
@@ -140,7 +133,7 @@ std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::
   std::vector<std::uint32_t> entries = entry_points();
   if (kind.two_hop) sample_matches(kind.pass, kind.rows, kMatchEntries, entries);
   const std::size_t ef = kEfs[last - 1];
-  const std::size_t hops = hops_for(ef, kind.two_hop ? 1.0 : kind.share);
+  const std::size_t hops = hops_for(ef);
   std::vector<Ends> ends(n);
   ThreadPool::instance().parallel_for(n, threads, kChunk, [&](std::size_t begin, std::size_t end, unsigned) {
     const auto lease = scratches_.lease();
@@ -159,6 +152,7 @@ std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::
     request.keep = 1;
     request.pass = kind.pass;
     request.two_hop = kind.two_hop;
+    if (kind.share < 1.0 && !kind.two_hop) request.enough = matches_for(kCalibratedMax, ef);
     request.hops_max = hops;
     GraphView g = view(static_cast<std::uint32_t>(kind.rows));
     for (std::size_t at = begin; at < end;) {
@@ -183,7 +177,8 @@ std::vector<Ends> GraphIndex::record(const Probe& probe, const Kind& kind, std::
           const bool may = kind.pass == nullptr || test_bit(kind.pass, task.visited_rows[h]);
           own[h] = may ? chosen_at[h] : std::numeric_limits<float>::infinity();
         }
-        const Walk walk{task.visited_rows, chosen_at.data(), own.data(), own.data(), task.hops};
+        const float* counted = request.enough == 0 ? own.data() : chosen_at.data();
+        const Walk walk{task.visited_rows, chosen_at.data(), counted, own.data(), task.hops};
         ends[i] = ends_of(walk, probe.truth[i], rules, first, last);
       }
       at = stop;
@@ -197,9 +192,7 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
     return static_cast<std::size_t>(std::find_if_not(kEfs.begin(), kEfs.end(), fits) - kEfs.begin());
   };
   const float scale = packed_scale_.load();
-  const auto fits_packed = [&](std::uint32_t ef) {
-    return static_cast<double>(packed_beam_for(ef, scale, 1, 1)) / kind.share <= static_cast<double>(kPackedBeamMax);
-  };
+  const auto fits_packed = [&](std::uint32_t ef) { return packed_beam_for(ef, scale, 1, 1) <= kPackedBeamMax; };
   const std::size_t packed = kind.form == nullptr ? kEfs.size() : widths_to(fits_packed);
   const std::size_t easy = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfEasy; }));
   const std::size_t hard = std::min(packed, widths_to([](std::uint32_t ef) { return ef <= kEfHard; }));
@@ -209,7 +202,7 @@ RecallTable GraphIndex::measure_kind(const Probe& probe, const Kind& kind, unsig
     grid.add(record(probe, walk, std::min(n, probe.n), first, last, threads), rules, first, last);
   };
   RuleGrid grid;
-  if (kind.share < 1.0) {  // a filtered walk is long, and where it would be wider, few matches are compared instead
+  if (kind.share < 1.0) {  // where a walk would be wider, few matches are compared instead
     measured(kind, probe.n, 0, easy, grid);
     return std::move(grid).table();
   }
@@ -232,16 +225,14 @@ std::shared_ptr<const Calibration> GraphIndex::measure(const std::byte* queries,
   const std::uint64_t* pass = live() < size() ? live_words() : nullptr;
   RecallTable plain = measure_kind(make_probe(queries, n, among, rows, threads), {rows, form.get(), pass}, threads);
   std::vector<FilteredTable> filtered;
-  for (const FilterClass& filter : kFilterClasses) {
-    if (static_cast<double>(rows) * filter.share <= static_cast<double>(scan_matches_for(1))) continue;
-    const std::vector<std::uint64_t> matches = random_rows(among, rows, filter.share);
+  for (const double share : kFilterShares) {
+    if (static_cast<double>(rows) * share <= static_cast<double>(scan_matches_for(1))) continue;
+    const bool two_hop = share < (form != nullptr ? kPackedGateShareMin : kGateShareMin);
+    const std::vector<std::uint64_t> matches = random_rows(among, rows, share);
     const std::size_t some = std::min(n, kFilterQueries);
     const Probe probe = make_probe(queries, some, matches.data(), rows, threads);
-    filtered.push_back(
-        {filter.two_hop, static_cast<float>(filter.share),
-         measure_kind(probe,
-                      {rows, filter.two_hop ? nullptr : form.get(), matches.data(), filter.two_hop, filter.share},
-                      threads)});
+    const Kind kind{rows, two_hop ? nullptr : form.get(), matches.data(), two_hop, share};
+    filtered.push_back({two_hop, static_cast<float>(share), measure_kind(probe, kind, threads)});
   }
   return std::make_shared<const Calibration>(rows, given, std::move(plain), std::move(filtered));
 }
@@ -286,17 +277,51 @@ void GraphIndex::calibrate(const std::byte* queries, std::size_t n, unsigned thr
   set_calibration(measure(queries, n, among.data(), rows, true, threads));
 }
 
+const FilteredTable* GraphIndex::table_for(const Calibration& calibration, double share) const {
+  return calibration.filtered(share < (packed() != nullptr ? kPackedGateShareMin : kGateShareMin), share);
+}
+
 std::optional<Beam> GraphIndex::same_work(std::size_t k, std::size_t ef, double share) const {
   const std::shared_ptr<const Calibration> table = calibration();
   if (table == nullptr || k > kCalibratedMax) return std::nullopt;
-  const FilteredTable* filtered = table->filtered(share < kGateShareMin, share);
+  const FilteredTable* filtered = table_for(*table, share);
   if (filtered == nullptr) return std::nullopt;
-  const Beam plain{ef, filtered->table.expected(k, ef)};
-  if (filtered->two_hop || packed() == nullptr) return plain;
-  const double nodes = nodes_per_ef();
-  const auto widest = static_cast<std::size_t>(static_cast<double>(kPackedBeamMax) * share / std::max(nodes, 1.0));
-  const double hops = static_cast<double>(ef) * nodes / static_cast<double>(filtered->share);
-  return filtered->table.same_work(k, ef, hops, std::min<std::size_t>(widest, table->rows() / kScanPerEf));
+  const double wider = filtered->wider(share);
+  const auto narrow = [&](double width) { return static_cast<std::size_t>(width / wider); };
+  const std::size_t as_wide = std::max(narrow(static_cast<double>(ef)), std::size_t{1});
+  const Beam plain{ef, filtered->table.expected(k, as_wide)};
+  const std::optional<double> nodes = packed_nodes(k, ef, share);
+  if (filtered->two_hop || !nodes.has_value() || as_wide < k) return plain;
+  const double widest = static_cast<double>(kPackedBeamMax) / std::max(nodes_per_ef(), 1.0);
+  Beam beam = filtered->table.same_work(k, as_wide, *nodes / wider,
+                                        std::min(narrow(widest), std::size_t{table->rows() / kScanPerEf}));
+  if (!(beam.near_part > 0.0F)) return plain;
+  beam.ef = static_cast<std::size_t>(std::ceil(static_cast<double>(beam.ef) * wider));
+  return beam;
+}
+
+float GraphIndex::near_part_all(std::size_t k, float near_part, double share) const {
+  const std::shared_ptr<const Calibration> table = calibration();
+  const FilteredTable* filtered = table == nullptr ? nullptr : table_for(*table, share);
+  if (filtered == nullptr || filtered->two_hop) return near_part;
+  const std::optional<double> hops = filtered->table.hops_of(k, near_part);
+  if (!hops.has_value()) return near_part;
+  return std::min(near_part, table->plain().near_part_of(k, *hops * filtered->wider(share)).value_or(near_part));
+}
+
+std::optional<Beam> GraphIndex::choose_filtered(std::size_t k, double recall, double share) const {
+  const std::shared_ptr<const Calibration> table = calibration();
+  const FilteredTable* filtered = table == nullptr ? nullptr : table_for(*table, share);
+  if (filtered == nullptr) return std::nullopt;
+  return table->choose_filtered(*filtered, share, k, recall);
+}
+
+std::optional<double> GraphIndex::expected_filtered(std::size_t k, std::size_t ef, double share) const {
+  const std::shared_ptr<const Calibration> table = calibration();
+  const FilteredTable* filtered = table == nullptr ? nullptr : table_for(*table, share);
+  if (filtered == nullptr) return std::nullopt;
+  const double narrow = static_cast<double>(ef) / filtered->wider(share);
+  return filtered->table.expected(k, std::max(static_cast<std::size_t>(narrow), std::size_t{1}));
 }
 
 std::shared_ptr<const Calibration> GraphIndex::calibration() const {

@@ -135,8 +135,13 @@ class GraphIndex {
   // With a filter, a search that does the work of a beam of ef, as RecallTable::same_work does; none where nothing was
   // measured.
   [[nodiscard]] std::optional<Beam> same_work(std::size_t k, std::size_t ef, double share) const;
+  // As Calibration::choose, where this share of the rows match; none where nothing was measured.
+  [[nodiscard]] std::optional<Beam> choose_filtered(std::size_t k, double recall, double share) const;
+  [[nodiscard]] std::optional<double> expected_filtered(std::size_t k, std::size_t ef, double share) const;
   // Matches of a filter that are compared in the time of a walk, where they are this share of the rows: so many are.
-  [[nodiscard]] std::size_t scan_matches_max(std::size_t ef, double share) const noexcept;
+  [[nodiscard]] std::size_t scan_matches_max(std::size_t k, std::size_t ef, double share) const noexcept;
+  // How a filter is walked that so large a share of the rows passes: by filter or gate.
+  [[nodiscard]] Strategy filtered_walk(std::size_t k, std::size_t ef, double share) const noexcept;
   void set_calibration(std::shared_ptr<const Calibration> table);
 
   void copy_rows(const std::int64_t* rows, std::size_t n, std::byte* out) const;
@@ -203,6 +208,12 @@ class GraphIndex {
                                                            unsigned threads) const;
   [[nodiscard]] Probe make_probe(const std::byte* queries, std::size_t n, const std::uint64_t* among, std::size_t rows,
                                  unsigned threads) const;
+  // Of a filter that such a share of the rows passes; null: none was measured.
+  [[nodiscard]] const FilteredTable* table_for(const Calibration& calibration, double share) const;
+  // Of a walk that ends early with a filter: the part where all that is near matches, for as many nodes.
+  [[nodiscard]] float near_part_all(std::size_t k, float near_part, double share) const;
+  // Nodes that the packed form expands for a filter; none where it is not there or is not walked so far.
+  [[nodiscard]] std::optional<double> packed_nodes(std::size_t k, std::size_t ef, double share) const noexcept;
   struct Kind;  // of walk
   [[nodiscard]] WalkRules rules_of(const Kind& kind) const;
   [[nodiscard]] RecallTable measure_kind(const Probe& probe, const Kind& kind, unsigned threads) const;

@@ -88,11 +88,12 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
     }
   };
   const double share = static_cast<double>(matches) / static_cast<double>(size);
-  const std::size_t beam = std::max(p.k, packed_beam_for(p.ef_search, scale, 1, 1));
-  const std::size_t ef =
-      watched ? nodes_for(beam, share) : std::max(p.k, packed_beam_for(p.ef_search, scale, matches, size));
+  const std::size_t ef = std::max(
+      p.k, watched ? packed_beam_for(p.ef_search, scale, 1, 1) : packed_beam_for(p.ef_search, scale, matches, size));
+  const std::size_t enough = watched ? packed_beam_for(matches_for(p.k, p.ef_search), scale, 1, 1) : 0;
+  const std::size_t nodes_max = watched ? nodes_for(ef, enough, share) : 0;
   Answers answers{*this, queries, index.query_bytes(), out_rows, out_distances, {}, TopK(p.k), {}};
-  answers.keys.resize(ef + ef / 2 + 64);
+  answers.keys.resize(std::max(ef + ef / 2, nodes_max) + 64);
   answers.short_of.reserve(n);
   qgraph::SearchOptions options;
   options.k = p.k;
@@ -105,7 +106,10 @@ void GraphIndex::Search::run_packed(const std::byte* queries, std::size_t n, con
   options.order = order;
   options.alone = alone;
   if (watched) {
-    options.enough = beam;
+    options.enough = enough;
+    options.nodes_max = nodes_max;
+    options.rows_per_match = static_cast<float>(1.0 / share);
+    if (p.near_part > 0.0F) options.near_part_all = index.near_part_all(p.k, p.near_part, share);
     options.look = static_cast<std::uint32_t>(look_for(share));
     options.share_min = static_cast<float>(share * kLostPart);
   }
@@ -174,6 +178,7 @@ void GraphIndex::Search::run_codes(Plan how, const std::byte* queries, std::size
   request.two_hop = how == Plan::two_hop;
   request.near_part = p.near_part;
   request.near = p.k;
+  if (watched && how == Plan::gate) request.enough = matches_for(p.k, p.ef_search);
   if (watched) request.hops_max = hops_max_for(p.ef_search, matches);
   ExactQuery exact[kChunk];
   std::vector<std::uint8_t> lost;
@@ -260,11 +265,21 @@ void GraphIndex::search_linked(const std::byte* queries, std::size_t n_queries, 
   s.run(queries, n_queries, nullptr, out_rows, out_distances);
 }
 
-std::size_t GraphIndex::scan_matches_max(std::size_t ef, double share) const noexcept {
-  if (share < kGateShareMin || packed() == nullptr) return scan_matches_for(ef);
-  const double nodes = static_cast<double>(ef) * static_cast<double>(packed_scale_.load()) / share;
-  if (nodes > static_cast<double>(kPackedBeamMax)) return scan_matches_for(ef);
-  return static_cast<std::size_t>(nodes * kScanPerNode);
+std::optional<double> GraphIndex::packed_nodes(std::size_t k, std::size_t ef, double share) const noexcept {
+  if (packed() == nullptr) return std::nullopt;
+  const double rows = rows_for(static_cast<double>(ef), static_cast<double>(matches_for(k, ef)), share);
+  const double nodes = rows * static_cast<double>(packed_scale_.load());
+  return nodes <= static_cast<double>(kPackedBeamMax) ? std::optional(nodes) : std::nullopt;
+}
+
+std::size_t GraphIndex::scan_matches_max(std::size_t k, std::size_t ef, double share) const noexcept {
+  const std::optional<double> nodes = share < kPackedGateShareMin ? std::nullopt : packed_nodes(k, ef, share);
+  return nodes.has_value() ? static_cast<std::size_t>(*nodes * kScanPerNode) : scan_matches_for(ef);
+}
+
+Strategy GraphIndex::filtered_walk(std::size_t k, std::size_t ef, double share) const noexcept {
+  const bool packed_fits = share >= kPackedGateShareMin && packed_nodes(k, ef, share).has_value();
+  return packed_fits || share >= kGateShareMin ? Strategy::gate : Strategy::filter;
 }
 
 void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const SearchParameters& parameters,
@@ -307,14 +322,16 @@ void GraphIndex::search(const std::byte* queries, std::size_t n_queries, const S
   } else if (p.strategy == Strategy::filter) {
     s.plan = Plan::two_hop;
   } else if (p.strategy == Strategy::automatic && filtered) {
-    if (s.matches <= scan_matches_max(p.ef_search, share)) {
+    if (s.matches <= scan_matches_max(p.k, p.ef_search, share)) {
       s.plan = Plan::codes;
-    } else if (share < kGateShareMin) {
+    } else if (filtered_walk(p.k, p.ef_search, share) == Strategy::filter) {
       s.plan = Plan::two_hop;
     }
   }
   s.watched = filtered && s.plan != Plan::scan && s.plan != Plan::codes;
-  if (form != nullptr && s.plan == Plan::gate && packed_beam_for(p.ef_search, scale, s.matches, n) <= kPackedBeamMax) {
+  const bool packed_fits = s.watched ? packed_nodes(p.k, p.ef_search, share).has_value()
+                                     : packed_beam_for(p.ef_search, scale, s.matches, n) <= kPackedBeamMax;
+  if (form != nullptr && s.plan == Plan::gate && packed_fits) {
     s.packed = form.get();
     s.scale = scale;
     if (p.by_work && filtered) {

@@ -100,10 +100,13 @@ struct BeamRequest {
   std::size_t ef = 0;
   std::size_t keep = 0;                 // rows wanted per task, <= ef
   const std::uint64_t* pass = nullptr;  // rows that may be returned; null: all
-  bool two_hop = false;                 // step over rows that do not pass; needs `pass`
-  std::size_t hops_max = SIZE_MAX;      // gives up after so many expansions
-  float near_part = 0.0F;               // 1 / the stretch of an early end, see ends_early(); 0: none
-  std::size_t near = 0;                 // and how many done rows it asks for
+  // With `pass`: ends with as many rows as ef, returned or not, once so many of those that may be are done; 0: these
+  // alone count, as many as ef.
+  std::size_t enough = 0;
+  bool two_hop = false;             // step over rows that do not pass; needs `pass`
+  std::size_t hops_max = SIZE_MAX;  // gives up after so many expansions
+  float near_part = 0.0F;           // 1 / the stretch of an early end, see ends_early(); 0: none
+  std::size_t near = 0;             // and how many done rows it asks for
 };
 
 // Whether a walk over keys of the kind may end early: keys must be distances, of which one can say "so many times as

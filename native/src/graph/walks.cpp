@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "graph/constants.hpp"
+
 namespace vicinal::graph {
 namespace {
 
@@ -63,24 +65,40 @@ Ends ends_of(const Walk& walk, const Truth& truth, const WalkRules& rules, std::
     for (const Hit& hit : hits) found += hit.rank < truth.within[b] && hit.own <= farthest ? 1U : 0U;
     return static_cast<float>(std::min(found, truth.wanted[b])) / static_cast<float>(std::max(truth.wanted[b], 1U));
   };
-  std::size_t next_ef = first;
+  std::array<std::size_t, kBuckets> next_ef{};
+  next_ef.fill(first);
   std::array<std::size_t, kBuckets> next_part{};
+  const auto nodes_of = [&](std::size_t ef) {
+    return static_cast<std::size_t>(static_cast<double>(ef) * rules.beam_scale);
+  };
+  // Whether the matches among the nodes so far, `kept` of them nearer than the next one, end a walk for k results.
+  const auto has_enough = [&](std::size_t b, std::size_t ef, std::size_t kept, std::size_t hops) {
+    if (!(rules.kept_share > 0.0)) return true;
+    const std::size_t enough = nodes_of(matches_for(kCalibratedKs[b], ef));
+    return kept >= enough || hops >= nodes_for(nodes_of(ef), enough, rules.kept_share);
+  };
   const auto end_at = [&](std::size_t hops, bool over) {
     // By the beam: enough nodes that were nearer when they were chosen.
     std::size_t nearer = 0;
-    const auto least = next_ef < last ? static_cast<double>(kEfs[next_ef]) * rules.beam_scale : 0.0;
-    if (!over && next_ef<last&& static_cast<double>(hops) + 1.0> least) {
+    std::size_t kept = 0;  // of these, may be returned
+    const std::size_t lowest = *std::min_element(next_ef.begin(), next_ef.end());
+    if (!over && lowest < last && hops + 1 > nodes_of(kEfs[lowest])) {
       const float key = walk.chosen_at[hops];
       const float limit = rules.ties_count ? std::nextafter(key, kInfinity) : key;
-      for (std::size_t i = 0; i < hops; ++i) nearer += walk.counted[i] < limit ? 1U : 0U;
+      for (std::size_t i = 0; i < hops; ++i) {
+        nearer += walk.counted[i] < limit ? 1U : 0U;
+        kept += walk.own[i] < kInfinity && walk.chosen_at[i] < limit ? 1U : 0U;
+      }
     }
-    for (; next_ef < last; ++next_ef) {
-      const auto beam = static_cast<std::size_t>(static_cast<double>(kEfs[next_ef]) * rules.beam_scale);
-      const double hops_max = rules.hops_per_beam * static_cast<double>(beam) + rules.hops_besides;
-      const bool spent = rules.hops_per_beam > 0.0 && static_cast<double>(hops) >= hops_max;
-      if (!over && !spent && nearer < beam) break;
-      for (std::size_t b = 0; b < kBuckets; ++b) {
-        ends.of_ef[next_ef][b] = {static_cast<std::uint32_t>(hops), recall(b)};
+    for (std::size_t b = 0; b < kBuckets; ++b) {
+      float reached = -1.0F;
+      for (; next_ef[b] < last; ++next_ef[b]) {
+        const std::size_t beam = nodes_of(kEfs[next_ef[b]]);
+        const double hops_max = rules.hops_per_beam * static_cast<double>(beam) + rules.hops_besides;
+        const bool spent = rules.hops_per_beam > 0.0 && static_cast<double>(hops) >= hops_max;
+        if (!over && !((spent || nearer >= beam) && has_enough(b, kEfs[next_ef[b]], kept, hops))) break;
+        if (reached < 0.0F) reached = recall(b);
+        ends.of_ef[next_ef[b]][b] = {static_cast<std::uint32_t>(hops), reached};
       }
     }
     for (std::size_t b = 0; b < kBuckets; ++b) {

@@ -34,7 +34,7 @@ struct Truth {
 struct Walk {
   const std::uint32_t* rows = nullptr;
   const float* chosen_at = nullptr;  // the distance by which it was the nearest candidate
-  const float* counted = nullptr;    // what a beam's end compares with that; infinite: not counted
+  const float* counted = nullptr;    // what a beam's width compares with that; infinite: not counted
   const float* own = nullptr;        // its own distance; infinite: may not be returned
   std::size_t n = 0;
 };
@@ -47,6 +47,9 @@ struct WalkRules {
   std::size_t (*rerank)(std::size_t k) = nullptr;  // rows whose exact distances are taken
   double hops_per_beam = 0.0;                      // most nodes that are expanded, by the beam; 0: no limit
   double hops_besides = 0.0;
+  // Of a walk that keeps matches: their share of the rows. It goes on until enough of them are nearer, see
+  // matches_for().
+  double kept_share = 0.0;
 };
 
 // Where one walk would have ended, and the recall by then, for efs [first, last) of kEfs.

@@ -201,7 +201,8 @@ struct Candidates {
     l.size = kept;
     // A list half full of what is needed would be tightened again and again.
     const std::uint32_t before = l.room;
-    while (l.room < capacity && l.size > l.room / 2) l.room = 2 * l.room < capacity ? 2 * l.room : capacity;
+    const std::uint32_t widest = want > sizes.room ? capacity : sizes.room;
+    while (l.room < widest && l.size > l.room / 2) l.room = 2 * l.room < widest ? 2 * l.room : widest;
     for (std::uint32_t i = before + 64; i < l.room + 64; i += W) V::storef(l.cd + i, empty);
   }
 

@@ -27,6 +27,7 @@ inline constexpr float kMargin = 3.0F;             // standard deviations that a
 inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
 inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
 inline constexpr std::size_t kPageBytes = 4096;
+inline constexpr float kCopies = 2.0F;          // candidates for a node that looking for matches will expand
 inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
 inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
 
@@ -185,7 +186,7 @@ struct SearchLoop : Candidates<V> {
     const F empty = V::setf(kInfinity);
     l.kth = -kInfinity;
     l.stop = kInfinity;
-    l.room = sizes.capacity;
+    l.room = sizes.room;
     if (b.near_part > 0.0F && l.room > kRoomMin) l.room = kRoomMin;
     if (b.near != 0 && b.near <= b.ef) {
       const auto near = static_cast<std::uint32_t>(b.near);
@@ -222,6 +223,48 @@ struct SearchLoop : Candidates<V> {
     return static_cast<float>(l.returnable) < b.share_min * static_cast<float>(l.hops);
   }
 
+  // Whether candidates that were dropped are missing: others were thought to be enough, but hardly any of them match.
+  static VICINAL_INLINE bool ran_dry(const Batch& b, const Lane& l) noexcept {
+    return l.returnable < b.enough / 2 && l.tau < l.stop;
+  }
+
+  // Nodes that a walk will go on to expand, as far as one can tell.
+  static VICINAL_INLINE std::uint32_t still_to_expand(const Batch& b, std::uint32_t ef, const Lane& l) noexcept {
+    const std::uint32_t rows = ef > l.hops ? ef - l.hops : 0;
+    if (l.returnable >= b.enough) return rows;
+    const float seen = static_cast<float>(l.hops) / static_cast<float>(l.returnable + 1);
+    const float each = seen > b.rows_per_match ? seen : b.rows_per_match;
+    const float more = kCopies * each * static_cast<float>(b.enough - l.returnable);
+    const float most = static_cast<float>(b.nodes_max);
+    const auto for_matches = static_cast<std::uint32_t>(more < most ? more : most);
+    return rows > for_matches ? rows : for_matches;
+  }
+
+  // Whether as many as are enough of those that may be returned are nearer than the nearest candidate.
+  static VICINAL_INLINE bool enough_settled(const Batch& b, Lane& l, float nearest) noexcept {
+    if (l.returnable < b.enough) return false;
+    const F empty = V::setf(kInfinity), limit = V::setf(nearest);
+    V::storef(l.ed + l.hops, empty);
+    std::size_t nearer = 0;
+    for (std::uint32_t i = 0; i < l.hops; i += W) {
+      const M may = V::lt(V::loadf(l.ed + i), empty);  // chosen as near, and not one that may not be returned
+      nearer += static_cast<std::size_t>(__builtin_popcount(V::bits(V::both(may, V::lt(V::loadf(l.ek + i), limit)))));
+    }
+    return nearer >= b.enough;
+  }
+
+  // Between the part of all rows and that of a filter, by how many of the nodes may not be returned.
+  static VICINAL_INLINE float near_part_of(const Batch& b, const Lane& l) noexcept {
+    if (!(b.near_part_all > 0.0F)) return b.near_part;
+    const auto nodes = static_cast<float>(l.hops + 1);
+    const float usual = 1.0F - 1.0F / b.rows_per_match;
+    // A standard deviation is left to chance.
+    const float others =
+        1.0F - static_cast<float>(l.returnable) / nodes + __builtin_sqrtf(usual * (1.0F - usual) / nodes);
+    if (!(others < usual)) return b.near_part;
+    return b.near_part_all + (b.near_part - b.near_part_all) * others / usual;
+  }
+
   // Takes an own distance among the nearest. When those are settled, candidates too far away to change them end the
   // walk.
   static __attribute__((noinline)) void take_near(const Context& c, const Batch& b, Lane& l, float own) noexcept {
@@ -239,7 +282,7 @@ struct SearchLoop : Candidates<V> {
     }
     if (l.kth == kInfinity || !(b.near_part > 0.0F)) return;
     const float distance = l.kth + c.far_off;  // below 0 only by rounding, or for the longest rows under ip
-    l.stop = (distance > 0.0F ? distance / b.near_part : distance) - c.far_off;
+    l.stop = (distance > 0.0F ? distance / near_part_of(b, l) : distance) - c.far_off;
   }
 
   // One hop. False when the search is over.
@@ -302,7 +345,7 @@ struct SearchLoop : Candidates<V> {
     const auto* codes = reinterpret_cast<const std::uint8_t*>(row + layout.codes);
     for (std::uint32_t block = 0; block < layout.degree; block += kBlock) {
       if (l.size + kBlock > l.room) {
-        const std::uint32_t want = sizes.kept * (ef > l.hops ? ef - l.hops : 0);
+        const std::uint32_t want = sizes.kept * still_to_expand(b, ef, l);
         tighten(sizes, l, want > kWantMin ? want : kWantMin);
       }
       const F limit = V::setf(l.tau < l.stop ? l.tau : l.stop);
@@ -370,18 +413,8 @@ struct SearchLoop : Candidates<V> {
       for (std::uint32_t i = 0; i < known; i += W) {
         nearer += static_cast<std::uint32_t>(__builtin_popcount(V::bits(V::lt(V::loadf(l.ek + i), limit_all))));
       }
-      on = nearer < ef && known < sizes.hops_max;
-    }
-    if (on && b.enough != 0 && l.returnable >= b.enough) {
-      const F limit_all = V::setf(nearest);
-      V::storef(l.ed + l.hops, empty);
-      std::size_t nearer = 0;
-      for (std::uint32_t i = 0; i < l.hops; i += W) {
-        const M may = V::lt(V::loadf(l.ed + i), empty);  // chosen as near, and not one that may not be returned
-        nearer +=
-            static_cast<std::size_t>(__builtin_popcount(V::bits(V::both(may, V::lt(V::loadf(l.ek + i), limit_all)))));
-      }
-      on = nearer < b.enough;
+      on = nearer < ef && known < sizes.rows_max;
+      if (!on && b.enough != 0) on = known < sizes.hops_max && !enough_settled(b, l, nearest);
     }
     if constexpr (!Single) {
       if (!on) return false;
@@ -425,7 +458,7 @@ struct SearchLoop : Candidates<V> {
       l.er[n] = row;
       n += may_return(b, row) ? 1 : 0;
     }
-    if (b.look != 0 && l.hops >= b.look && astray(b, l)) n = 0;
+    if (b.look != 0 && l.hops >= b.look && (astray(b, l) || ran_dry(b, l))) n = 0;
     V::storef(l.ed + n, V::setf(kInfinity));  // the lanes behind the last
     const auto results = static_cast<std::uint32_t>(b.results);
     const auto most = static_cast<std::uint32_t>(b.rerank);
@@ -453,7 +486,7 @@ struct SearchLoop : Candidates<V> {
   }
 
   static void run(const Context& c, const Batch& b, Lane* lanes, std::size_t begin, std::size_t end) noexcept {
-    const Sizes sizes = Sizes::of(b.ef, c.graph.nodes, b.results);
+    const Sizes sizes = Sizes::of(b.ef, b.nodes_max, c.graph.nodes, b.results);
     const auto ef = static_cast<std::uint32_t>(b.ef);
     std::size_t next = begin;
     std::size_t width = end - begin < b.interleave ? end - begin : b.interleave;

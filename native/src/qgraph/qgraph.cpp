@@ -136,6 +136,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
   batch.pass = options.pass;
   batch.limit = options.limit;
   batch.near_part = options.near_part;
+  batch.near_part_all = options.near_part_all;
   batch.alone = options.alone && reranker.visited == nullptr;
   if (options.near_part > 0.0F || (batch.alone && options.k <= kNearAlone)) {
     batch.near = options.k;
@@ -143,6 +144,8 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
     batch.near = SIZE_MAX;  // never ends early, and says which nodes may be returned
   }
   batch.enough = options.enough;
+  batch.nodes_max = options.nodes_max;
+  batch.rows_per_match = options.rows_per_match;
   batch.look = options.look;
   batch.share_min = options.share_min;
   batch.reranker = reranker;
@@ -161,7 +164,7 @@ void QGraph::search(const float* queries, std::size_t nq, const SearchOptions& o
     context.far_off = 2.0F * parameters_.unit * parameters_.query_norm * parameters_.query_norm;
 
   const auto scratch = scratches_.lease();
-  scratch->prepare(context.graph, batch.ef, std::min(batch.interleave, nq));
+  scratch->prepare(context.graph, batch.ef, batch.nodes_max, std::min(batch.interleave, nq));
   (options.loops != nullptr ? *options.loops : loops_).search(context, batch, scratch->lanes(), 0, nq);
 }
 

@@ -42,7 +42,10 @@ struct SearchOptions {
   const std::uint64_t* pass = nullptr;  // bit r of word r / 64: row r may be returned; null: all
   std::uint32_t limit = 0;              // rows from here on are not returned
   float near_part = 0.0F;               // ends a search early, see Batch; 0: it does not
-  std::size_t enough = 0;               // of Batch, where only some rows may be returned
+  float near_part_all = 0.0F;           // of Batch, where only some rows may be returned, and what follows
+  std::size_t enough = 0;
+  std::size_t nodes_max = 0;
+  float rows_per_match = 0.0F;
   std::uint32_t look = 0;
   float share_min = 0.0F;
   const std::uint32_t* order = nullptr;  // in which to answer, the number of a query each; null: as they come

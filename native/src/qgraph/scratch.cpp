@@ -6,10 +6,11 @@
 
 namespace vicinal::qgraph {
 
-void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
+void Scratch::prepare(const View& graph, std::size_t ef, std::size_t nodes_max, std::size_t lanes) {
   const std::uint32_t padded = graph.layout.padded;
-  if (ef == ef_ && lanes <= count_ && padded == padded_ && graph.layout.tables == tables_) return;
-  const Sizes sizes = Sizes::of(ef, 0, ef);
+  if (ef == ef_ && nodes_max == nodes_max_ && lanes <= count_ && padded == padded_ && graph.layout.tables == tables_)
+    return;
+  const Sizes sizes = Sizes::of(ef, nodes_max, 0, ef);
   const std::size_t list = sizes.capacity + 128;
   const std::size_t expanded = round_up(sizes.hops_max + 64, 16);
   std::size_t used = 0;
@@ -63,6 +64,7 @@ void Scratch::prepare(const View& graph, std::size_t ef, std::size_t lanes) {
     std::fill_n(l.ci, list, 0U);
   }
   ef_ = ef;
+  nodes_max_ = nodes_max;
   count_ = lanes;
   padded_ = padded;
   tables_ = graph.layout.tables;

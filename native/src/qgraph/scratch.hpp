@@ -12,13 +12,14 @@ namespace vicinal::qgraph {
 class Scratch {
  public:
   // Lays out `lanes` lanes for searches of that shape; keeps the memory where it suffices.
-  void prepare(const View& graph, std::size_t ef, std::size_t lanes);
+  void prepare(const View& graph, std::size_t ef, std::size_t nodes_max, std::size_t lanes);
   [[nodiscard]] Lane* lanes() noexcept { return lanes_; }
 
  private:
   AlignedBuffer<std::byte> memory_;
   Lane lanes_[kInterleaveMax];
   std::size_t ef_ = 0;
+  std::size_t nodes_max_ = 0;
   std::size_t count_ = 0;
   std::uint32_t padded_ = 0;
   std::uint32_t tables_ = 0;

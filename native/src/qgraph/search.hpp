@@ -53,12 +53,19 @@ struct Batch {
   // A walk ends early when `near` returnable nodes are nearer than near_part times the nearest candidate; 0: it does
   // not.
   float near_part = 0.0F;
+  // The part where all rows near the query may be returned: they lie nearer than as many of some, and no more is known
+  // of what is still to be found. A walk goes by the share of its own nodes that may be, and rows_per_match. 0: there
+  // is one part for all.
+  float near_part_all = 0.0F;
   std::size_t near = 0;  // so many nearest are kept track of, at most ef; 0: none; SIZE_MAX: none, see Lane::ed
-  // Where only some rows may be returned (near is not 0 then), a walk also ends when so many of those are nearer than
-  // the nearest candidate; 0: it does not.
+  // Where only some rows may be returned (near is not 0 then), a walk of ef nodes goes on until so many of those are
+  // nearer than the nearest candidate, or nodes_max nodes are expanded; 0: it does not. Each is expected to take
+  // rows_per_match nodes.
   std::size_t enough = 0;
-  // And when of its first `look` nodes, or at its end of all, a smaller share may be returned: it is in the wrong
-  // place, and proposes nothing. 0: nowhere is wrong.
+  std::size_t nodes_max = 0;
+  float rows_per_match = 0.0F;
+  // And when of its first `look` nodes, or at its end of all, a smaller share may be returned, or it has no candidates
+  // left and not even half of enough: it is in the wrong place, and proposes nothing. 0: nowhere is wrong.
   std::uint32_t look = 0;
   float share_min = 0.0F;
   Reranker reranker;
@@ -125,22 +132,30 @@ struct Lane {
 
 struct Sizes {
   std::uint32_t capacity = 0;  // of cd and ci, without padding
+  std::uint32_t room = 0;      // of it at first
   std::uint32_t slots = 0;     // of the table of expanded nodes, a power of two
   // Where a bit for each node takes no more room than the table, the table's first words are these bits, set for nodes
   // not expanded; their number is a power of two, and nodes share bits where there are more of them.
   bool bitmap = false;
   std::uint32_t word_mask = 0;
-  std::uint32_t hops_max = 0;  // expanded nodes at most
+  std::uint32_t rows_max = 0;  // expanded nodes at most, but for those that Batch::enough asks for
+  std::uint32_t hops_max = 0;  // and at all
   // Candidates kept for each node left to expand. Some are copies, met from several rows: a walk that keeps one for
   // each may run out of them early. Where nearly all its nodes are results that costs a second walk, elsewhere little.
   std::uint32_t kept = 1;
-  static Sizes of(std::size_t ef, std::uint32_t nodes, std::size_t results) noexcept {
+  // nodes_max: of Batch, with `enough`; else 0.
+  static Sizes of(std::size_t ef, std::size_t nodes_max, std::uint32_t nodes, std::size_t results) noexcept {
     Sizes s;
     s.kept = 4 * results > 3 * ef ? 2 : 1;
-    s.capacity = static_cast<std::uint32_t>((s.kept * ef + (ef / 2 > 64 ? ef / 2 : 64) + 31) / 32 * 32);
-    s.hops_max = static_cast<std::uint32_t>(ef + ef / 2 + 32);
+    const auto list_for = [&](std::size_t wanted) {
+      return static_cast<std::uint32_t>((s.kept * wanted + (wanted / 2 > 64 ? wanted / 2 : 64) + 31) / 32 * 32);
+    };
+    s.room = list_for(ef);
+    s.capacity = nodes_max > ef ? list_for(nodes_max) : s.room;
+    s.rows_max = static_cast<std::uint32_t>(ef + ef / 2 + 32);
+    s.hops_max = nodes_max > s.rows_max ? static_cast<std::uint32_t>(nodes_max) : s.rows_max;
     s.slots = 256;
-    while (s.slots < 32 * ef) s.slots *= 2;
+    while (s.slots < 32 * ef || s.slots < 16 * nodes_max) s.slots *= 2;
     s.bitmap = nodes <= 32 * std::uint64_t{s.slots};
     if (s.bitmap) s.word_mask = (nodes <= 32 ? 1 : std::bit_ceil(nodes) / 32) - 1;
     return s;

@@ -2,7 +2,7 @@
 
 scan    compare every match: exact distances of few, codes of more and then exact distances of the best.
 filter  traverse the graph, stepping over failing nodes to their neighbours: between the two.
-gate    traverse the graph as if there were no filter, keep only matches: cheapest when most pass.
+gate    traverse the graph as if there were no filter, keep only matches: cheapest when many pass.
 
 The index carries the plan out, and turns a traversal into a scan for a query that lies far from
 all matches, where a traversal ends in the wrong place. Costs are in distance computations.
@@ -20,8 +20,8 @@ from vicinal.model.recall import mean_recall
 
 Strategy = Literal["scan", "filter", "gate"]
 
-GATE_SELECTIVITY_MIN = 0.3
-"""Above this share of matches plain traversal finds enough of them on its way."""
+MATCHES_PER_RESULT = 2.5
+"""A walk that keeps matches goes on until it has so many of them; where more pass, it is one without a filter."""
 
 SCAN_COST_PER_MATCH = 0.25
 """A match's code against a distance on a graph's path: sequential rows, a quarter of the bytes, no visited set."""
@@ -62,6 +62,7 @@ def plan_segment(
     n_linked: int,
     filtered: bool,
     scan_max: int,
+    walk_by: Literal["filter", "gate"],
     k: int,
     beam: Beam,
     exact: bool,
@@ -70,6 +71,7 @@ def plan_segment(
 
     n_linked : rows that the graph holds; the others are scanned whatever the strategy.
     scan_max : matches of a filter that are compared faster than a traversal is done.
+    walk_by : the faster way to walk with this share of matches.
     beam : the width of a traversal with this share of matches, and the recall to expect of it; width 0 is none.
     """
     ef = max(beam.ef_search, k)
@@ -98,12 +100,13 @@ def plan_segment(
         return plan("gate", walk, "no filter: plain traversal", beam)
     selectivity = n_matches / max(n_live, 1)
     two_hop = walk * min(3.0, 1.0 / max(selectivity, 0.1))
-    cost = walk / selectivity if selectivity < 1.0 else walk
+    rows = max(ef, min(ef, MATCHES_PER_RESULT * k) / max(selectivity, 1e-9))
     if n_matches <= scan_max:
         distances = n_matches * SCAN_COST_PER_MATCH
         return plan(
             "scan", distances, f"{n_matches} matches are compared faster than a walk is done"
         )
-    if selectivity >= GATE_SELECTIVITY_MIN:
+    if walk_by == "gate":
+        cost = rows * DISTANCES_PER_EF + pending
         return plan("gate", cost, f"{selectivity:.0%} of the rows match", beam)
     return plan("filter", two_hop, f"{selectivity:.1%} of the rows match", beam)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -258,13 +258,15 @@ class Reader:
             wanted = min(k, count)
             share = None if match is None else count / max(segment.n_live, count)
             beam = _beam(segment.index, wanted, options, share)
+            scan_max, walk_by = _with_filter(segment.index, wanted, options, beam, share)
             plan = plan_segment(
                 n_rows=n,
                 n_live=segment.n_live,
                 n_matches=count,
                 n_linked=segment.index.n_linked,
                 filtered=match is not None,
-                scan_max=0 if share is None else _scan_max(segment.index, options, beam, share),
+                scan_max=scan_max,
+                walk_by=walk_by,
                 k=k,
                 beam=beam,
                 exact=exact,
@@ -432,7 +434,11 @@ def _work(options: SearchOptions) -> int:
     return default_ef(options.k) if options.ef_search is None else options.ef_search
 
 
-def _scan_max(index: GraphIndex, options: SearchOptions, beam: Beam, share: float) -> int:
-    """Matches that are compared faster than this traversal is done."""
-    work = beam.ef_search if options.recall is not None else _work(options)
-    return index.scan_matches_max(max(work, 1), share)
+def _with_filter(
+    index: GraphIndex, k: int, options: SearchOptions, beam: Beam, share: float | None
+) -> tuple[int, Literal["filter", "gate"]]:
+    """Matches that are compared faster than this traversal is done, and how else they are found."""
+    if share is None:
+        return 0, "gate"
+    work = max(k, beam.ef_search if options.recall is not None else _work(options))
+    return index.scan_matches_max(k, work, share), index.filtered_walk(k, work, share)

@@ -220,7 +220,8 @@ class GraphIndex:
         queries : (dim,) or (n_queries, dim), C-contiguous: float32 for f32 and f16 rows, int8 for i8,
             packed uint8 for bit. Nothing is converted.
         k : results wanted, 1 to 10000.
-        ef_search : work to do, k or more: as much as a beam of that width. Where the index is calibrated, a search
+        ef_search : work to do, k or more: as much as a beam of that width; with a filter, no less than finds
+            2.5 k matches. Where the index is calibrated, a search
             ends when its results are settled, and is the longer where they are not (see `same_work`). Larger raises
             recall and latency. None: max(64, 2 k).
         threads : of this call, 0 means all.
@@ -325,7 +326,8 @@ class GraphIndex:
         """The cheapest walk that is expected to reach the recall, 0 < recall < 1, for k of 1 to 100.
 
         share : of the rows that match a filter, of which it is assumed that it has nothing to do with the query; None
-            is no filter. Where nothing was measured for it, the walk is that without a filter, and recall is None.
+            is no filter. Where nothing was measured for it, the walk is that without a filter, over as many
+            matches, and recall is None.
 
         Where the index is not calibrated, it is the default beam, wider for a recall above 0.98.
         """
@@ -333,7 +335,10 @@ class GraphIndex:
         if chosen is not None:
             return Beam(*chosen)
         if share is not None:
-            return Beam(self.choose_beam(k, recall).ef_search, None)
+            ef = self.choose_beam(k, recall).ef_search
+            if ef and self.filtered_walk(k, ef, share) == "gate":
+                ef = min(EF_MAX, math.ceil(ef / share))  # as many matches as that beam holds rows
+            return Beam(ef, None)
         ef = default_ef(k) * max(1.0, MISS_OF_DEFAULT / (1 - recall))
         return Beam(min(EF_MAX, math.ceil(ef)), None)
 
@@ -351,12 +356,16 @@ class GraphIndex:
         measured."""
         return self._open.expected(k, ef_search, share)
 
-    def scan_matches_max(self, ef_search: int, share: float) -> int:
+    def scan_matches_max(self, k: int, ef_search: int, share: float) -> int:
         """Up to so many matches of a filter are compared one by one faster than a walk of that width is done.
 
         share : of the rows that match, above 0 and at most 1.
         """
-        return self._open.scan_matches_max(ef_search, share)
+        return self._open.scan_matches_max(k, ef_search, share)
+
+    def filtered_walk(self, k: int, ef_search: int, share: float) -> Literal["filter", "gate"]:
+        """The strategy of the walk that is faster where that share of the rows match."""
+        return self._open.filtered_walk(k, ef_search, share)
 
     @property
     def calibration(self) -> Calibration | None:
