@@ -112,7 +112,7 @@ def test_recall_holds_for_few_and_many_matches(packed, lie: str, share: float) -
             match[order[:count] if lie == "near" else order[-count:]] = True
         exact = index.search(query, k=10, exact=True, filter=match)[0].reshape(-1)
         for strategy in found:
-            got = index.search(query, k=10, ef_search=100, filter=match, strategy=strategy)[0]
+            got = index.search(query, k=10, ef_search=128, filter=match, strategy=strategy)[0]
             assert match[got.reshape(-1)].all()  # and none is missing
             found[strategy] += len(np.intersect1d(exact, got))
     assert min(found.values()) >= 0.95 * 10 * len(queries), found

