@@ -85,8 +85,8 @@ Ends ends_of(const Walk& walk, const Truth& truth, const WalkRules& rules, std::
     if (!over && lowest < last && hops + 1 > nodes_of(kEfs[lowest])) {
       const float key = walk.chosen_at[hops];
       const float limit = rules.ties_count ? std::nextafter(key, kInfinity) : key;
-      for (std::size_t i = 0; i < hops; ++i) {
-        nearer += walk.counted[i] < limit ? 1U : 0U;
+      for (std::size_t i = 0; i < hops; ++i) nearer += walk.counted[i] < limit ? 1U : 0U;
+      for (std::size_t i = 0; rules.kept_share > 0.0 && i < hops; ++i) {
         kept += walk.own[i] < kInfinity && walk.chosen_at[i] < limit ? 1U : 0U;
       }
     }
