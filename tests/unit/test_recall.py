@@ -42,7 +42,7 @@ def test_the_recall_asked_for_is_reached(index: GraphIndex, k: int, asked: float
     exact = index.search(Q, k=k, recall=1.0)[0]
     found = index.search(Q, k=k, recall=asked)[0]
     beam = index.choose_beam(k, asked)
-    # What to expect was measured with a sample, of 100 points here, and is off by three of its standard errors at most.
+    # What to expect was measured with a sample, of 200 points here, and is off by three of its standard errors at most.
     # The bound is one of them above what was asked.
     table, reached = index.calibration, recall(found, exact)
     assert table is not None

@@ -21,12 +21,10 @@
 namespace vicinal::graph {
 namespace {
 
-// Rows kept back: one of kHeldShare, which costs about 4 % of linking them all; of a small batch more, so that the
-// table says something; with fewer than the least it would not.
+// Rows kept back: one of kHeldShare, whose linking one by one costs about a tenth of a load of so few, and a hundredth
+// of a load of a million.
 constexpr std::size_t kHeldMax = 1000;
-constexpr std::size_t kHeldShare = 50;
-constexpr std::size_t kHeldSmall = 100;
-constexpr std::size_t kHeldShareMax = 20;
+constexpr std::size_t kHeldShare = 20;
 constexpr std::size_t kHeldMin = 25;
 
 // Walks of all queries are recorded up to this beam where a first few find almost everything with it, else up to the
@@ -240,8 +238,7 @@ std::shared_ptr<const Calibration> GraphIndex::measure(const std::byte* queries,
 std::size_t GraphIndex::rows_to_hold(std::size_t first, std::size_t last) const {
   const std::shared_ptr<const Calibration> table = calibration();
   if (table != nullptr && last < 2 * table->rows()) return 0;
-  const std::size_t n = last - first;
-  const std::size_t held = std::clamp(n / kHeldShare, std::min(kHeldSmall, n / kHeldShareMax), kHeldMax);
+  const std::size_t held = std::min((last - first) / kHeldShare, kHeldMax);
   return held < kHeldMin ? 0 : held;
 }
 
