@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +22,11 @@ from serving import Gate, http_call, metric
 
 import vicinal
 from vicinal.client.local import LocalCollection
+from vicinal.engine.collection import Collection
 from vicinal.engine.reader import Reader
+from vicinal.model.errors import DeadlineError
+from vicinal.server import gateway
+from vicinal.server.gateway import Gateway
 
 COMMAND = Path(sys.executable).with_name("vicinal")
 
@@ -123,6 +129,29 @@ def test_searches_that_wait_together_become_one_call_and_equal_ones_one_search(
         assert [f.result()[0].id for f in rest] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
         assert others.result()[0].id == 1
         assert gate.sizes == [1, 5, 1]
+
+
+def test_a_search_does_not_wait_for_one_whose_deadline_is_over(
+    local: vicinal.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be there until the event loop has told what waited for it."""
+    search, began = Gateway._search, []
+
+    async def late(self: Gateway, call: gateway.Call, engine: Collection) -> bytes:
+        over: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        flight = (gateway._key(engine, gateway._digest(call)), engine.version)
+        self._flights[flight] = over
+        over.add_done_callback(partial(self._land, flight))
+        over.set_exception(DeadlineError("the time was over"))
+        began.append(flight)
+        return await search(self, call, engine)
+
+    monkeypatch.setattr(Gateway, "_search", late)
+    with local.serve(http_port=0, recall_share=0) as server:
+        for _ in range(2):
+            path = "/v1/collections/docs/search"
+            assert http_call(server.url, "POST", path, {"vector": [1, 0]})[0] == 200
+    assert len(began) == 2
 
 
 def test_a_deadline_ends_the_wait_and_not_the_one_of_another(

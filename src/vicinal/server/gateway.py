@@ -302,8 +302,9 @@ class Gateway:
                 return body
             flight = (key, version)
             future = self._flights.get(flight)
-            joined = future is not None
-            if future is None:
+            # One that is over has nothing to wait for, and its error, a deadline's, would come back at once for ever.
+            joined = future is not None and not future.done()
+            if future is None or not joined:
                 future = self._look_or_begin(call, engine, request, version)
                 self._flights[flight] = future
                 future.add_done_callback(partial(self._land, flight))
@@ -342,7 +343,8 @@ class Gateway:
 
     def _land(self, flight: Flight, future: asyncio.Future[bytes]) -> None:
         """A search is done: later ones begin anew. (Its error may be one that nobody waits for any more.)"""
-        del self._flights[flight]
+        if self._flights.get(flight) is future:  # not begun anew meanwhile
+            del self._flights[flight]
         if not future.cancelled():
             future.exception()
 
