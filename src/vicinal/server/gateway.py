@@ -312,9 +312,8 @@ class Gateway:
                 self.metrics.deduplicated.inc()
             try:
                 answer = await _within(future, call.deadline)
-                if (
-                    call.operation is ops.SEARCH and not joined
-                ):  # who joins waits less than the queue
+                # Who joins waits less than the queue.
+                if call.operation is ops.SEARCH and not joined:
                     self.admission.answered(time.perf_counter() - call.came_s)
                 return answer
             except DeadlineError:
