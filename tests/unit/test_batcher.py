@@ -168,6 +168,19 @@ def test_while_others_are_to_begin_no_batch_does_and_then_they_go_together() -> 
     assert len(fake.calls) == 1, "one native call"
 
 
+def holding(hold: list[bool], *, pressed: bool) -> SearchBatcher:
+    """One with a thread, which begins nothing while hold[0]."""
+    return SearchBatcher(
+        1,
+        64,
+        lambda taken: None,
+        lambda: None,
+        lambda seconds: None,
+        lambda: hold[0],
+        lambda: pressed,
+    )
+
+
 @pytest.mark.parametrize(
     ("pressed", "at_once_s_max", "here"),
     [(True, 60.0, [False, True, True]), (True, 0.0, [False] * 3), (False, 60.0, [False] * 3)],
@@ -179,15 +192,7 @@ def test_a_batch_stays_in_its_thread_where_the_one_core_is_pressed_and_its_like_
     fake, hold, ids = Fake(), [False], list[str]()
 
     async def search() -> list[list[bytes]]:
-        made = SearchBatcher(
-            1,
-            64,
-            lambda taken: None,
-            lambda: None,
-            lambda seconds: None,
-            lambda: hold[0],
-            lambda: pressed,
-        )
+        made = holding(hold, pressed=pressed)
         try:
             found = list[list[bytes]]()
             for _ in range(3):
@@ -217,15 +222,7 @@ def test_of_batches_at_the_same_time_as_many_stay_in_their_thread_as_are_quick_t
     fake, hold = Fake(), [False]
 
     async def search() -> None:
-        made = SearchBatcher(
-            1,
-            64,
-            lambda taken: None,
-            lambda: None,
-            lambda seconds: None,
-            lambda: hold[0],
-            lambda: True,
-        )
+        made = holding(hold, pressed=True)
         try:
             for _ in range(2):
                 several, hold[0] = [waiting() for _ in range(6)], True

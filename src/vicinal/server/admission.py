@@ -74,7 +74,8 @@ class Admission:
         self.requests, self.body_bytes = 0, 0
         self._read, self._starting = 0, 0
         self.held, self._lane_max = 0, LANE_BATCHES * config.threads * config.batch_max
-        if config.one_core:
+        self._one_core = config.one_core
+        if self._one_core:
             self._lane_max = min(self._lane_max, LANE_ONE_CORE_MAX)
         self._lanes: dict[bytes, _Lane] = {}
         self._holds: deque[_Lane] = deque()
@@ -114,6 +115,11 @@ class Admission:
         if not (self.requests or self.held or self._starting):
             self._begin_interval(self._clock())  # how much is done in an idle time says nothing
         self.requests += 1
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the server has one core, and more to do than that can."""
+        return self._one_core and self.held > 0
 
     def room(self) -> bool:
         """Whether a request that was read just now may go on to `enter`. It takes its room at once: what comes in one

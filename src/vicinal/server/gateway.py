@@ -130,7 +130,7 @@ class Gateway:
             lambda: self.observer.last_search(),
             self.admission.searched,
             lambda: self.admission.holding,
-            lambda: config.one_core and self.admission.held > 0,
+            lambda: self.admission.pressed,
         )
         self.admission.begun = self._batcher.dispatch
         self.observer = Observer(
