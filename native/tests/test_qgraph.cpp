@@ -470,6 +470,26 @@ void adopted_rows_are_checked() {
   CHECK(!again.adopt(set.n).empty(), "two nodes of one row");
 }
 
+// Files of older releases hold rows of an unlucky length side by side.
+void rows_side_by_side_are_adopted_and_answer_the_same() {
+  const Set set(300, 256, Metric::l2);
+  const Layout layout = Layout::of(set.dim, kDegree, bits_for(set.dim));
+  CHECK(layout.bytes % kUnluckyBytes == 0, "the case of the test");
+  const std::unique_ptr<QGraph> graph = set.pack();
+  CHECK(graph->apart() && graph->stride() == layout.bytes + kCacheLine);
+  QGraph close(set.dim, set.metric, kDegree, 1, bits_for(set.dim), true);
+  CHECK(!close.apart() && close.stride() == layout.bytes);
+  close.set_parameters(graph->parameters());
+  close.row_block().grow(set.n * close.stride() + kCacheLine);
+  for (std::size_t node = 0; node < set.n; ++node) {
+    std::memcpy(close.row_block().data() + node * close.stride(), graph->row_block().data() + node * graph->stride(),
+                close.stride());
+  }
+  CHECK(close.adopt(set.n).empty());
+  CHECK(ask(close, set, {}).rows == ask(graph, set, {}).rows);
+  CHECK(!QGraph(72, Metric::l2, kDegree, 1).apart(), "a length that is no multiple needs no line");
+}
+
 void metrics_without_estimates_are_refused() {
   for (const Metric metric : {Metric::hamming, Metric::manhattan}) {
     CHECK(throws<Error>([&] { const QGraph graph(8, metric, kDegree, 1); },
@@ -496,6 +516,7 @@ int main() {
   many_results_are_proposed_where_many_are_asked();
   wide_rows_work();
   adopted_rows_are_checked();
+  rows_side_by_side_are_adopted_and_answer_the_same();
   metrics_without_estimates_are_refused();
   return vicinal::test::failures();
 }

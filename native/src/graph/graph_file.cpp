@@ -28,7 +28,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
 
 constexpr std::array<char, 8> kMagic{'V', 'I', 'C', 'G', 'R', 'A', 'P', 'H'};
-constexpr std::uint32_t kVersion = 3;  // codes of two bits
+constexpr std::uint32_t kVersion = 4;  // packed rows apart by a line
+constexpr std::uint32_t kVersionTwoBits = 3;
 constexpr std::uint32_t kVersionOneBit = 2;
 constexpr std::uint64_t kAlign = 4096;
 constexpr std::uint64_t kBlock = std::uint64_t{1} << 20;
@@ -127,7 +128,9 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.packed_scale = packed_scale_.load();
   const std::shared_ptr<qgraph::QGraph> packed = this->packed();
   h.packed_bits = packed != nullptr ? packed->bits() : 0;
-  h.version = h.packed_bits > 1 ? kVersion : kVersionOneBit;  // as old as it can be: older releases read it, too
+  // As old as it can be: older releases read it, too.
+  h.version = h.packed_bits > 1 ? kVersionTwoBits : kVersionOneBit;
+  if (packed != nullptr && packed->apart()) h.version = kVersion;
   if (packed != nullptr) {
     h.packed_query_norm = packed->parameters().query_norm;
     h.packed_unit = packed->parameters().unit;
@@ -286,7 +289,8 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
     if (!qgraph::QGraph::supports(config.metric, config.dtype, config.dim)) {
       corrupt(path, "it holds a packed graph for a metric that has none");
     }
-    packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed, h.packed_bits);
+    packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed, h.packed_bits,
+                                              h.version < kVersion);
     expected[kPackedMean] = h.dim * sizeof(float);
     expected[kPacked] = h.linked * packed->stride();
     qgraph::Parameters parameters{std::vector<float>(h.dim), h.packed_query_norm, h.packed_unit};

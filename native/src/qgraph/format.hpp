@@ -27,6 +27,9 @@ namespace vicinal::qgraph {
 inline constexpr std::size_t kBlock = 32;  // neighbours scanned together
 inline constexpr std::size_t kPad = 64;    // dimensions are padded to a multiple of this
 inline constexpr std::size_t kDimMax = 16384;
+// A row whose length is a multiple of this ends in a line that is not read. Rows that all begin at a multiple of it are
+// at times, and for seconds, read at 1.8 times the cost (docs/performance.md, What rows of 256 bytes cost).
+inline constexpr std::uint32_t kUnluckyBytes = 256;
 // Up to so many (padded) dimensions a code has two bits for each: a walk of a third fewer nodes is worth half as long a
 // row. Longer rows cost more than that saves.
 inline constexpr std::size_t kTwoBitsMax = 128;
@@ -56,9 +59,11 @@ struct Layout {
   std::uint32_t header = 0;
   std::uint32_t own = 0;
   std::uint32_t codes = 0;
-  std::uint32_t stride = 0;
+  std::uint32_t bytes = 0;   // that are read
+  std::uint32_t stride = 0;  // from one row to the next
 
-  static constexpr Layout of(std::size_t dim, std::size_t degree, std::uint32_t bits) noexcept {
+  // `close`: no line is left between rows, as in older files.
+  static constexpr Layout of(std::size_t dim, std::size_t degree, std::uint32_t bits, bool close = false) noexcept {
     Layout l;
     l.degree = static_cast<std::uint32_t>(degree);
     l.padded = static_cast<std::uint32_t>((dim + kPad - 1) / kPad * kPad);
@@ -69,9 +74,10 @@ struct Layout {
     l.header = l.step + l.degree;
     l.own = (l.header + static_cast<std::uint32_t>(sizeof(RowHeader)) + 63) / 64 * 64;
     l.codes = l.own + l.padded;
-    l.stride = l.codes + l.tables / 2 * l.degree;
+    l.bytes = l.codes + l.tables / 2 * l.degree;
+    l.stride = l.bytes % kUnluckyBytes == 0 && !close ? l.bytes + 64 : l.bytes;
     const auto turns = static_cast<std::uint32_t>(l.tables / 16 * (l.degree / kBlock));
-    l.lines = ((l.stride - l.own) / 64 + turns - 1) / turns;
+    l.lines = ((l.bytes - l.own) / 64 + turns - 1) / turns;
     return l;
   }
 };

@@ -71,10 +71,10 @@ struct SearchLoop : Candidates<V> {
                                           float estimate) noexcept {
     l.latest = choose(sizes, l, node, estimate, l.chosen++);
     const std::byte* row = row_of(g, node);
-    if (g.layout.stride <= kAtOnceBytes) {
-      prefetch_lines(row, row + g.layout.stride);
+    if (g.layout.bytes <= kAtOnceBytes) {
+      prefetch_lines(row, row + g.layout.bytes);
     } else {
-      touch(row, g.layout.stride);
+      touch(row, g.layout.bytes);
     }
   }
 
@@ -298,7 +298,7 @@ struct SearchLoop : Candidates<V> {
     const Layout& layout = g.layout;
     const std::byte* row = l.row;
     const std::byte* fetch = coming;
-    const std::size_t fetch_lines = !Single || layout.stride > kAtOnceBytes ? layout.lines : 0;
+    const std::size_t fetch_lines = !Single || layout.bytes > kAtOnceBytes ? layout.lines : 0;
     if (Single && l.latest != kNoNode) fetch = row_of(g, l.latest);
     if (fetch_lines != 0) prefetch_lines(fetch + 64, fetch + layout.own);
     const F empty = V::setf(kInfinity);
@@ -495,7 +495,7 @@ struct SearchLoop : Candidates<V> {
       for (; next < end; ++next) {
         // Nothing else is under way: the entries come while the query is prepared.
         const std::byte* first = row_of(c.graph, b.entries[0]);
-        prefetch_lines(first, first + c.graph.layout.stride);
+        prefetch_lines(first, first + c.graph.layout.bytes);
         for (std::size_t i = 1; i < b.n_entries; ++i) {
           const std::byte* entry = row_of(c.graph, b.entries[i]);
           prefetch_lines(entry + c.graph.layout.header, entry + c.graph.layout.codes);
@@ -538,7 +538,7 @@ struct SearchLoop : Candidates<V> {
             --active;
           }
         }
-        for (std::size_t i = group; i < last; ++i) touch(lanes[i].row, c.graph.layout.stride);
+        for (std::size_t i = group; i < last; ++i) touch(lanes[i].row, c.graph.layout.bytes);
       }
     }
   }

@@ -43,10 +43,10 @@ Loops loops_for(Isa isa) noexcept {
   }
 }
 
-QGraph::QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits)
+QGraph::QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits, bool close)
     : dim_(dim),
       metric_(metric),
-      layout_(Layout::of(dim, round_up(degree, kBlock), bits)),
+      layout_(Layout::of(dim, round_up(degree, kBlock), bits, close)),
       rotation_(layout_.padded, seed),
       loops_(loops_for(best_isa())),
       rows_(reservation_bytes()),

@@ -66,8 +66,9 @@ class QGraph {
   static constexpr std::size_t kDegreeStep = kBlock;
 
   // Throws Error{invalid_argument} for other metrics than l2, ip, cosine; std::bad_alloc.
-  // bits: of a neighbour's code for each dimension, 1 or 2.
-  QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits);
+  // bits: of a neighbour's code for each dimension, 1 or 2. close: see Layout.
+  QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed, std::uint32_t bits,
+         bool close = false);
   QGraph(std::size_t dim, Metric metric, std::size_t degree, std::uint64_t seed)
       : QGraph(dim, metric, degree, seed, bits_for(dim)) {}
 
@@ -106,6 +107,7 @@ class QGraph {
   [[nodiscard]] std::size_t padded() const noexcept { return layout_.padded; }
   [[nodiscard]] std::uint32_t bits() const noexcept { return layout_.bits; }
   [[nodiscard]] std::size_t stride() const noexcept { return layout_.stride; }
+  [[nodiscard]] bool apart() const noexcept { return layout_.stride != layout_.bytes; }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return rows_.committed() + nodes_.committed(); }
   [[nodiscard]] std::size_t mapped_bytes() const noexcept { return rows_.from_file(); }
   [[nodiscard]] ReservedBuffer& row_block() noexcept { return rows_; }

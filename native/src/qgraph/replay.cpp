@@ -48,7 +48,7 @@ std::uint64_t QGraph::replay(const std::vector<Visit>& visits, std::size_t exact
         if (!w.over) {
           const std::size_t partner = group == 0 ? i + half : i - half;
           const Walk& other = walks[partner < width ? partner : i];
-          sum += touch(row_of(w), layout_.stride, other.over ? nullptr : row_of(other));
+          sum += touch(row_of(w), layout_.bytes, other.over ? nullptr : row_of(other));
         }
         if (w.due != nullptr) {
           for (const std::byte* row : w.due->exact) sum += touch(row, exact_bytes, nullptr);
