@@ -16,6 +16,7 @@ from bench import (
     limit,
     micro,
     opening,
+    pace,
     recall,
     report,
     run,
@@ -41,6 +42,7 @@ COMMANDS = {
     "limit": limit,
     "micro": micro,
     "opening": opening,
+    "pace": pace,
 }
 
 

@@ -474,9 +474,9 @@ void adopted_rows_are_checked() {
 void rows_side_by_side_are_adopted_and_answer_the_same() {
   const Set set(300, 256, Metric::l2);
   const Layout layout = Layout::of(set.dim, kDegree, bits_for(set.dim));
-  CHECK(layout.bytes % kUnluckyBytes == 0, "the case of the test");
+  CHECK(unlucky(layout.bytes), "the case of the test");
   const std::unique_ptr<QGraph> graph = set.pack();
-  CHECK(graph->apart() && graph->stride() == layout.bytes + kCacheLine);
+  CHECK(graph->apart() && graph->stride() == layout.bytes + kApart);
   QGraph close(set.dim, set.metric, kDegree, 1, bits_for(set.dim), true);
   CHECK(!close.apart() && close.stride() == layout.bytes);
   close.set_parameters(graph->parameters());
@@ -487,7 +487,9 @@ void rows_side_by_side_are_adopted_and_answer_the_same() {
   }
   CHECK(close.adopt(set.n).empty());
   CHECK(ask(close, set, {}).rows == ask(graph, set, {}).rows);
-  CHECK(!QGraph(72, Metric::l2, kDegree, 1).apart(), "a length that is no multiple needs no line");
+  CHECK(!QGraph(72, Metric::l2, kDegree, 1).apart(), "a length that is no multiple needs nothing");
+  const QGraph pages(768, Metric::l2, kDegree, 1);
+  CHECK(pages.stride() == 4096 && !pages.apart(), "whole pages stay");
 }
 
 void metrics_without_estimates_are_refused() {

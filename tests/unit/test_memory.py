@@ -125,6 +125,19 @@ def test_the_formulas_are_those_of_the_native_layout(
         assert index.mapped_bytes == 0
 
 
+@pytest.mark.parametrize(("dim", "M"), [(64, 16), (256, 32), (384, 32), (512, 64), (768, 32)])
+def test_packed_rows_are_as_long_in_files_as_the_formulas_say(
+    dim: int, M: int, tmp_path: Path
+) -> None:
+    n = 2_500
+    index = GraphIndex(dim, M=M, ef_construction=64, format="rabitq")
+    index.build(RNG.standard_normal((n, dim)).astype(np.float32), threads=2)
+    index.save(tmp_path / "graph", vectors=False)
+    found = index_bytes(n, linked=n, dim=dim, metric=Metric.L2, dtype=VectorType.F32, M=M)
+    # Sections begin at pages, and there are tables; two lines too few or too many for each row would be 320,000 bytes.
+    assert (tmp_path / "graph").stat().st_size == pytest.approx(found.file, abs=80_000)
+
+
 def test_a_block_grows_by_its_step() -> None:
     assert [grown(n) for n in (0, 1, 65_537, GROW_STEP_BYTES, GROW_STEP_BYTES + 1)] == [
         0, 65_536, 131_072, GROW_STEP_BYTES, 2 * GROW_STEP_BYTES

@@ -28,7 +28,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
 
 constexpr std::array<char, 8> kMagic{'V', 'I', 'C', 'G', 'R', 'A', 'P', 'H'};
-constexpr std::uint32_t kVersion = 4;  // packed rows apart by a line
+constexpr std::uint32_t kVersion = 4;  // packed rows kept apart
 constexpr std::uint32_t kVersionTwoBits = 3;
 constexpr std::uint32_t kVersionOneBit = 2;
 constexpr std::uint64_t kAlign = 4096;

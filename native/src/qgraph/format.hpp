@@ -27,9 +27,15 @@ namespace vicinal::qgraph {
 inline constexpr std::size_t kBlock = 32;  // neighbours scanned together
 inline constexpr std::size_t kPad = 64;    // dimensions are padded to a multiple of this
 inline constexpr std::size_t kDimMax = 16384;
-// A row whose length is a multiple of this ends in a line that is not read. Rows that all begin at a multiple of it are
-// at times, and for seconds, read at 1.8 times the cost (docs/performance.md, What rows of 256 bytes cost).
-inline constexpr std::uint32_t kUnluckyBytes = 256;
+// Rows that all begin at a multiple of this are at times, and for seconds, read at 1.8 times the cost: they are kept
+// apart, by two lines, because rows that begin within a pair of lines cost more, too. Whole pages are left as they are:
+// a row in one page is worth more (docs/performance.md, Rows of 1,536 bytes).
+inline constexpr std::uint32_t kUnluckyBytes = 512;
+inline constexpr std::uint32_t kApart = 128;
+inline constexpr std::uint32_t kRowPage = 4096;
+[[nodiscard]] constexpr bool unlucky(std::uint32_t bytes) noexcept {
+  return bytes % kUnluckyBytes == 0 && bytes % kRowPage != 0;
+}
 // Up to so many (padded) dimensions a code has two bits for each: a walk of a third fewer nodes is worth half as long a
 // row. Longer rows cost more than that saves.
 inline constexpr std::size_t kTwoBitsMax = 128;
@@ -62,7 +68,7 @@ struct Layout {
   std::uint32_t bytes = 0;   // that are read
   std::uint32_t stride = 0;  // from one row to the next
 
-  // `close`: no line is left between rows, as in older files.
+  // `close`: nothing is left between rows, as in older files.
   static constexpr Layout of(std::size_t dim, std::size_t degree, std::uint32_t bits, bool close = false) noexcept {
     Layout l;
     l.degree = static_cast<std::uint32_t>(degree);
@@ -75,7 +81,7 @@ struct Layout {
     l.own = (l.header + static_cast<std::uint32_t>(sizeof(RowHeader)) + 63) / 64 * 64;
     l.codes = l.own + l.padded;
     l.bytes = l.codes + l.tables / 2 * l.degree;
-    l.stride = l.bytes % kUnluckyBytes == 0 && !close ? l.bytes + 64 : l.bytes;
+    l.stride = unlucky(l.bytes) && !close ? l.bytes + kApart : l.bytes;
     const auto turns = static_cast<std::uint32_t>(l.tables / 16 * (l.degree / kBlock));
     l.lines = ((l.bytes - l.own) / 64 + turns - 1) / turns;
     return l;

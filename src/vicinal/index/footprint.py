@@ -18,6 +18,8 @@ _LINE = 64
 _PACKED_DIM_MAX = 16_384
 _PACKED_BLOCK = 32
 _TWO_BITS_MAX = 128
+_UNLUCKY_BYTES = 512  # rows of such a length are kept two lines apart, but for whole pages
+_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def index_bytes(
 def _packed_row(dim: int, M: int) -> int:
     degree, padded = _up(M, _PACKED_BLOCK), _up(dim, 64)
     head = _up(degree * 7 + 32, _LINE)
-    return head + padded + padded // 8 * degree * (2 if dim <= _TWO_BITS_MAX else 1)
+    row = head + padded + padded // 8 * degree * (2 if dim <= _TWO_BITS_MAX else 1)
+    return row + 2 * _LINE if row % _UNLUCKY_BYTES == 0 and row % _PAGE != 0 else row
 
 
 def _stride(code: int) -> int:
