@@ -28,9 +28,10 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
 
 constexpr std::array<char, 8> kMagic{'V', 'I', 'C', 'G', 'R', 'A', 'P', 'H'};
-constexpr std::uint32_t kVersion = 4;  // packed rows kept apart
+constexpr std::uint32_t kVersionApart = 4;  // packed rows kept apart
 constexpr std::uint32_t kVersionTwoBits = 3;
 constexpr std::uint32_t kVersionOneBit = 2;
+constexpr std::uint32_t kVersion = kVersionApart;  // the newest
 constexpr std::uint64_t kAlign = 4096;
 constexpr std::uint64_t kBlock = std::uint64_t{1} << 20;
 constexpr std::size_t kDimMax = 65536;
@@ -130,7 +131,7 @@ void GraphIndex::save(const std::string& path, bool vectors) const {
   h.packed_bits = packed != nullptr ? packed->bits() : 0;
   // As old as it can be: older releases read it, too.
   h.version = h.packed_bits > 1 ? kVersionTwoBits : kVersionOneBit;
-  if (packed != nullptr && packed->apart()) h.version = kVersion;
+  if (packed != nullptr && packed->apart()) h.version = kVersionApart;
   if (packed != nullptr) {
     h.packed_query_norm = packed->parameters().query_norm;
     h.packed_unit = packed->parameters().unit;
@@ -290,7 +291,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load(const std::string& path, bool map, 
       corrupt(path, "it holds a packed graph for a metric that has none");
     }
     packed = std::make_shared<qgraph::QGraph>(config.dim, config.metric, config.M, config.seed, h.packed_bits,
-                                              h.version < kVersion);
+                                              h.version < kVersionApart);
     expected[kPackedMean] = h.dim * sizeof(float);
     expected[kPacked] = h.linked * packed->stride();
     qgraph::Parameters parameters{std::vector<float>(h.dim), h.packed_query_norm, h.packed_unit};

@@ -32,9 +32,9 @@ inline constexpr std::size_t kDimMax = 16384;
 // a row in one page is worth more (docs/performance.md, Rows of 1,536 bytes).
 inline constexpr std::uint32_t kUnluckyBytes = 512;
 inline constexpr std::uint32_t kApart = 128;
-inline constexpr std::uint32_t kRowPage = 4096;
+inline constexpr std::uint32_t kPageBytes = 4096;
 [[nodiscard]] constexpr bool unlucky(std::uint32_t bytes) noexcept {
-  return bytes % kUnluckyBytes == 0 && bytes % kRowPage != 0;
+  return bytes % kUnluckyBytes == 0 && bytes % kPageBytes != 0;
 }
 // Up to so many (padded) dimensions a code has two bits for each: a walk of a third fewer nodes is worth half as long a
 // row. Longer rows cost more than that saves.
