@@ -26,9 +26,9 @@ inline constexpr std::uint32_t kWantMin = 8;       // candidates kept however ne
 inline constexpr float kMargin = 3.0F;             // standard deviations that an own distance may be off
 inline constexpr std::size_t kSoonBytes = 1024;    // a query alone sends for rows up to so long before it needs them
 inline constexpr std::size_t kAtOnceBytes = 4096;  // and for nodes' rows up to so long in one go
-inline constexpr float kCopies = 2.0F;          // candidates for a node that looking for matches will expand
-inline constexpr std::uint32_t kTouched = 4;    // rows whose pages are looked up before they are sent for
-inline constexpr std::uint32_t kRoomMin = 160;  // of candidates, where an early end keeps them few
+inline constexpr float kCopies = 2.0F;             // candidates for a node that looking for matches will expand
+inline constexpr std::uint32_t kTouched = 4;       // rows whose pages are looked up before they are sent for
+inline constexpr std::uint32_t kRoomMin = 160;     // of candidates, where an early end keeps them few
 
 template <class V>
 struct SearchLoop : Candidates<V> {
